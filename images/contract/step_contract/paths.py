@@ -1,0 +1,67 @@
+"""Where each artifact lies, relative to the root of the artifacts. Nothing else in the project spells a path."""
+
+from __future__ import annotations
+
+import re
+from datetime import date
+
+from step_contract.exit_codes import ConfigurationWrong, DataWrong
+
+MANIFEST = "manifest.json"
+
+_SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
+_SESSION = re.compile(r"/session=(\d{4}-\d\d-\d\d)/")
+
+
+def checked_symbol(symbol: str) -> str:
+    """`symbol` itself when it can be part of a path; raises ConfigurationWrong otherwise."""
+    if not _SYMBOL.fullmatch(symbol):
+        raise ConfigurationWrong(f"the symbol {symbol!r} is not one: write letters, digits, '.', '_' or '-', such as KS11")
+    return symbol
+
+
+def _of(kind: str, symbol: str, session: date) -> str:
+    return f"{kind}/symbol={checked_symbol(symbol)}/session={session.isoformat()}"
+
+
+def decision(symbol: str, session: date, state: str) -> str:
+    """Directory of the decision `state` (open, closed, suspect) on `session`.
+
+    The state is part of the path: a session that was suspect and is open once the source caught up has two decisions,
+    and neither had to be deleted.
+    """
+    return f"{_of('decisions', symbol, session)}/state={state}"
+
+
+def prices_of(symbol: str) -> str:
+    """Directory above all price partitions of `symbol`."""
+    return f"prices/symbol={checked_symbol(symbol)}"
+
+
+def prices(symbol: str, session: date) -> str:
+    """Directory of the price partition of `symbol` on `session`."""
+    return _of("prices", symbol, session)
+
+
+def headlines(session: date) -> str:
+    """Directory of the headline partition of `session`."""
+    return f"headlines/session={session.isoformat()}"
+
+
+def model(symbol: str, session: date) -> str:
+    """Directory of the model trained on `symbol` up to `session`."""
+    return _of("models", symbol, session)
+
+
+def plot(symbol: str, session: date) -> str:
+    """Directory of the plot of the forecast for `symbol` made on `session`."""
+    return _of("plots", symbol, session)
+
+
+def session_of(path: str) -> date:
+    """The session that a path names as `session=YYYY-MM-DD`; raises DataWrong when it names none."""
+    found = _SESSION.search(f"/{path}/")
+    try:
+        return date.fromisoformat(found.group(1) if found else "")
+    except ValueError:
+        raise DataWrong(f"{path} names no session: remove it, only the pipeline writes below this folder") from None
