@@ -1,0 +1,71 @@
+"""The step `fetch-headlines`: the headlines of the session's day from every feed, to one Parquet partition."""
+
+from __future__ import annotations
+
+import io
+import logging
+from collections.abc import Sequence
+from datetime import UTC, date, datetime, timedelta
+
+import arro3.core as arrow
+from arro3.io import write_parquet
+from step_contract import paths
+from step_contract.commit import Committed, Content, commit, find
+from step_contract.exit_codes import SourceNotReady, StepError
+from step_contract.manifest import Fact, canonical, digest
+from step_contract.store import Store
+from step_contract.tables import HEADLINES_COLUMNS, HEADLINES_FILE, HEADLINES_VERSION
+
+from collector.feeds import Feed, Headline, headlines, without_doubles
+from collector.source import read
+
+STEP = "fetch-headlines"
+log = logging.getLogger(__name__)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def partition(found: Sequence[Headline]) -> bytes:
+    """The Parquet file of headlines, with the columns of `HEADLINES_COLUMNS`; the same bytes for the same headlines."""
+    microseconds = [(headline.published - _EPOCH) // timedelta(microseconds=1) for headline in found]
+    published = arrow.Array(microseconds, arrow.DataType.int64()).cast(arrow.DataType.timestamp("us", tz="UTC"))
+    texts = [[getattr(headline, name) for headline in found] for name in HEADLINES_COLUMNS[1:]]
+    columns = [published, *(arrow.Array(text, arrow.DataType.string()) for text in texts)]
+    buffer = io.BytesIO()
+    write_parquet(arrow.Table.from_arrays(columns, names=list(HEADLINES_COLUMNS)), buffer)
+    return buffer.getvalue()
+
+
+def collect(feeds: Sequence[Feed], session: date) -> tuple[list[Headline], dict[str, str]]:
+    """The session's headlines of all feeds, and for each feed that could not be read the reason, by the feed's name."""
+    found: list[Headline] = []
+    broken: dict[str, str] = {}
+    for feed in feeds:
+        try:
+            data = read(feed.url)
+            if data is None:
+                raise SourceNotReady(f"{feed.url} is not there")
+            found += headlines(data, feed, session)
+        except StepError as error:
+            log.warning("the feed %s is left out: %s", feed.name, error)
+            broken[feed.name] = str(error)
+    return without_doubles(found), broken
+
+
+def fetch(store: Store, feeds: Sequence[Feed], session: date) -> Committed:
+    """Commits the session's headlines, or returns those that were committed before, as a feed forgets within days.
+
+    Raises SourceNotReady when no feed can be read.
+    """
+    directory = paths.headlines(session)
+    configuration = [[feed.name, feed.url.rpartition("/")[2] if feed.url.startswith("file:") else feed.url] for feed in feeds]
+    inputs = {"session": session.isoformat(), "feeds": digest(canonical(configuration))}
+    if before := find(store, directory, inputs):
+        return before
+    found, broken = collect(feeds, session)
+    if len(broken) == len(feeds):
+        raise SourceNotReady(f"none of the {len(feeds)} feeds can be read; the first: {next(iter(broken.values()))}")
+    facts: dict[str, Fact] = {"session": session.isoformat(), "headlines": len(found), "feeds": len(feeds)}
+    facts |= {f"broken {name}": reason[:200] for name, reason in broken.items()}
+    content = Content({HEADLINES_FILE: partition(found)}, len(found), HEADLINES_VERSION, facts)
+    return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)
