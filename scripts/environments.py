@@ -1,7 +1,7 @@
 """Makes the environments that the targets need, one an image, each from its own lock. Says nothing when they are there.
 
-    python scripts/environments.py collector trainer airflow     # as in the images
-    python scripts/environments.py collector-test tools      # an image's environment plus what its tests need; ruff and a stand-in for S3
+    python scripts/environments.py collector trainer airflow   # as in the images
+    python scripts/environments.py collector-test tools        # an image's environment with its tests' needs; ruff and S3
 
 An environment is made again when its lock or this file changes. uv is taken from the PATH, or else installed by pip into
 .venvs/uv. What pip is configured to use on this machine (indexes, find-links, certificate) is handed on to uv.

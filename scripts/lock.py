@@ -1,7 +1,7 @@
 """Renews every lock from its requirements: all platforms, hashes for every file, and no index host in the text.
 
-    python scripts/lock.py                     # keep what is pinned unless the requirements ask for another version
-    python scripts/lock.py --upgrade # the newest versions that the requirements allow
+python scripts/lock.py                     # keep what is pinned unless the requirements ask for another version
+python scripts/lock.py --upgrade # the newest versions that the requirements allow
 """
 
 from __future__ import annotations

@@ -96,7 +96,9 @@ def make_parser() -> Parser:
 
     added = step("decide", decide, "Decide whether the exchange was open on the session's day.", DECIDE)
     common_options(added)
-    option(added, "overrides", "CSV of days that the calendar has wrong", str(HERE / "overrides.csv"), type=Path, metavar="FILE")
+    option(
+        added, "overrides", "CSV of days that the calendar has wrong", str(HERE / "overrides.csv"), type=Path, metavar="FILE"
+    )
     with_prices.append(added)
 
     added = step("fetch-prices", fetch_prices, "Fetch the session's bar of the index.", FETCH_PRICES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 import html
+import io
 import re
 import tomllib
 from dataclasses import dataclass
@@ -62,8 +63,9 @@ def headlines(data: bytes, feed: Feed, session: date) -> list[Headline]:
     """
     import feedparser
 
-    parsed = feedparser.parse(data, resolve_relative_uris=False, sanitize_html=False)
-    if not parsed.version:
+    # As a stream: bytes alone would be tried as the name of a file first.
+    parsed = feedparser.parse(io.BytesIO(data), resolve_relative_uris=False, sanitize_html=False)
+    if not parsed.get("version"):
         reason = parsed.get("bozo_exception", "neither RSS nor Atom")
         raise DataWrong(f"the feed {feed.name} at {feed.url} is none: {reason}")
     found = set()

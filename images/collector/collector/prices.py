@@ -50,7 +50,7 @@ def _schema() -> arrow.Schema:
 def partition(bar: Bar) -> bytes:
     """The Parquet file of one bar, with the columns of `PRICES_COLUMNS`; always the same bytes for the same bar."""
     schema, buffer = _schema(), io.BytesIO()
-    columns = [_column(value, field.type) for value, field in zip(asdict(bar).values(), schema, strict=True)]
+    columns = [_column(value, field.type) for value, field in zip(asdict(bar).values(), iter(schema), strict=True)]
     write_parquet(arrow.Table.from_arrays(columns, schema=schema), buffer)
     return buffer.getvalue()
 
@@ -94,7 +94,9 @@ def years_of(template: str, symbol: str, first: date, last: date) -> Iterator[li
         url, data = read_year(template, symbol, year)
         if data is None:
             if found or year == last.year:
-                raise SourceNotReady(f"the source has no file {url}: not published yet, or the prices' URL or the symbol is wrong")
+                raise SourceNotReady(
+                    f"the source has no file {url}: not published yet, or the prices' URL or the symbol is wrong"
+                )
             log.info("%d: the source has no file %s", year, url)
             continue
         found = True

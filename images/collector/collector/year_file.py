@@ -72,7 +72,9 @@ def _bar(row: list[str], header: list[str], where: str) -> Bar:
     opened, high, low, close = prices.values()
     for name in ("Open", "Close"):
         if not low <= prices[name] <= high:
-            raise DataWrong(f"{where}, column {name}: {prices[name]} is not between Low {low} and High {high}; look at the source")
+            raise DataWrong(
+                f"{where}, column {name}: {prices[name]} is not between Low {low} and High {high}; look at the source"
+            )
     try:
         day = date.fromisoformat(cells["Date"])
     except ValueError:
@@ -90,10 +92,11 @@ def _number(text: str, column: str, where: str) -> float:
 def _count(text: str, column: str, where: str) -> int | None:
     if not text:
         return None
-    number = _number(text, column, where)
-    if number < 0 or number != number // 1:
+    # Not by way of a float, which holds whole numbers exactly only up to 9e15: the market's value in KRW comes near it.
+    whole, _, fraction = text.partition(".")
+    if not whole.isdecimal() or fraction.strip("0"):
         raise DataWrong(f"{where}, column {column}: {text!r} is not a count; look at the source")
-    return int(text) if text.isdecimal() else int(number)
+    return int(whole)
 
 
 def _check_dates(bars: list[tuple[int, Bar]], where: str, year: int) -> None:

@@ -52,8 +52,8 @@ def read(store: Store, directory: str, manifest: Manifest) -> dict[str, bytes]:
     return {file.name: check_content(store.uri(path), file, contents[path]) for path, file in objects.items()}
 
 
-def verify(uri: str) -> Manifest:
-    """The manifest at `uri` of an artifact that is whole; raises DataWrong when it is missing or damaged."""
+def open_artifact(uri: str) -> tuple[Manifest, dict[str, bytes]]:
+    """The manifest at `uri` and the artifact's files by their final names; raises DataWrong when one is missing or damaged."""
     root, _, name = uri.rpartition("/")
     above, _, directory = root.rpartition("/")
     if name != paths.MANIFEST:
@@ -62,8 +62,7 @@ def verify(uri: str) -> Manifest:
     manifest = load(store, directory)
     if manifest is None:
         raise DataWrong(f"{uri} is missing: the step said that it had committed it; run the step again")
-    read(store, directory, manifest)
-    return manifest
+    return manifest, read(store, directory, manifest)
 
 
 def find(store: Store, directory: str, inputs: Mapping[str, str]) -> Committed | None:
@@ -84,9 +83,7 @@ def find(store: Store, directory: str, inputs: Mapping[str, str]) -> Committed |
     return Committed(uri, manifest, new=False)
 
 
-def commit(
-    store: Store, directory: str, *, step: str, session: date, inputs: Mapping[str, str], content: Content
-) -> Committed:
+def commit(store: Store, directory: str, *, step: str, session: date, inputs: Mapping[str, str], content: Content) -> Committed:
     """Commits `content` as the artifact in `directory`, or returns the one that another writer committed first.
 
     Raises DataWrong when the other was made from other inputs. Nothing of this attempt stays when it does not win.

@@ -33,8 +33,12 @@ RULES: dict[Exit, Rule] = {
     Exit.DONE: Rule("done", False, "Nothing."),
     Exit.DATA_WRONG: Rule("the data is wrong", False, "Look at the object that the message names; another try gives the same."),
     Exit.SOURCE_NOT_READY: Rule("the source has nothing yet or is down", True, "Wait; when it lasts, look at the source."),
-    Exit.PASSING_FAULT: Rule("throttled, or a passing fault", True, "Wait; when it lasts, look at the object store and the network."),
-    Exit.CONFIGURATION_WRONG: Rule("wrong configuration", False, "Correct the option, variable or file that the message names."),
+    Exit.PASSING_FAULT: Rule(
+        "throttled, or a passing fault", True, "Wait; when it lasts, look at the object store and the network."
+    ),
+    Exit.CONFIGURATION_WRONG: Rule(
+        "wrong configuration", False, "Correct the option, variable or file that the message names."
+    ),
     Exit.NOTHING_TO_DO: Rule("nothing to do", False, "Nothing; what follows in this branch is skipped."),
 }
 UNKNOWN = Rule("a fault of the step itself", True, "Read the step's log from its end; report it when it comes again.")

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any, NoReturn
 
 from step_contract.commit import Committed
@@ -26,6 +27,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that raises ConfigurationWrong instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
+        """Raises ConfigurationWrong with `message`."""
         raise ConfigurationWrong(f"{message}; see {self.prog} --help")
 
 
@@ -115,5 +117,4 @@ def run(make_parser: Callable[[], Parser], arguments: Sequence[str]) -> int:
 
 def _hand_over(result: Result) -> None:
     if path := os.environ.get(VARIABLE):
-        with open(path, "wb") as channel:
-            channel.write(result.to_json())
+        Path(path).write_bytes(result.to_json())

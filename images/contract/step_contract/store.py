@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -31,7 +32,7 @@ class Store:
     def __init__(self, root: str) -> None:
         scheme, separator, rest = root.partition("://")
         if not separator:
-            scheme, rest = "file", os.path.abspath(root)
+            scheme, rest = "file", str(Path(root).absolute())
         if scheme not in ("file", "s3") or not rest.strip("/"):
             raise ConfigurationWrong(f"the store {root!r} is not one: write file:///folder or s3://bucket/prefix")
         if scheme == "file" and not rest.startswith("/"):
@@ -123,11 +124,13 @@ class Store:
     def _folder(self, path: str) -> Iterator[None]:
         """Makes the folder that will hold `path`, and names a bucket that does not exist."""
         if self.local:
-            self._fs.makedirs(os.path.dirname(self._key(path)), exist_ok=True)
+            self._fs.makedirs(self._key(path).rpartition("/")[0], exist_ok=True)
         try:
             yield
         except FileNotFoundError as error:
-            raise ConfigurationWrong(f"cannot write {self.uri(path)}: {error}; create the bucket or correct its name") from error
+            raise ConfigurationWrong(
+                f"cannot write {self.uri(path)}: {error}; create the bucket or correct its name"
+            ) from error
 
     def remove_folder(self, path: str) -> None:
         """Removes every object below `path`; nothing where there is none."""

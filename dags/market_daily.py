@@ -1,0 +1,108 @@
+"""
+### The KOSPI, every day after the close
+
+Decides whether the exchange was open, collects the index and the day's headlines, and on the 1st and the 15th trains the
+forecaster and plots its forecast. A run is about one **session**: the logical date's day in Seoul.
+
+| task | what it does | when it fails |
+|---|---|---|
+| `decide` | says `open`, `closed` or `suspect` | 69: the source is down, it tries again. |
+| `tell_suspect` | says that calendar and source contradict each other | Look at the source. Was the day a special closure, add a line to `images/collector/collector/overrides.csv`, deploy, clear `decide`. Is the bar only late, clear `decide`. |
+| `fetch_prices` | the session's bar | 69: not published yet, it tries again. 65: the file is wrong, or the source has corrected a session that is committed; the message names line and column, or both versions. |
+| `fetch_headlines` | the day's headlines | 69: no feed can be read. A single broken feed is left out and named in the manifest. |
+| `is_training_day` | lets the training through on the 1st and the 15th, open day or not | |
+| `train` | trains on every session up to this one | 65: too little history; the message says how to collect it. |
+| `plot` | draws the forecast | 65: the model is missing or damaged; clear `train`. |
+| `send_plot` | sends the picture to Slack | The picture is in the object store all the same: see the XCom of `plot`. |
+
+Every step commits its artifact under a manifest and returns the manifest's URI (XCom `return_value`, small facts in `facts`).
+Clearing a task is always safe: what is committed is returned and not made again.
+Exit codes: 65 and 78 are never tried again, 69 after half an hour, 75 after two minutes, 99 is skipped.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from airflow.sdk import DAG, CronTriggerTimetable, task
+from airflow_steps.operator import StepOperator
+from airflow_steps.settings import Settings
+from airflow_steps.slack import SlackMessage, SlackPlot
+
+MARKET = ZoneInfo("Asia/Seoul")
+# The exchange closes at 15:30, an hour later on the day of the college entrance exam; the source follows within the hour.
+AFTER_THE_CLOSE = CronTriggerTimetable("0 18 * * *", timezone="Asia/Seoul")
+TRAINING_DAYS = (1, 15)
+
+SETTINGS = Settings.read()
+SESSION = "{{ logical_date.in_timezone('Asia/Seoul').to_date_string() }}"
+COMMON = {"session": SESSION, "artifacts": SETTINGS.artifacts}
+INDEX = COMMON | {"symbol": SETTINGS.symbol}
+DECIDED = "{{ ti.xcom_pull('decide', key='facts')['%s'] }}"
+
+with DAG(
+    "market_daily",
+    description="Collects the KOSPI and its headlines every session, trains and plots on the 1st and the 15th",
+    schedule=AFTER_THE_CLOSE,
+    start_date=datetime(2026, 1, 1, tzinfo=MARKET),
+    catchup=False,
+    max_active_runs=SETTINGS.max_active_runs,
+    dagrun_timeout=timedelta(hours=12),
+    default_args={
+        "owner": "market-data",
+        "retries": SETTINGS.retries,
+        "retry_delay": timedelta(minutes=5),
+        "execution_timeout": timedelta(minutes=10),
+    },
+    doc_md=__doc__,
+    tags=["market", "krx"],
+):
+    decide = StepOperator(
+        task_id="decide", image="collector", step="decide", options=INDEX | {"prices_url": SETTINGS.prices_url}
+    )
+
+    @task.branch
+    def branch(state: str) -> str:
+        """Names the task that a decision leads to."""
+        return {"open": "fetch_prices", "closed": "tell_closed", "suspect": "tell_suspect"}[state]
+
+    fetch_prices = StepOperator(
+        task_id="fetch_prices", image="collector", step="fetch-prices", options=INDEX | {"prices_url": SETTINGS.prices_url}
+    )
+    fetch_headlines = StepOperator(
+        task_id="fetch_headlines", image="collector", step="fetch-headlines", options=COMMON | {"feeds": SETTINGS.feeds}
+    )
+    tell_closed = SlackMessage(
+        task_id="tell_closed", channel=SETTINGS.slack_channel, text=f"{SESSION}: market closed: {DECIDED % 'reason'}"
+    )
+    tell_suspect = SlackMessage(
+        task_id="tell_suspect", channel=SETTINGS.slack_channel, text=f":warning: {SESSION}: suspect: {DECIDED % 'reason'}"
+    )
+
+    @task.short_circuit(trigger_rule="none_failed", ignore_downstream_trigger_rules=False)
+    def is_training_day(session: str) -> bool:
+        """Whether the session's day is one to train on, whichever branch ran."""
+        return date.fromisoformat(session).day in TRAINING_DAYS
+
+    train = StepOperator(
+        task_id="train",
+        image="trainer",
+        step="train",
+        options=INDEX | {"history_years": SETTINGS.history_years},
+        execution_timeout=timedelta(hours=2),
+    )
+    plot = StepOperator(task_id="plot", image="trainer", step="plot", options=INDEX)
+    send_plot = SlackPlot(
+        task_id="send_plot",
+        channels=SETTINGS.slack_channel,
+        artifact="{{ ti.xcom_pull('plot') }}",
+        initial_comment=f"{SESSION}: the forecast",
+    )
+    done = SlackMessage(task_id="done", channel=SETTINGS.slack_channel, text=f"{SESSION}: done", trigger_rule="none_failed")
+
+    gate = is_training_day(SESSION)
+    decide >> branch(DECIDED % "state") >> [fetch_prices, tell_closed, tell_suspect]
+    fetch_prices >> fetch_headlines
+    [fetch_headlines, tell_closed, tell_suspect] >> gate
+    gate >> train >> plot >> send_plot >> done

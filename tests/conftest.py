@@ -1,0 +1,65 @@
+"""An S3 server for the tests that need one: versitygw where it is on the PATH, else moto's."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+KEY = "tests-access-key"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    port = free_port()
+    environment = os.environ | {"ROOT_ACCESS_KEY": KEY, "ROOT_SECRET_KEY": KEY}
+    if gateway := shutil.which("versitygw"):
+        command = [gateway, "--port", f"127.0.0.1:{port}", "posix", str(tmp_path_factory.mktemp("s3"))]
+    else:
+        command = [str(ROOT / ".venvs" / "tools" / "bin" / "moto_server"), "-H", "127.0.0.1", "-p", str(port)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                assert server.poll() is None and time.monotonic() < deadline, f"{command[0]} does not come up"
+                time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+        server.terminate()
+
+
+@pytest.fixture
+def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of an empty bucket, with the usual AWS variables set for this process and its children."""
+    import fsspec
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    bucket = f"bucket-{uuid4().hex[:12]}"
+    path_style = {"s3": {"addressing_style": "path"}}
+    fsspec.filesystem("s3", config_kwargs=path_style, skip_instance_cache=True).mkdir(bucket)
+    return f"s3://{bucket}/market"
+
+
+@pytest.fixture(params=["file", "s3"])
+def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty place for artifacts: a folder, then a bucket."""
+    return str(request.getfixturevalue("s3")) if request.param == "s3" else f"file://{tmp_path}/artifacts"

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import csv
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from collector.calendar import Verdict, calendar_verdict, overrides
+from collector.decide import decision
+from step_contract.exit_codes import ConfigurationWrong
+
+from .conftest import REAL, Run
+
+
+@pytest.mark.parametrize(
+    ("session", "state", "reason"),
+    [
+        ("2026-03-20", "open", "XKRX"),
+        ("2026-03-01", "closed", "Sunday"),
+        ("2026-03-02", "closed", "Monday"),
+        ("2026-02-17", "closed", "no session of the XKRX calendar"),
+        ("2025-12-31", "closed", "Wednesday"),
+    ],
+)
+def test_a_day_of_the_past_is_decided_as_the_exchange_did(session: str, state: str, reason: str, collector: Run) -> None:
+    code, shown, result = collector("decide", "--session", session)
+    assert (code, result["facts"]["state"]) == (0, state)  # type: ignore[index]
+    assert reason in shown
+    assert f"/session={session}/state={state}/manifest.json" in str(result["manifest"])
+
+
+def test_a_session_without_a_bar_is_suspect_until_the_source_has_it(collector: Run, mirror: Path) -> None:
+    whole = (mirror / "2026.csv").read_bytes()
+    (mirror / "2026.csv").write_bytes(whole[: whole.index(b"2026-03-20")])
+    assert collector("decide", "--session", "2026-03-20")[2]["facts"]["state"] == "suspect"  # type: ignore[index]
+    (mirror / "2026.csv").write_bytes(whole)
+    assert collector("decide", "--session", "2026-03-20")[2]["facts"]["state"] == "open"  # type: ignore[index]
+
+
+def test_one_line_in_the_overrides_closes_a_day(collector: Run, mirror: Path, tmp_path: Path) -> None:
+    data = (mirror / "2026.csv").read_bytes()
+    (mirror / "2026.csv").write_bytes(data[: data.index(b"2026-03-20")])
+    mine = tmp_path / "overrides.csv"
+    mine.write_text("date,state,reason,source\n2026-03-20,closed,a special closure,the exchange's notice\n")
+    code, shown, _ = collector("decide", "--session", "2026-03-20", "--overrides", str(mine))
+    assert (code, "closed: a special closure (the exchange's notice)" in shown) == (0, True)
+
+
+def test_a_rerun_returns_the_same_decision(collector: Run) -> None:
+    first = collector("decide", "--session", "2026-03-20")[2]
+    code, shown, second = collector("decide", "--session", "2026-03-20")
+    assert (code, second["manifest"], "committed before" in shown) == (0, first["manifest"], True)
+
+
+@pytest.mark.parametrize("session", ["1900-01-01", "2150-01-01"])
+def test_a_day_that_the_calendar_does_not_reach_is_78(session: str, collector: Run) -> None:
+    code, shown, _ = collector("decide", "--session", session)
+    assert code == 78
+    assert "outside the exchange's calendar" in shown
+
+
+def test_a_day_to_come_is_decided_by_the_calendar_alone(collector: Run) -> None:
+    assert collector("decide", "--session", "2049-11-01")[2]["facts"]["state"] == "open"  # type: ignore[index]
+
+
+def test_the_calendar_agrees_with_every_real_day_of_the_last_five_years() -> None:
+    bars = set()
+    for year in range(2021, 2027):
+        with (REAL / f"{year}.csv").open(encoding="utf-8-sig") as file:
+            bars |= {date.fromisoformat(row["Date"]) for row in csv.DictReader(file)}
+    import exchange_calendars
+
+    calendar = exchange_calendars.get_calendar("XKRX", start="2021-01-01", end="2026-03-20")
+    assert bars == {session.date() for session in calendar.sessions}
+    week = [max(bars) - timedelta(days=days) for days in range(7)]
+    assert [calendar_verdict(day).open for day in week] == [day in bars for day in week]
+
+
+@pytest.mark.parametrize(
+    ("open_by_calendar", "has_bar", "state"),
+    [
+        (True, True, "open"),
+        (True, None, "open"),
+        (True, False, "suspect"),
+        (False, False, "closed"),
+        (False, None, "closed"),
+        (False, True, "suspect"),
+    ],
+)
+def test_calendar_and_source_must_not_contradict_each_other(open_by_calendar: bool, has_bar: bool | None, state: str) -> None:
+    made = decision(Verdict(open_by_calendar, "a reason"), has_bar)
+    assert made.state == state
+    assert "a reason" in made.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("", "line 1"),
+        ("date,state\n", "line 1"),
+        ("date,state,reason,source\n2026-03-20,shut,why,who\n", "line 2"),
+        ("date,state,reason,source\n2026-03-20,closed,why\n", "line 2"),
+        ("date,state,reason,source\n2026-03-20,closed,,who\n", "line 2"),
+        ("date,state,reason,source\n20.3.2026,closed,why,who\n", "line 2"),
+        ("date,state,reason,source\n2026-03-20,closed,why,who\n2026-03-20,open,why,who\n", "line 3"),
+    ],
+)
+def test_a_wrong_overrides_file_is_refused_and_the_line_is_named(text: str, named: str) -> None:
+    with pytest.raises(ConfigurationWrong, match=named):
+        overrides(text, "overrides.csv")

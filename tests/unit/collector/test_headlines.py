@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import io
+from datetime import UTC, date, datetime
+from pathlib import Path
+
+import pytest
+from arro3.io import read_parquet
+from collector.feeds import Feed, Headline, headlines, plain, read_feeds, without_doubles
+from step_contract.commit import open_artifact
+from step_contract.exit_codes import ConfigurationWrong, DataWrong
+from step_contract.tables import HEADLINES_COLUMNS, HEADLINES_FILE
+
+from .conftest import ROOT, Run
+
+SESSION = date(2026, 3, 20)
+FEED = Feed("mine", "https://news.example/rss")
+
+
+def rss(*items: str) -> bytes:
+    return f'<?xml version="1.0"?><rss version="2.0"><channel><title>t</title>{"".join(items)}</channel></rss>'.encode()
+
+
+def item(title: str, published: str, link: str = "https://news.example/1") -> str:
+    return f"<item><title>{title}</title><link>{link}</link><pubDate>{published}</pubDate></item>"
+
+
+def test_headlines_are_those_of_the_sessions_day_in_seoul() -> None:
+    data = rss(
+        item("the day before", "Thu, 19 Mar 2026 14:59:59 GMT"),
+        item("first", "Thu, 19 Mar 2026 15:00:00 GMT"),
+        item("last", "Fri, 20 Mar 2026 23:59:59 +0900"),
+        item("the day after", "Sat, 21 Mar 2026 00:00:00 +0900"),
+    )
+    assert [headline.title for headline in headlines(data, FEED, SESSION)] == ["first", "last"]
+
+
+def test_an_entry_without_a_date_or_a_title_is_no_headline() -> None:
+    data = rss("<item><title>no date</title></item>", item("", "Fri, 20 Mar 2026 09:00:00 +0900"))
+    assert headlines(data, FEED, SESSION) == []
+
+
+def test_titles_are_plain_text() -> None:
+    assert plain(" 코스피 <b>5,781</b>&amp;\x00 \n마감 ") == "코스피 5,781 & 마감"
+
+
+def test_of_headlines_with_the_same_title_or_link_the_first_is_kept() -> None:
+    def at(hour: int, title: str, link: str) -> Headline:
+        return Headline(datetime(2026, 3, 20, hour, tzinfo=UTC), "mine", title, link)
+
+    found = [at(3, "KOSPI, up!", "c"), at(1, "Kospi up", "a"), at(2, "Another", "a"), at(4, "Third", ""), at(5, "Fourth", "")]
+    assert [headline.title for headline in without_doubles(found)] == ["Kospi up", "Third", "Fourth"]
+
+
+@pytest.mark.parametrize("data", [b"", b"<html><body>login</body></html>", b"\x00\x01", b'{"a": 1}'])
+def test_what_is_no_feed_is_refused(data: bytes) -> None:
+    with pytest.raises(DataWrong, match="mine"):
+        headlines(data, FEED, SESSION)
+
+
+def feeds_file(folder: Path, **feeds: bytes | None) -> str:
+    for name, data in feeds.items():
+        if data is not None:
+            (folder / f"{name}.xml").write_bytes(data)
+    path = folder / "feeds.toml"
+    path.write_text("\n".join(f'[[feed]]\nname = "{name}"\nurl = "{name}.xml"' for name in feeds))
+    return str(path)
+
+
+def test_a_broken_feed_is_named_in_the_manifest_and_the_others_are_collected(collector: Run, tmp_path: Path) -> None:
+    feeds = feeds_file(tmp_path, good=rss(item("코스피 상승", "Fri, 20 Mar 2026 09:00:00 +0900")), bad=b"<html/>", gone=None)
+    code, _, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)
+    manifest, files = open_artifact(str(result["manifest"]))
+    table = read_parquet(io.BytesIO(files[HEADLINES_FILE])).read_all()
+    assert code == 0
+    assert {"broken bad", "broken gone"} <= set(manifest.facts)
+    assert tuple(table.column_names) == HEADLINES_COLUMNS
+    assert (manifest.rows, table.column("title")[0].as_py()) == (1, "코스피 상승")
+    assert table.column("published")[0].as_py() == datetime(2026, 3, 20, tzinfo=UTC)
+
+
+def test_when_no_feed_can_be_read_it_is_69_and_nothing_is_committed(collector: Run, tmp_path: Path) -> None:
+    feeds = feeds_file(tmp_path, bad=b"<html/>", gone=None)
+    code, shown, _ = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)
+    assert (code, "none of the 2 feeds can be read" in shown) == (69, True)
+    assert not (tmp_path / "artifacts" / "headlines").exists()
+
+
+def test_a_rerun_returns_what_was_committed_although_the_feed_has_moved_on(collector: Run, tmp_path: Path) -> None:
+    feeds = feeds_file(tmp_path, mine=rss(item("코스피 상승", "Fri, 20 Mar 2026 09:00:00 +0900")))
+    first = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)[2]
+    feeds_file(tmp_path, mine=rss())
+    assert collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)[2]["manifest"] == first["manifest"]
+
+
+def test_a_day_without_headlines_is_an_empty_partition(collector: Run, tmp_path: Path) -> None:
+    code, _, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds_file(tmp_path, mine=rss()))
+    assert (code, open_artifact(str(result["manifest"]))[0].rows) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "feed = 1", "[[feed]]\nname = 'a'", "[[feed", "[[feed]]\nname='a'\nurl='b'\n[[feed]]\nname='a'\nurl='c'"]
+)
+def test_a_wrong_feeds_file_is_refused_and_named(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "feeds.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationWrong, match=r"feeds\.toml"):
+        read_feeds(path)
+
+
+@pytest.mark.parametrize("path", ["data/feeds/feeds.toml", "images/collector/collector/feeds.toml"])
+def test_the_shipped_feeds_files_are_right(path: str) -> None:
+    assert all("://" in feed.url for feed in read_feeds(ROOT / path))
+
+
+def test_the_sample_has_headlines_for_each_of_its_last_sessions() -> None:
+    for feed in read_feeds(ROOT / "data" / "feeds" / "feeds.toml"):
+        data = Path(feed.url.removeprefix("file://")).read_bytes()
+        assert headlines(data, feed, date(2026, 1, 15)) and headlines(data, feed, SESSION)

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pytest
+from collector.year_file import parse
+from step_contract.exit_codes import DataWrong
+
+from .conftest import REAL
+
+Change = Callable[[bytes], bytes]
+
+
+@pytest.mark.parametrize("year", range(1995, 2027))
+def test_every_real_year_is_read_as_the_csv_module_reads_it(year: int) -> None:
+    data = (REAL / f"{year}.csv").read_bytes()
+    expected = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
+    bars = parse(data, "here", year)
+    assert [bar.date.isoformat() for bar in bars] == [row["Date"] for row in expected]
+    for bar, row in zip(bars, expected, strict=True):
+        assert [bar.open, bar.high, bar.low, bar.close] == [float(row[name]) for name in ("Open", "High", "Low", "Close")]
+        assert bar.market_cap == (int(row["MarCap"].removesuffix(".0")) if row["MarCap"] else None)
+
+
+def real(year: int = 2026) -> bytes:
+    return (REAL / f"{year}.csv").read_bytes()
+
+
+def line(number: int, change: Callable[[bytes], bytes]) -> Change:
+    def damage(data: bytes) -> bytes:
+        lines = data.splitlines(keepends=True)
+        lines[number - 1] = change(lines[number - 1])
+        return b"".join(lines)
+
+    return damage
+
+
+def reordered(data: bytes) -> bytes:
+    rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"))))
+    text = io.StringIO()
+    csv.writer(text).writerows([row[::-1] for row in rows])
+    return text.getvalue().encode()
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        pytest.param(lambda data: data.removeprefix(b"\xef\xbb\xbf"), id="no byte-order mark"),
+        pytest.param(lambda data: data.replace(b"\n", b"\r\n"), id="Windows line ends"),
+        pytest.param(line(5, lambda text: b'""\n' + text), id='a line that holds only ""'),
+        pytest.param(lambda data: data + b"\n\n", id="empty lines at the end"),
+        pytest.param(reordered, id="another order of columns"),
+    ],
+)
+def test_what_the_source_writes_in_other_ways_is_read_the_same(same: Change) -> None:
+    assert parse(same(real()), "here", 2026) == parse(real(), "here", 2026)
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        pytest.param(lambda data: b"<!DOCTYPE html>\n<html></html>\n", "line 1: the header '<!DOCTYPE html>'", id="HTML"),
+        pytest.param(lambda data: b"", "line 1", id="empty"),
+        pytest.param(line(1, lambda text: text.replace(b"Close", b"Shut")), "line 1: .* must name Close once", id="header"),
+        pytest.param(lambda data: data[:-1], "line 53: the last line has no end", id="cut in the last number"),
+        pytest.param(lambda data: data[:-20] + b"\n", "line 53: 10 columns", id="cut in the last line"),
+        pytest.param(line(10, lambda text: text + text), "line 11, column Date: .* twice", id="a date twice"),
+        pytest.param(line(10, lambda text: b""), "line 10, column Change", id="a line that is missing"),
+        pytest.param(line(10, lambda text: text.replace(b"2026-01-14", b"2026-01-04")), "line 10, column Date", id="order"),
+        pytest.param(line(10, lambda text: text.replace(b"2026-", b"2025-")), "line 10, column Date", id="another year"),
+        pytest.param(line(10, lambda text: text.replace(b"2026-01-14", b"14.01.2026")), "column Date", id="date format"),
+        pytest.param(
+            line(10, lambda text: text.replace(b"4723.1,", b'"4,723.1",', 1)), "line 10, column Close: '4,723.1'", id="1,000"
+        ),
+        pytest.param(line(10, lambda text: text.replace(b"4723.1", b"-4723.1", 1)), "line 10, column Close", id="negative"),
+        pytest.param(line(10, lambda text: text.replace(b"4723.1", b"nan", 1)), "line 10, column Close: 'nan'", id="nan"),
+        pytest.param(line(10, lambda text: text.replace(b"4723.1", b"4_723", 1)), "line 10, column Close", id="underscore"),
+        pytest.param(line(10, lambda text: text.replace(b"4723.1", b"4523.1", 1)), "line 10, column Close", id="below the low"),
+        pytest.param(
+            line(10, lambda text: text.replace(b",4685.11,", b",9685.11,")), "line 10, column Open", id="above the high"
+        ),
+        pytest.param(line(10, lambda text: text.replace(b",0.0065", b",0.0165")), "line 10, column Change", id="change"),
+        pytest.param(line(10, lambda text: text.replace(b"2", b"\xff", 1)), "not UTF-8", id="encoding"),
+        pytest.param(line(10, lambda text: b'"' + text), "here, line", id="a quote that is not closed"),
+    ],
+)
+def test_a_damaged_file_is_refused_and_the_place_is_named(damage: Change, named: str) -> None:
+    damaged = damage(real())
+    assert damaged != real(), "the damage must change the file"
+    with pytest.raises(DataWrong, match=named) as error:
+        parse(damaged, "here", 2026)
+    assert str(error.value).startswith("here")
+
+
+def test_prices_are_finite_positive_and_in_order_of_dates_in_every_real_year(tmp_path: Path) -> None:
+    bars = [bar for year in range(1995, 2027) for bar in parse(real(year), "here", year)]
+    assert all(math.isfinite(bar.close) and bar.low > 0 for bar in bars)
+    assert [bar.date for bar in bars] == sorted({bar.date for bar in bars})
+    assert (len(bars), bars[0].date, bars[-1].date) == (7784, date(1995, 5, 2), date(2026, 3, 20))
+
+
+def test_the_message_names_the_line_as_an_editor_counts_it() -> None:
+    damaged = real().replace(b"2026-02-02,", b"2026-02-xx,")
+    number = 1 + damaged[: damaged.index(b"2026-02-xx")].count(b"\n")
+    with pytest.raises(DataWrong) as error:
+        parse(damaged, "here", 2026)
+    assert re.search(rf"line {number}, column Date", str(error.value))

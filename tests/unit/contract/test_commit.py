@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from threading import Barrier
+
+import pytest
+from step_contract.commit import Committed, Content, commit, find, open_artifact
+from step_contract.exit_codes import ConfigurationWrong, DataWrong
+from step_contract.manifest import digest
+from step_contract.store import Store
+
+SESSION = date(2026, 3, 20)
+DIRECTORY = "prices/symbol=KS11/session=2026-03-20"
+ONE_BAR = Content({"prices.parquet": b"PAR1 one bar PAR1"}, rows=1, schema_version=1, facts={"close": 5781.2})
+
+
+def put(store: Store, inputs: dict[str, str], content: Content = ONE_BAR) -> Committed:
+    return commit(store, DIRECTORY, step="fetch-prices", session=SESSION, inputs=inputs, content=content)
+
+
+def test_a_committed_artifact_is_read_back_whole(artifacts: str) -> None:
+    committed = put(Store(artifacts), {"bar": "a"})
+    manifest, files = open_artifact(committed.uri)
+    assert committed.new
+    assert files == {"prices.parquet": b"PAR1 one bar PAR1"}
+    assert (manifest.step, manifest.session, manifest.rows, manifest.facts) == ("fetch-prices", SESSION, 1, {"close": 5781.2})
+
+
+def test_a_second_commit_from_the_same_inputs_returns_the_first_and_leaves_nothing_of_its_own(artifacts: str) -> None:
+    store = Store(artifacts)
+    first = put(store, {"bar": "a"})
+    there = store.list("")
+    second = put(store, {"bar": "a"}, Content({"prices.parquet": b"other bytes"}, 1, 1, {}))
+    assert not second.new
+    assert (second.uri, second.manifest) == (first.uri, first.manifest)
+    assert store.list("") == there
+
+
+def test_a_second_commit_from_other_inputs_is_refused_and_says_what_differs(artifacts: str) -> None:
+    store = Store(artifacts)
+    first = put(store, {"bar": "a"})
+    there = store.list("")
+    with pytest.raises(DataWrong, match=r"made from other inputs \(bar: committed a, now b\)"):
+        put(store, {"bar": "b"})
+    with pytest.raises(DataWrong, match="made from other inputs"):
+        find(store, DIRECTORY, {"bar": "b"})
+    assert store.list("") == there
+    assert open_artifact(first.uri)[0] == first.manifest
+
+
+def test_there_is_nothing_to_find_before_the_manifest_is_there(artifacts: str) -> None:
+    store = Store(artifacts)
+    store.write(f"{DIRECTORY}/attempt=0/prices.parquet", b"a writer that was killed")
+    assert find(store, DIRECTORY, {"bar": "a"}) is None
+    assert put(store, {"bar": "a"}).new
+
+
+def test_of_many_writers_at_once_one_wins_and_all_return_its_manifest(artifacts: str) -> None:
+    store, start = Store(artifacts), Barrier(8)
+
+    def write(number: int) -> Committed:
+        start.wait()
+        return put(store, {"bar": "a"}, Content({"prices.parquet": f"writer {number}".encode()}, 1, 1, {}))
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(write, range(8)))
+    assert sum(outcome.new for outcome in outcomes) == 1
+    assert all(outcome.manifest == outcomes[0].manifest for outcome in outcomes)
+    assert len(store.list("")) == 2, "the losers' files are removed"
+    open_artifact(outcomes[0].uri)
+
+
+def test_of_many_writers_with_inputs_of_their_own_all_but_one_are_refused(artifacts: str) -> None:
+    store, start = Store(artifacts), Barrier(6)
+
+    def write(number: int) -> str:
+        start.wait()
+        try:
+            return "new" if put(store, {"bar": str(number)}).new else "other"
+        except DataWrong:
+            return "refused"
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sorted(pool.map(write, range(6))) == ["new"] + ["refused"] * 5
+    assert len(store.list("")) == 2
+
+
+@pytest.mark.parametrize(
+    ("damage", "state", "found"),
+    [(b"PAR1 one", "torn", digest(b"PAR1 one")), (b"PAR1 two bar PAR1", "altered", digest(b"PAR1 two bar PAR1"))],
+)
+def test_a_damaged_file_is_named_with_both_digests(artifacts: str, damage: bytes, state: str, found: str) -> None:
+    store = Store(artifacts)
+    committed = put(store, {"bar": "a"})
+    file = committed.manifest.file("prices.parquet")
+    store.write(f"{DIRECTORY}/{file.path}", damage)
+    with pytest.raises(DataWrong) as error:
+        open_artifact(committed.uri)
+    for part in (store.uri(f"{DIRECTORY}/{file.path}"), state, file.sha256, found):
+        assert part in str(error.value)
+    with pytest.raises(DataWrong, match=state):
+        find(store, DIRECTORY, {"bar": "a"})
+
+
+def test_a_missing_file_is_named_with_the_digest_it_should_have(artifacts: str) -> None:
+    store = Store(artifacts)
+    committed = put(store, {"bar": "a"})
+    file = committed.manifest.file("prices.parquet")
+    store.remove_folder(f"{DIRECTORY}/{file.path.partition('/')[0]}")
+    with pytest.raises(DataWrong, match=rf"{file.path} is missing: the manifest says sha256 {file.sha256}"):
+        open_artifact(committed.uri)
+
+
+def test_a_missing_manifest_is_named(artifacts: str) -> None:
+    uri = f"{artifacts}/{DIRECTORY}/manifest.json"
+    with pytest.raises(DataWrong, match=rf"{uri} is missing"):
+        open_artifact(uri)
+
+
+def test_a_bucket_that_does_not_exist_is_wrong_configuration(s3: str) -> None:
+    with pytest.raises(ConfigurationWrong, match="create the bucket"):
+        put(Store("s3://no-such-bucket-here/market"), {"bar": "a"})
+
+
+def test_missing_credentials_are_wrong_configuration_and_the_variables_are_named(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fsspec
+
+    fsspec.filesystem("s3").clear_instance_cache()
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with pytest.raises(ConfigurationWrong, match="AWS_ACCESS_KEY_ID"):
+        put(Store(s3), {"bar": "a"})
+    fsspec.filesystem("s3").clear_instance_cache()

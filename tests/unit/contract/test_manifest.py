@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import string
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from step_contract.commit import Content, commit, open_artifact
+from step_contract.exit_codes import DataWrong
+from step_contract.manifest import File, Manifest, check_content, differences, digest
+from step_contract.store import Store
+
+names = st.text(string.ascii_lowercase + ".", min_size=1, max_size=12).filter(lambda name: name.strip("."))
+texts = st.text(max_size=20)
+facts = st.dictionaries(texts, st.one_of(texts, st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False, width=32)))
+files = st.builds(File, names, st.binary(max_size=40).map(digest), st.integers(0, 2**40))
+manifests = st.builds(
+    Manifest,
+    step=names,
+    session=st.dates(),
+    inputs=st.dictionaries(texts, texts),
+    files=st.lists(files, max_size=3).map(tuple),
+    rows=st.integers(0),
+    schema_version=st.integers(1, 9),
+    facts=facts.filter(lambda f: all(not isinstance(v, float) or abs(v) != float("inf") for v in f.values())),
+    created=st.datetimes(min_value=datetime(2000, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 hypothesis wants it so
+    image=st.none() | texts,
+    commit=st.none() | texts,
+)
+
+
+@given(manifests)
+def test_a_manifest_is_read_back_as_it_was(manifest: Manifest) -> None:
+    assert Manifest.from_json(manifest.to_json(), "here") == manifest
+
+
+@given(manifests, st.data())
+def test_a_manifest_that_was_altered_or_torn_anywhere_is_refused_or_says_the_same(
+    manifest: Manifest, data: st.DataObject
+) -> None:
+    whole = manifest.to_json()
+    at = data.draw(st.integers(0, len(whole) - 1))
+    if data.draw(st.booleans()):
+        damaged = whole[:at]
+    else:
+        damaged = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
+    try:
+        assert Manifest.from_json(damaged, "here") == manifest
+    except DataWrong as error:
+        assert "here" in str(error)
+
+
+@given(st.binary(max_size=200), st.data())
+def test_content_that_was_altered_or_torn_anywhere_is_refused_with_both_digests(content: bytes, data: st.DataObject) -> None:
+    file = File("attempt=1/prices.parquet", digest(content), len(content))
+    assert check_content("here", file, content) == content
+    other = data.draw(st.binary(max_size=200).filter(lambda other: other != content))
+    with pytest.raises(DataWrong) as error:
+        check_content("here", file, other)
+    assert digest(content) in str(error.value) and digest(other) in str(error.value)
+
+
+@given(st.dictionaries(names, st.binary(max_size=100), min_size=1, max_size=3), st.dictionaries(texts, texts))
+def test_whatever_is_committed_is_what_is_read(contents: dict[str, bytes], inputs: dict[str, str]) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        content = Content(contents, rows=0, schema_version=1, facts={})
+        put = commit(
+            Store(folder),
+            "a/session=2026-03-20",
+            step="s",
+            session=datetime(2026, 3, 20, tzinfo=UTC).date(),
+            inputs=inputs,
+            content=content,
+        )
+        manifest, read = open_artifact(put.uri)
+        assert read == contents and manifest == put.manifest
+        assert len([path for path in Path(folder).rglob("*") if path.is_file()]) == len(contents) + 1
+
+
+@given(st.dictionaries(names, texts), st.dictionaries(names, texts))
+def test_inputs_differ_exactly_when_something_is_said_to(one: dict[str, str], other: dict[str, str]) -> None:
+    assert bool(differences(one, other)) == (one != other)

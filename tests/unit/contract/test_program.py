@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import argparse
+import json
+from datetime import date
+from pathlib import Path
+
+import pytest
+from step_contract import paths
+from step_contract.exit_codes import RULES, DataWrong, Exit, NothingToDo, PassingFault, SourceNotReady, rule_of
+from step_contract.program import Parser, common_options, program, run
+from step_contract.result import LIMIT, Result
+
+
+def parser_of(step) -> Parser:  # type: ignore[no-untyped-def]
+    parser, add = program("collector", "Collects.")
+    common_options(add("fetch", step, "Fetch.", "Fetches."))
+    return parser
+
+
+def told(options: argparse.Namespace) -> Result:
+    return Result(manifest="file:///m/manifest.json", facts={"symbol": options.symbol, "session": str(options.session)})
+
+
+@pytest.fixture
+def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("SESSION", "ARTIFACTS", "SYMBOL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("STEP_RESULT", str(tmp_path / "result.json"))
+    return tmp_path / "result.json"
+
+
+def test_the_result_is_handed_over_in_the_file_that_the_variable_names(result: Path, tmp_path: Path) -> None:
+    assert run(lambda: parser_of(told), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)]) == 0
+    assert Result.from_json(result.read_bytes()).facts == {"symbol": "KS11", "session": "2026-03-20"}
+
+
+def test_every_option_can_come_from_the_environment_and_the_command_line_wins(
+    result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("SESSION", "2026-03-20"), ("ARTIFACTS", str(tmp_path)), ("SYMBOL", "KQ11")):
+        monkeypatch.setenv(name, value)
+    assert run(lambda: parser_of(told), ["fetch", "--session", "2026-03-19"]) == 0
+    assert Result.from_json(result.read_bytes()).facts == {"symbol": "KQ11", "session": "2026-03-19"}
+
+
+@pytest.mark.parametrize("error", [DataWrong, SourceNotReady, PassingFault, NothingToDo])
+def test_an_error_ends_in_its_exit_code_one_sentence_and_the_result(
+    error: type[DataWrong], result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(options: argparse.Namespace) -> Result:
+        raise error("the file is wrong; look at it")
+
+    code = run(lambda: parser_of(fail), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)])
+    assert code == error.code
+    assert capsys.readouterr().err == "collector fetch: the file is wrong; look at it\n"
+    assert Result.from_json(result.read_bytes()).error == "the file is wrong; look at it"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["fetch", "--artifacts", "/tmp"], "--session"),
+        (["fetch", "--session", "2026-3-20", "--artifacts", "/tmp"], "YYYY-MM-DD"),
+        (["fetch", "--session", "2026-02-30", "--artifacts", "/tmp"], "YYYY-MM-DD"),
+        (["fetch", "--session", "2026-03-20"], "--artifacts"),
+        (["fetch", "--session", "2026-03-20", "--artifacts", "ftp://host/folder"], "s3://bucket/prefix"),
+        (["fetch", "--session", "2026-03-20", "--artifacts", "file://relative"], "file:///relative"),
+        (["fetch", "--session", "2026-03-20", "--artifacts", "/tmp", "--symbol", "../KS11"], "../KS11"),
+        (["fetch", "--session", "2026-03-20", "--artifacts", "/tmp", "--unknown"], "--unknown"),
+        (["fly"], "fly"),
+        ([], "STEP"),
+    ],
+)
+def test_a_wrong_command_line_is_78_and_names_what_is_wrong(
+    arguments: list[str], named: str, result: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(lambda: parser_of(told), arguments) == Exit.CONFIGURATION_WRONG
+    assert named in capsys.readouterr().err
+    assert Result.from_json(result.read_bytes()).manifest is None
+
+
+def test_help_tells_options_their_variables_and_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: parser_of(told), ["fetch", "--help"])
+    shown = capsys.readouterr().out
+    assert ended.value.code == 0
+    for part in ("--session", "SESSION", "--artifacts", "ARTIFACTS", "default: KS11", *(f"{code.value}  " for code in Exit)):
+        assert part in shown
+
+
+def test_a_long_error_is_cut_to_what_a_termination_log_holds() -> None:
+    data = Result(error="코스피 " * 5000).to_json()
+    assert len(data) <= LIMIT
+    assert Result.from_json(data).error
+
+
+def test_facts_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(DataWrong, match="4096"):
+        Result(manifest="m", facts={"long": "x" * 5000}).to_json()
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", json.dumps({"manifest": "m"}).encode()])
+def test_what_is_no_result_is_refused(data: bytes) -> None:
+    with pytest.raises(DataWrong):
+        Result.from_json(data)
+
+
+def test_every_exit_code_has_a_rule_and_any_other_is_a_fault_that_is_tried_again() -> None:
+    assert set(RULES) == set(Exit)
+    assert [code for code in Exit if rule_of(code).retried] == [Exit.SOURCE_NOT_READY, Exit.PASSING_FAULT]
+    assert rule_of(1).retried and rule_of(139).retried
+
+
+def test_a_path_tells_its_session() -> None:
+    session = date(2026, 3, 20)
+    for path in (paths.prices("KS11", session), paths.model("KS11", session), paths.decision("KS11", session, "open")):
+        assert paths.session_of(f"{path}/manifest.json") == session
+    with pytest.raises(DataWrong, match="names no session"):
+        paths.session_of("prices/symbol=KS11/session=2026-02-30/manifest.json")
