@@ -1,0 +1,1 @@
+"""Trains the forecaster on the index's sessions and plots its forecast."""

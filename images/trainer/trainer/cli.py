@@ -1,0 +1,79 @@
+"""The program `trainer`: parses and calls."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+
+from step_contract.program import Parser, common_options, option, outcome, program, run
+from step_contract.result import Result
+
+from trainer.configuration import DEFAULT, read_configuration
+
+TRAIN = """\
+Reads every committed price partition of the symbol up to the session's day and none after it, fits the network that the
+configuration names, measures it out of sample by walk-forward validation, and forecasts the next sessions from the last one.
+The day itself need not be a session. Writes models/symbol=…/session=…/: model.safetensors, metrics.json, forecast.json.
+
+  trainer train --session 2026-01-15 --artifacts file:///tmp/artifacts
+"""
+PLOT = """\
+Reads the model that was trained for the session and the last sessions' prices, and draws the forecast as one picture.
+Writes plots/symbol=…/session=…/: forecast.png.
+
+  trainer plot --session 2026-01-15 --artifacts s3://market
+"""
+
+
+def years(text: str) -> int:
+    """The number of years written as `text`; raises argparse.ArgumentTypeError when it is none from 1 to 100."""
+    if not (text.isdecimal() and 1 <= int(text) <= 100):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of years from 1 to 100")
+    return int(text)
+
+
+def first_day(session: date, history_years: int | None) -> date | None:
+    """The first day of the `history_years` years before `session`; None for all that there is."""
+    return session - timedelta(days=round(365.25 * history_years)) if history_years else None
+
+
+def train(options: argparse.Namespace) -> Result:
+    """Trains the forecaster on the sessions up to the session's day."""
+    from trainer.train import train
+
+    configuration = read_configuration(options.model_config)
+    since = first_day(options.session, options.history_years)
+    committed = train(options.artifacts, options.symbol, options.session, since, configuration)
+    return outcome(committed, f"{options.symbol}, {options.session}: {committed.manifest.facts['in_words']}")
+
+
+def plot(options: argparse.Namespace) -> Result:
+    """Plots the forecast of the session's model."""
+    from trainer.plot import plot
+
+    return outcome(plot(options.artifacts, options.symbol, options.session), f"{options.symbol}, {options.session}: plotted")
+
+
+def make_parser() -> Parser:
+    """The parser of the whole program; each step's options in one place."""
+    parser, step = program("trainer", "Trains the forecaster and plots its forecast.")
+
+    added = step("train", train, "Train the forecaster on every session up to the session's day.", TRAIN)
+    common_options(added)
+    option(added, "history-years", "train on the last N years only", type=years, metavar="N", required=False)
+    option(added, "model-config", "TOML file that configures the model", str(DEFAULT), type=Path, metavar="FILE")
+
+    added = step("plot", plot, "Plot the forecast of the session's model.", PLOT)
+    common_options(added)
+    return parser
+
+
+def main() -> int:
+    """Runs the program with this process's arguments; returns the exit code."""
+    return run(make_parser, sys.argv[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

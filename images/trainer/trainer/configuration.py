@@ -1,0 +1,65 @@
+"""The forecaster's configuration, from one TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from step_contract.exit_codes import ConfigurationWrong
+from step_contract.manifest import canonical, digest
+
+DEFAULT = Path(__file__).with_name("model.toml")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What `model.toml` holds. `window`, `horizon` and `minimum_sessions` count sessions; `interval` is a probability."""
+
+    model: str
+    window: int
+    horizon: int
+    interval: float
+    channels: int
+    epochs: int
+    batch: int
+    learning_rate: float
+    weight_decay: float
+    seed: int
+    folds: int
+    test_share: float
+    minimum_sessions: int
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of the configuration's content."""
+        return digest(canonical(asdict(self)))
+
+    @property
+    def quantiles(self) -> tuple[float, float, float]:
+        """The probabilities of the forecast's low, middle and high value."""
+        return (1 - self.interval) / 2, 0.5, (1 + self.interval) / 2
+
+
+def read_configuration(path: Path) -> Configuration:
+    """The configuration in the file at `path`; raises ConfigurationWrong naming the key that is missing, unknown or wrong."""
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationWrong(f"the model's configuration {path} cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationWrong(f"the model's configuration {path} is no TOML: {error}") from None
+    types = {field.name: str(field.type) for field in fields(Configuration)}
+    if unknown := sorted(content.keys() - types.keys()):
+        raise ConfigurationWrong(f"{path}: unknown {', '.join(unknown)}; it may hold {', '.join(types)}")
+    if missing := sorted(types.keys() - content.keys()):
+        raise ConfigurationWrong(f"{path}: {', '.join(missing)} is missing")
+    for name, value in content.items():
+        allowed = {"str": (str,), "int": (int,), "float": (int, float)}[types[name]]
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            raise ConfigurationWrong(f"{path}: {name} is {value!r} and must be a {types[name]}")
+        if types[name] != "str" and name not in ("seed", "weight_decay") and not value > 0:
+            raise ConfigurationWrong(f"{path}: {name} is {value!r} and must be greater than 0")
+        if name in ("interval", "test_share") and not value < 1:
+            raise ConfigurationWrong(f"{path}: {name} is {value!r} and must be less than 1")
+    return Configuration(**content)

@@ -1,0 +1,75 @@
+"""Reads the price partitions of a symbol."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import numpy.typing as npt
+from arro3.io import read_parquet
+from step_contract import paths
+from step_contract.exit_codes import DataWrong
+from step_contract.manifest import Manifest, canonical, check_content, digest
+from step_contract.store import Store
+from step_contract.tables import PRICES_FILE, PRICES_VERSION
+
+
+@dataclass(frozen=True)
+class History:
+    """The sessions of an index in order, their closes in index points, and the digest of all that was read for them."""
+
+    sessions: list[date]
+    closes: npt.NDArray[np.float64]
+    digest: str
+
+
+def read_history(store: Store, symbol: str, until: date, since: date | None = None, last: int | None = None) -> History:
+    """The committed sessions of `symbol` up to `until`, that day included: those from `since` on, and of them the `last` ones.
+
+    Raises DataWrong when there is none, when a partition is damaged, or when a close is no price.
+    """
+    listed = store.list(paths.prices_of(symbol))
+    found = {paths.session_of(path): path for path in listed if path.endswith(f"/{paths.MANIFEST}")}
+    sessions = sorted(session for session in found if session <= until and (since is None or session >= since))
+    sessions = sessions[-last:] if last else sessions
+    if not sessions:
+        between = f"from {since} to {until}" if since else f"up to {until}"
+        raise DataWrong(
+            f"there is no session of {symbol} {between} below {store.uri(paths.prices_of(symbol))}: "
+            f"collect them with collector fetch-prices --from YYYY-MM-DD --to {until}"
+        )
+    manifests = _manifests(store, [found[session] for session in sessions])
+    files = {path.rpartition("/")[0]: manifest.file(PRICES_FILE) for path, manifest in manifests.items()}
+    contents = store.read_many(f"{folder}/{file.path}" for folder, file in files.items())
+    closes = np.empty(len(sessions))
+    for i, (folder, file) in enumerate(files.items()):
+        path = f"{folder}/{file.path}"
+        closes[i] = _close(check_content(store.uri(path), file, contents[path]), sessions[i], store.uri(path))
+    read = [[session.isoformat(), file.sha256] for session, file in zip(sessions, files.values(), strict=True)]
+    return History(sessions, closes, digest(canonical(read)))
+
+
+def _manifests(store: Store, names: list[str]) -> dict[str, Manifest]:
+    contents = store.read_many(names)
+    manifests = {}
+    for name in names:
+        data = contents[name]
+        if data is None:
+            raise DataWrong(f"{store.uri(name)} was removed while the history was read: run the step again")
+        manifests[name] = Manifest.from_json(data, store.uri(name))
+        if manifests[name].schema_version != PRICES_VERSION:
+            version = manifests[name].schema_version
+            raise DataWrong(f"{store.uri(name)} has schema version {version}, this program reads {PRICES_VERSION}")
+    return manifests
+
+
+def _close(data: bytes, session: date, where: str) -> float:
+    table = read_parquet(io.BytesIO(data)).read_all()
+    day, close = table.column("date")[0].as_py(), float(table.column("close")[0].as_py())
+    if table.num_rows != 1 or day != session:
+        raise DataWrong(f"{where} holds {table.num_rows} rows, the first of {day}, and must hold {session} alone")
+    if not (np.isfinite(close) and close > 0):
+        raise DataWrong(f"{where} has the close {close}, which is no price; look at the collector's source")
+    return close

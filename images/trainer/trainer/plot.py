@@ -1,0 +1,41 @@
+"""The step `plot`: the forecast of a trained model as a picture."""
+
+from __future__ import annotations
+
+import json
+from datetime import date
+
+from step_contract import paths
+from step_contract.commit import Committed, Content, commit, find, load, read
+from step_contract.exit_codes import DataWrong
+from step_contract.store import Store
+from step_contract.tables import FORECAST_FILE, MODEL_VERSION, PLOT_FILE, PLOT_VERSION
+
+from trainer.figure import draw
+from trainer.partitions import read_history
+
+STEP = "plot"
+SHOWN = 60  # sessions: a quarter, so that a week's forecast is wide enough to be seen on a phone
+
+
+def plot(store: Store, symbol: str, session: date) -> Committed:
+    """Draws the forecast of the model of `session`, or returns the plot that was committed from the same model and prices.
+
+    Raises DataWrong when there is no such model, or it or a price is damaged.
+    """
+    model_directory = paths.model(symbol, session)
+    model = load(store, model_directory)
+    if model is None:
+        where = store.uri(f"{model_directory}/{paths.MANIFEST}")
+        raise DataWrong(f"{where} is missing: train it with trainer train --session {session} --symbol {symbol}")
+    if model.schema_version != MODEL_VERSION:
+        raise DataWrong(f"{model_directory} has schema version {model.schema_version}, this program reads {MODEL_VERSION}")
+    forecast = json.loads(read(store, model_directory, model)[FORECAST_FILE])
+    history = read_history(store, symbol, date.fromisoformat(forecast["last_session"]), last=SHOWN)
+    directory = paths.plot(symbol, session)
+    inputs = {"symbol": symbol, "forecast": model.file(FORECAST_FILE).sha256, "prices": history.digest}
+    if before := find(store, directory, inputs):
+        return before
+    picture = draw(history.sessions, history.closes, forecast)
+    content = Content({PLOT_FILE: picture}, rows=0, schema_version=PLOT_VERSION, facts={"in_words": forecast["in_words"]})
+    return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)

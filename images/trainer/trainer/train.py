@@ -1,0 +1,115 @@
+"""The step `train`: a forecaster fitted to every session up to a day, how good it is, and its forecast."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from step_contract import paths
+from step_contract.commit import Committed, Content, commit, find
+from step_contract.exit_codes import DataWrong
+from step_contract.store import Store
+from step_contract.tables import FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_VERSION
+
+from trainer.configuration import Configuration
+from trainer.evaluate import Evaluation, in_words, walk_forward
+from trainer.partitions import History, read_history
+from trainer.samples import Array, log_returns, origins
+
+if TYPE_CHECKING:
+    from trainer.fit import Fitted
+
+STEP = "train"
+
+
+def check_history(history: History, configuration: Configuration, symbol: str) -> None:
+    """Raises DataWrong when `history` is too short for the configuration, or the index never moved."""
+    sessions, closes = history.sessions, history.closes
+    # The first fold must have something to be fitted to.
+    needed = max(configuration.minimum_sessions, 2 * (configuration.window + 2 * configuration.horizon + configuration.folds))
+    if len(sessions) < needed:
+        raise DataWrong(
+            f"{len(sessions)} sessions of {symbol} from {sessions[0]} to {sessions[-1]} are too few to train on, {needed} are needed: "
+            f"collect them with collector fetch-prices --from YYYY-MM-DD --to {sessions[-1]}"
+        )
+    if not np.ptp(closes):
+        raise DataWrong(f"{symbol} closes at {closes[0]} on each of {len(sessions)} sessions to {sessions[-1]}: look at the source")
+
+
+def forecast_points(fitted: Fitted, returns: Array, close: float) -> list[dict[str, Any]]:
+    """The forecast from the last session: of each horizon low, middle and high as log return and in index points."""
+    values = fitted.forecast(returns, np.array([len(returns)]))[0]
+    return [
+        {"horizon": horizon}
+        | {
+            name: {"log_return": round(float(value), 8), "points": round(close * float(np.exp(value)), 2)}
+            for name, value in zip(("low", "middle", "high"), row, strict=True)
+        }
+        for horizon, row in enumerate(values, start=1)
+    ]
+
+
+def files_of(fitted: Fitted, evaluation: Evaluation, forecast: dict[str, Any]) -> dict[str, bytes]:
+    """The artifact's files: weights with scaler and configuration beside them, metrics, forecast."""
+    import safetensors.torch
+
+    about = {"scaler": asdict(fitted.scaler), "configuration": asdict(fitted.configuration)}
+    metadata = {name: json.dumps(value, sort_keys=True) for name, value in about.items()}
+    weights = {name: tensor.contiguous() for name, tensor in sorted(fitted.network.state_dict().items())}
+    return {
+        MODEL_FILE: safetensors.torch.save(weights, metadata),
+        METRICS_FILE: _json(evaluation),
+        FORECAST_FILE: _json(forecast),
+    }
+
+
+def _json(content: object) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def train(store: Store, symbol: str, session: date, since: date | None, configuration: Configuration) -> Committed:
+    """Trains on the sessions of `symbol` from `since` up to `session`, or returns the model committed from the same ones.
+
+    Raises DataWrong when there are too few, when one is damaged, and when the model was committed from other sessions.
+    """
+    history = read_history(store, symbol, session, since)
+    directory = paths.model(symbol, session)
+    inputs = {
+        "symbol": symbol,
+        "sessions": f"{len(history.sessions)} from {history.sessions[0]} to {history.sessions[-1]}",
+        "prices": history.digest,
+        "configuration": configuration.digest,
+    }
+    if before := find(store, directory, inputs):
+        return before
+    check_history(history, configuration, symbol)
+    # Loading torch takes longer than all that was done so far; who finds the model committed need not wait for it.
+    from trainer.fit import fit
+
+    returns = log_returns(history.closes)
+
+    def fit_fold(known: Array, at: Any, name: str) -> Any:
+        return fit(known, at, configuration, name).forecast
+
+    plan = (configuration.window, configuration.horizon, configuration.folds, configuration.test_share)
+    evaluation = walk_forward(returns, *plan, fit_fold)
+    fitted = fit(returns, origins(returns, configuration.window)[: -configuration.horizon], configuration, "final fit")
+    close = float(history.closes[-1])
+    forecast = {
+        "symbol": symbol,
+        "session": session.isoformat(),
+        "last_session": history.sessions[-1].isoformat(),
+        "last_close": close,
+        "model": configuration.model,
+        "interval": configuration.interval,
+        "in_words": in_words(evaluation, configuration.interval),
+        "forecast": forecast_points(fitted, returns, close),
+    }
+    last = evaluation["overall"][-1]
+    facts = {"last_session": forecast["last_session"], "last_close": close, "in_words": forecast["in_words"]}
+    facts |= {"horizon": last["horizon"], "mae": last["mae"], "mae_naive": last["mae_naive"], "skill": last["skill"]}
+    content = Content(files_of(fitted, evaluation, forecast), len(history.sessions), MODEL_VERSION, facts)
+    return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)

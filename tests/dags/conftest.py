@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-tests-")
+atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+# What a deployment sets, so that every option is among the rendered arguments.
+os.environ |= {
+    "ARTIFACTS": "s3://market",
+    "SYMBOL": "KS11",
+    "PRICES_URL": "file:///mirror/{symbol}/{year}.csv",
+    "FEEDS": str(ROOT / "data" / "feeds" / "feeds.toml"),
+    "HISTORY_YEARS": "5",
+}
+
+
+@pytest.fixture(scope="session")
+def dag():  # type: ignore[no-untyped-def]
+    from airflow.dag_processing.dagbag import DagBag
+
+    return DagBag(ROOT / "dags").dags["market_daily"]

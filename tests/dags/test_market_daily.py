@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+
+import pendulum
+import pytest
+from airflow_steps.operator import StepOperator
+
+from .conftest import ROOT
+
+PARSE = """
+import json, sys
+from {image}.cli import make_parser
+options = make_parser().parse_args(json.load(sys.stdin))
+print(json.dumps({{name: str(value) for name, value in vars(options).items()}}))
+"""
+
+
+def test_the_file_loads_without_errors_and_warnings_and_reads_nothing() -> None:
+    """Parsed in a process that may open no connection to a network, a database or Airflow's API."""
+    code = f"""
+import socket, warnings
+warnings.simplefilter("error")
+warnings.filterwarnings("ignore", module="(?!market_daily|airflow_steps)")
+def refuse(*arguments, **options): raise AssertionError("something was read while the file was parsed")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+from airflow.sdk import Connection, Variable
+Connection.get = Variable.get = refuse
+import runpy
+runpy.run_path({str(ROOT / "dags" / "market_daily.py")!r})
+from airflow.dag_processing.dagbag import DagBag
+bag = DagBag({str(ROOT / "dags")!r})
+assert not bag.import_errors, bag.import_errors
+assert not bag.captured_warnings, bag.captured_warnings
+assert set(bag.dags) == {{"market_daily"}}
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_edges_are_the_datas_way(dag) -> None:  # type: ignore[no-untyped-def]
+    assert {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks} == {
+        "decide": ["branch"],
+        "branch": ["fetch_prices", "tell_closed", "tell_suspect"],
+        "fetch_prices": ["fetch_headlines"],
+        "fetch_headlines": ["is_training_day"],
+        "tell_closed": ["is_training_day"],
+        "tell_suspect": ["is_training_day"],
+        "is_training_day": ["train"],
+        "train": ["plot"],
+        "plot": ["send_plot"],
+        "send_plot": ["done"],
+        "done": [],
+    }
+
+
+def test_every_task_is_bounded_in_time_and_tried_again(dag) -> None:  # type: ignore[no-untyped-def]
+    for task in dag.tasks:
+        assert task.retries >= 1, task.task_id
+        assert timedelta(0) < task.execution_timeout <= timedelta(hours=2), task.task_id
+    assert dag.dagrun_timeout and dag.max_active_runs == 1
+
+
+def test_it_runs_on_every_calendar_day_after_the_close_in_seoul_and_catches_nothing_up(dag) -> None:  # type: ignore[no-untyped-def]
+    from airflow.serialization.encoders import coerce_to_core_timetable
+    from airflow.timetables.base import TimeRestriction
+
+    timetable, run, days = coerce_to_core_timetable(dag.timetable), None, []
+    restriction = TimeRestriction(earliest=pendulum.datetime(2026, 2, 27, tz="Asia/Seoul"), latest=None, catchup=True)
+    for _ in range(5):
+        run = timetable.next_dagrun_info(
+            last_automated_data_interval=run.data_interval if run else None, restriction=restriction
+        )
+        days.append(run.logical_date.in_timezone("Asia/Seoul").isoformat()[:16])
+    assert days == [f"2026-{day}T18:00" for day in ("02-27", "02-28", "03-01", "03-02", "03-03")]
+    assert dag.catchup is False
+
+
+def rendered(dag, logical_date: datetime) -> dict[str, list[str]]:  # type: ignore[no-untyped-def]
+    """Each step's command line for a run of `logical_date`, by its image's program."""
+    from airflow_steps.step import command_line
+
+    lines = {}
+    for task in dag.tasks:
+        if isinstance(task, StepOperator):
+            options = task.render_template(
+                task.options, {"logical_date": pendulum.instance(logical_date)}, dag.get_template_env()
+            )
+            lines[f"{task.image} {task.step}"] = command_line(task.step, options)
+    return lines
+
+
+def test_every_steps_rendered_arguments_are_accepted_by_its_real_parser(dag) -> None:  # type: ignore[no-untyped-def]
+    lines = rendered(dag, datetime(2026, 1, 15, 9, tzinfo=UTC))
+    steps = ["collector decide", "collector fetch-headlines", "collector fetch-prices", "trainer plot", "trainer train"]
+    assert sorted(lines) == steps
+    for step, arguments in lines.items():
+        image = step.partition(" ")[0]
+        python = ROOT / ".venvs" / image / "bin" / "python"
+        command = [str(python), "-c", PARSE.format(image=image)]
+        done = subprocess.run(command, input=json.dumps(arguments), capture_output=True, text=True)
+        assert done.returncode == 0, f"{step}: {done.stderr}"
+        assert json.loads(done.stdout)["session"] == "2026-01-15"
+
+
+@pytest.mark.parametrize(
+    ("logical_date", "session"),
+    [
+        (datetime(2026, 1, 15, 9, 0, tzinfo=UTC), "2026-01-15"),
+        (datetime(2026, 1, 15, 14, 59, tzinfo=UTC), "2026-01-15"),
+        (datetime(2026, 1, 15, 15, 0, tzinfo=UTC), "2026-01-16"),
+        (datetime(2025, 12, 31, 15, 0, tzinfo=UTC), "2026-01-01"),
+    ],
+)
+def test_the_session_is_the_logical_dates_day_in_seoul(dag, logical_date: datetime, session: str) -> None:  # type: ignore[no-untyped-def]
+    for arguments in rendered(dag, logical_date).values():
+        assert arguments[arguments.index("--session") + 1] == session
+
+
+def test_it_trains_on_the_1st_and_the_15th_and_on_no_other_day(dag) -> None:  # type: ignore[no-untyped-def]
+    gate = dag.get_task("is_training_day").python_callable
+    days = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number) for number in range(365)]
+    assert {day.day for day in days if gate(day.date().isoformat())} == {1, 15}
+
+
+def test_the_branch_follows_the_decision(dag) -> None:  # type: ignore[no-untyped-def]
+    branch = dag.get_task("branch").python_callable
+    assert [branch(state) for state in ("open", "closed", "suspect")] == ["fetch_prices", "tell_closed", "tell_suspect"]
+
+
+def test_the_documentation_tells_of_every_step_and_message(dag) -> None:  # type: ignore[no-untyped-def]
+    untold = {task.task_id for task in dag.tasks if f"`{task.task_id}`" not in dag.doc_md}
+    assert untold == {"branch", "tell_closed", "done"}
+
+
+def test_the_pipeline_fits_on_a_page_or_two() -> None:
+    source = (ROOT / "dags" / "market_daily.py").read_text()
+    code = source.count("\n") - len(ast.get_docstring(ast.parse(source), clean=False).splitlines())  # type: ignore[union-attr]
+    assert code <= 120

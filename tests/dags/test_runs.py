@@ -1,0 +1,116 @@
+"""The whole DAG for each kind of day, as `make run` runs it: real Airflow, real steps, the real data of the sample."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from step_contract.commit import open_artifact
+
+from .conftest import ROOT
+
+DAYS = {
+    "open training day": {"SESSION": "2026-01-15"},
+    "ordinary day": {"SESSION": "2026-03-20"},
+    "closed day": {"SESSION": "2026-03-02"},
+    "closed training day": {"SESSION": "2026-03-01"},
+    "suspect day": {"SESSION": "2026-03-23"},
+    "damaged source": {"SESSION": "2026-01-15", "SYMBOL": "BAD"},
+    "missing feeds": {"SESSION": "2026-03-20", "FEEDS": "/nowhere/feeds.toml"},
+}
+
+
+@dataclass
+class Run:
+    code: int
+    shown: str
+    artifacts: Path
+
+    @property
+    def states(self) -> dict[str, str]:
+        table = self.shown.partition("\ntask ")[2]
+        return dict(re.findall(r"^(\w+) +(success|failed|skipped|upstream_failed)\b", table, flags=re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[Run]]:
+    """Every kind of day, each with artifacts of its own, two at a time."""
+    folder = tmp_path_factory.mktemp("runs")
+    real = ROOT / "data" / "krx" / "index" / "year_ks11"
+    mirror = folder / "year_bad"
+    mirror.mkdir()
+    for year in (2023, 2024, 2025):
+        (mirror / f"{year}.csv").write_bytes((real / f"{year}.csv").read_bytes())
+    (mirror / "2026.csv").write_bytes((real / "2026.csv").read_bytes().replace(b"2026-01-15,4797.55", b"2026-01-15,x"))
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    for name in ("PRICES_URL", "SYMBOL", "FEEDS", "ARTIFACTS"):
+        del inherited[name]
+
+    def run(kind: str) -> Run:
+        artifacts = folder / kind.replace(" ", "-")
+        settings = {"ARTIFACTS": f"file://{artifacts}", "HISTORY_YEARS": "3"} | DAYS[kind]
+        if "SYMBOL" in settings:
+            settings["PRICES_URL"] = f"file://{folder}/year_{{symbol}}/{{year}}.csv"
+        done = subprocess.run([ROOT / "scripts" / "run"], env=inherited | settings, capture_output=True, text=True)
+        return Run(done.returncode, done.stdout + done.stderr, artifacts)
+
+    pool = ThreadPoolExecutor(2)
+    return {kind: pool.submit(run, kind) for kind in DAYS}
+
+
+ALL = ("decide", "branch", "fetch_prices", "fetch_headlines", "tell_closed", "tell_suspect", "is_training_day", "train", "plot")
+
+
+@pytest.mark.parametrize(
+    ("kind", "skipped"),
+    [
+        ("open training day", {"tell_closed", "tell_suspect"}),
+        ("ordinary day", {"tell_closed", "tell_suspect", "train", "plot", "send_plot"}),
+        ("closed day", {"fetch_prices", "fetch_headlines", "tell_suspect", "train", "plot", "send_plot"}),
+        ("closed training day", {"fetch_prices", "fetch_headlines", "tell_suspect"}),
+        ("suspect day", {"fetch_prices", "fetch_headlines", "tell_closed", "train", "plot", "send_plot"}),
+    ],
+)
+@pytest.mark.timeout(180)
+def test_each_kind_of_day_runs_its_tasks_and_no_others(kind: str, skipped: set[str], runs: dict[str, Future[Run]]) -> None:
+    run = runs[kind].result()
+    assert run.code == 0, run.shown
+    assert run.states == {task: "skipped" if task in skipped else "success" for task in (*ALL, "send_plot", "done")}
+
+
+@pytest.mark.parametrize("kind", ["open training day", "closed training day"])
+@pytest.mark.timeout(180)
+def test_a_training_day_ends_with_the_path_of_a_picture(kind: str, runs: dict[str, Future[Run]]) -> None:
+    last = runs[kind].result().shown.strip().splitlines()[-1]
+    assert last.startswith("plot: /")
+    assert Path(last.removeprefix("plot: ")).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.timeout(180)
+def test_every_artifact_of_a_run_is_whole(runs: dict[str, Future[Run]]) -> None:
+    run = runs["open training day"].result()
+    manifests = sorted(run.artifacts.rglob("manifest.json"))
+    kinds = {path.relative_to(run.artifacts).parts[0] for path in manifests}
+    assert kinds == {"decisions", "prices", "headlines", "models", "plots"}
+    for path in [path for path in manifests if "session=2026-01-1" in str(path)]:
+        open_artifact(f"file://{path}")
+
+
+@pytest.mark.timeout(180)
+def test_a_step_that_fails_ends_the_run_with_its_own_message(runs: dict[str, Future[Run]]) -> None:
+    run = runs["missing feeds"].result()
+    assert run.code == 1
+    assert run.states["fetch_headlines"] == "failed" and run.states["done"] == "upstream_failed"
+    assert "fetch-headlines: the feeds' file /nowhere/feeds.toml is wrong" in run.shown
+
+
+@pytest.mark.timeout(180)
+def test_a_history_that_cannot_be_collected_ends_the_run_with_the_collectors_message(runs: dict[str, Future[Run]]) -> None:
+    run = runs["damaged source"].result()
+    assert run.code == 65
+    assert re.search(r"2026\.csv, line 11, column Close: 'x' is not a number", run.shown)

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-tests-")
+atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
+
+Program = Callable[[str], None]
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
+    """Installs Python code as the program of the image `collector`, as an image's environment would."""
+    monkeypatch.setenv("STEP_ENVIRONMENTS", str(tmp_path / "environments"))
+    monkeypatch.setenv("STEP_RUNNER", "process")
+
+    def install(code: str) -> None:
+        path = tmp_path / "environments" / "collector" / "bin" / "collector"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"#!{sys.executable}\nimport os, sys, time\n{code}\n")
+        path.chmod(path.stat().st_mode | stat.S_IXUSR)
+
+    return install
