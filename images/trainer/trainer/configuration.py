@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from step_contract.exit_codes import ConfigurationWrong
 from step_contract.manifest import canonical, digest
@@ -55,11 +56,16 @@ def read_configuration(path: Path) -> Configuration:
     if missing := sorted(types.keys() - content.keys()):
         raise ConfigurationWrong(f"{path}: {', '.join(missing)} is missing")
     for name, value in content.items():
-        allowed = {"str": (str,), "int": (int,), "float": (int, float)}[types[name]]
-        if not isinstance(value, allowed) or isinstance(value, bool):
-            raise ConfigurationWrong(f"{path}: {name} is {value!r} and must be a {types[name]}")
-        if types[name] != "str" and name not in ("seed", "weight_decay") and not value > 0:
-            raise ConfigurationWrong(f"{path}: {name} is {value!r} and must be greater than 0")
-        if name in ("interval", "test_share") and not value < 1:
-            raise ConfigurationWrong(f"{path}: {name} is {value!r} and must be less than 1")
+        _check(f"{path}: {name}", name, types[name], value)
     return Configuration(**content)
+
+
+def _check(where: str, name: str, type: str, value: Any) -> None:
+    allowed: tuple[Any, ...] = {"str": (str,), "int": (int,), "float": (int, float)}[type]
+    right: bool = isinstance(value, allowed) and not isinstance(value, bool)
+    if not right:
+        raise ConfigurationWrong(f"{where} is {value!r} and must be of type {type}")
+    if type != "str" and name not in ("seed", "weight_decay") and not value > 0:
+        raise ConfigurationWrong(f"{where} is {value!r} and must be greater than 0")
+    if name in ("interval", "test_share") and not value < 1:
+        raise ConfigurationWrong(f"{where} is {value!r} and must be less than 1")

@@ -99,5 +99,6 @@ def in_words(evaluation: Evaluation, interval: float) -> str:
     verdict = "Better than that in every fold." if beats_naive(evaluation) else "It does not beat that reliably."
     return (
         f"Out of sample ({last['forecasts']} forecasts, {last['horizon']} sessions ahead) it is off by {last['mae']:.2%}, "
-        f"repeating the last close by {last['mae_naive']:.2%}. {verdict} Its {interval:.0%} interval held {last['coverage']:.0%} of the time."
+        f"repeating the last close by {last['mae_naive']:.2%}. {verdict} "
+        f"Its {interval:.0%} interval held {last['coverage']:.0%} of the time."
     )

@@ -26,14 +26,17 @@ def draw(sessions: Sequence[date], closes: npt.NDArray[np.float64], forecast: Ma
     """
     horizons = [0] + [point["horizon"] for point in forecast["forecast"]]
     low, middle, high = (
-        [forecast["last_close"]] + [point[name]["points"] for point in forecast["forecast"]] for name in ("low", "middle", "high")
+        [forecast["last_close"]] + [point[name]["points"] for point in forecast["forecast"]]
+        for name in ("low", "middle", "high")
     )
     with mpl.rc_context({"font.size": 13, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "0"}):
         figure = Figure(figsize=INCHES, dpi=DOTS, facecolor="white")
         axes = figure.add_axes((0.15, 0.33, 0.81, 0.52))
         past = np.arange(1 - len(closes), 1)
         axes.plot(past, closes, color=INDEX, linewidth=2, label="close")
-        axes.fill_between(horizons, low, high, color=FORECAST, alpha=0.25, linewidth=0, label=f"{forecast['interval']:.0%} interval")
+        axes.fill_between(
+            horizons, low, high, color=FORECAST, alpha=0.25, linewidth=0, label=f"{forecast['interval']:.0%} interval"
+        )
         axes.plot(horizons, middle, color=FORECAST, linewidth=3, label="forecast")
         naive = [forecast["last_close"]] * len(horizons)
         axes.plot(horizons, naive, color=NAIVE, linewidth=2, linestyle=(0, (2, 1.5)), label="last close repeated")
@@ -57,7 +60,9 @@ def _write(figure: Figure, forecast: Mapping[str, Any], middle: list[float], low
     change = middle[-1] / middle[0] - 1
     figure.text(0.04, 0.955, f"{forecast['symbol']}, {ahead} sessions ahead", fontsize=20, fontweight="bold", va="center")
     came = date.fromisoformat(forecast["last_session"])
-    figure.text(0.04, 0.895, f"after the close of {came:%-d %B %Y}: {middle[0]:,.2f}", fontsize=14, va="center", color="#333333")
+    figure.text(
+        0.04, 0.895, f"after the close of {came:%-d %B %Y}: {middle[0]:,.2f}", fontsize=14, va="center", color="#333333"
+    )
     says = f"{middle[-1]:,.0f} ({change:+.1%}), between {low[-1]:,.0f} and {high[-1]:,.0f}"
     figure.text(0.04, 0.235, says, fontsize=16, fontweight="bold", color=FORECAST, va="center")
     words = textwrap.fill(forecast["in_words"], width=66)

@@ -67,14 +67,13 @@ def fit(returns: Array, at: Indexes, configuration: Configuration, name: str) ->
     drift = scaler.mean * np.arange(1, horizon + 1)
     wanted = torch.from_numpy((targets(returns, at, horizon) - drift) / scaler.units(horizon)).float()
     network = MODELS[configuration.model](configuration)
-    settings = {"lr": configuration.learning_rate, "weight_decay": configuration.weight_decay}
-    optimizer = torch.optim.AdamW(network.parameters(), **settings, foreach=True)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=configuration.weight_decay)
     steps = configuration.epochs * -(-len(at) // configuration.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, configuration.learning_rate, total_steps=steps)
     quantiles = torch.tensor(configuration.quantiles)
     for epoch in range(1, configuration.epochs + 1):
         total = 0.0
-        for batch in torch.randperm(len(at)).split(configuration.batch):
+        for batch in torch.split(torch.randperm(len(at)), configuration.batch):
             optimizer.zero_grad()
             loss = pinball_loss(network(seen[batch]), wanted[batch], quantiles)
             loss.backward()  # type: ignore[no-untyped-call]

@@ -45,4 +45,5 @@ def windows(returns: Array, at: npt.NDArray[np.int64], window: int) -> Array:
 def targets(returns: Array, at: npt.NDArray[np.int64], horizon: int) -> Array:
     """For each origin the log return from it to 1, 2, … `horizon` sessions later; shape (origins, horizon)."""
     level = np.concatenate([[0.0], np.cumsum(returns)])
-    return level[at[:, None] + np.arange(1, horizon + 1)] - level[at][:, None]
+    ahead: Array = level[at[:, None] + np.arange(1, horizon + 1)] - level[at][:, None]
+    return ahead

@@ -11,6 +11,7 @@ import numpy as np
 from step_contract import paths
 from step_contract.commit import Committed, Content, commit, find
 from step_contract.exit_codes import DataWrong
+from step_contract.manifest import Fact
 from step_contract.store import Store
 from step_contract.tables import FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_VERSION
 
@@ -32,11 +33,13 @@ def check_history(history: History, configuration: Configuration, symbol: str) -
     needed = max(configuration.minimum_sessions, 2 * (configuration.window + 2 * configuration.horizon + configuration.folds))
     if len(sessions) < needed:
         raise DataWrong(
-            f"{len(sessions)} sessions of {symbol} from {sessions[0]} to {sessions[-1]} are too few to train on, {needed} are needed: "
-            f"collect them with collector fetch-prices --from YYYY-MM-DD --to {sessions[-1]}"
+            f"{len(sessions)} sessions of {symbol} from {sessions[0]} to {sessions[-1]} are too few to train on, "
+            f"{needed} are needed: collect them with collector fetch-prices --from YYYY-MM-DD --to {sessions[-1]}"
         )
     if not np.ptp(closes):
-        raise DataWrong(f"{symbol} closes at {closes[0]} on each of {len(sessions)} sessions to {sessions[-1]}: look at the source")
+        raise DataWrong(
+            f"{symbol} closes at {closes[0]} on each of {len(sessions)} sessions to {sessions[-1]}: look at the source"
+        )
 
 
 def forecast_points(fitted: Fitted, returns: Array, close: float) -> list[dict[str, Any]]:
@@ -57,7 +60,8 @@ def files_of(fitted: Fitted, evaluation: Evaluation, forecast: dict[str, Any]) -
     import safetensors.torch
 
     about = {"scaler": asdict(fitted.scaler), "configuration": asdict(fitted.configuration)}
-    metadata = {name: json.dumps(value, sort_keys=True) for name, value in about.items()}
+    # One entry: safetensors writes several in any order, and the bytes would differ.
+    metadata = {"trainer": json.dumps(about, sort_keys=True)}
     weights = {name: tensor.contiguous() for name, tensor in sorted(fitted.network.state_dict().items())}
     return {
         MODEL_FILE: safetensors.torch.save(weights, metadata),
@@ -98,7 +102,7 @@ def train(store: Store, symbol: str, session: date, since: date | None, configur
     evaluation = walk_forward(returns, *plan, fit_fold)
     fitted = fit(returns, origins(returns, configuration.window)[: -configuration.horizon], configuration, "final fit")
     close = float(history.closes[-1])
-    forecast = {
+    forecast: dict[str, Any] = {
         "symbol": symbol,
         "session": session.isoformat(),
         "last_session": history.sessions[-1].isoformat(),
@@ -109,7 +113,7 @@ def train(store: Store, symbol: str, session: date, since: date | None, configur
         "forecast": forecast_points(fitted, returns, close),
     }
     last = evaluation["overall"][-1]
-    facts = {"last_session": forecast["last_session"], "last_close": close, "in_words": forecast["in_words"]}
+    facts: dict[str, Fact] = {"last_session": forecast["last_session"], "last_close": close, "in_words": forecast["in_words"]}
     facts |= {"horizon": last["horizon"], "mae": last["mae"], "mae_naive": last["mae_naive"], "skill": last["skill"]}
     content = Content(files_of(fitted, evaluation, forecast), len(history.sessions), MODEL_VERSION, facts)
     return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+
+import arro3.core as arrow
+import pytest
+from arro3.io import write_parquet
+from step_contract import paths
+from step_contract.commit import Content, commit
+from step_contract.program import run
+from step_contract.store import Store
+from step_contract.tables import PRICES_FILE, PRICES_VERSION
+from trainer.cli import make_parser
+
+REAL = Path(__file__).resolve().parents[3] / "data" / "krx" / "index" / "year_ks11"
+
+SMALL = """
+model = "tcn"
+window = 16
+horizon = 3
+interval = 0.8
+channels = 4
+epochs = 2
+batch = 64
+learning_rate = 0.01
+weight_decay = 0.01
+seed = 1
+folds = 2
+test_share = 0.3
+minimum_sessions = 100
+"""
+
+
+def parquet(session: date, close: float) -> bytes:
+    days = arrow.Array([(session - date(1970, 1, 1)).days], arrow.DataType.int32()).cast(arrow.DataType.date32())
+    table = arrow.Table.from_arrays([days, arrow.Array([close], arrow.DataType.float64())], names=["date", "close"])
+    buffer = io.BytesIO()
+    write_parquet(table, buffer)
+    return buffer.getvalue()
+
+
+def put(store: Store, session: date, close: float, symbol: str = "KS11") -> None:
+    content = Content({PRICES_FILE: parquet(session, close)}, 1, PRICES_VERSION, {})
+    directory = paths.prices(symbol, session)
+    commit(store, directory, step="fetch-prices", session=session, inputs={"close": str(close)}, content=content)
+
+
+def real_closes(first: int, last: int) -> dict[date, float]:
+    """The KOSPI's real closes of the years `first` to `last`."""
+    closes = {}
+    for year in range(first, last + 1):
+        with (REAL / f"{year}.csv").open(encoding="utf-8-sig") as file:
+            closes |= {date.fromisoformat(row["Date"]): float(row["Close"]) for row in csv.DictReader(file)}
+    return closes
+
+
+def weekdays(closes: Sequence[float], last: date = date(2026, 1, 15)) -> dict[date, float]:
+    """`closes` on the weekdays up to `last`, a Thursday."""
+    days, day = [], last
+    while len(days) < len(closes):
+        if day.weekday() < 5:
+            days.append(day)
+        day -= timedelta(days=1)
+    return dict(zip(reversed(days), closes, strict=True))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(f"file://{tmp_path}/artifacts")
+
+
+Run = Callable[..., tuple[int, str, dict[str, object]]]
+
+
+@pytest.fixture
+def trainer(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> Run:
+    """Runs the program with a small configuration: its exit code, what it printed, and the result that it handed over."""
+    (tmp_path / "model.toml").write_text(SMALL)
+    for name in ("SESSION", "SYMBOL", "HISTORY_YEARS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ARTIFACTS", f"file://{tmp_path}/artifacts")
+    monkeypatch.setenv("STEP_RESULT", str(tmp_path / "result.json"))
+    monkeypatch.setenv("MODEL_CONFIG", str(tmp_path / "model.toml"))
+    caplog.set_level("INFO")
+
+    def program(*arguments: str) -> tuple[int, str, dict[str, object]]:
+        (tmp_path / "result.json").unlink(missing_ok=True)
+        caplog.clear()
+        code = run(make_parser, arguments)
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err + caplog.text, json.loads((tmp_path / "result.json").read_bytes())
+
+    return program

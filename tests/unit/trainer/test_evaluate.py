@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from trainer.configuration import DEFAULT, Configuration, read_configuration
+from trainer.evaluate import Evaluation, beats_naive, in_words, score, split, walk_forward
+from trainer.fit import fit
+from trainer.samples import Array, Scaler, log_returns, origins, targets, windows
+
+from .conftest import SMALL
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Configuration:
+    (tmp_path / "small.toml").write_text(SMALL)
+    return read_configuration(tmp_path / "small.toml")
+
+
+def evaluate(returns: Array, configuration: Configuration) -> Evaluation:
+    plan = (configuration.window, configuration.horizon, configuration.folds, configuration.test_share)
+    return walk_forward(returns, *plan, lambda known, at, name: fit(known, at, configuration, name).forecast)
+
+
+def test_what_the_network_sees_ends_where_what_it_forecasts_begins() -> None:
+    closes = np.exp(np.arange(8) ** 2 / 100)
+    returns = log_returns(closes)
+    at = origins(returns, window=3)
+    assert at.tolist() == [3, 4, 5, 6, 7]
+    assert windows(returns, at, 3)[0] == pytest.approx(np.log(closes[1:4] / closes[0:3]))
+    ahead = targets(returns, at[:-2], horizon=2)
+    assert ahead[0] == pytest.approx([np.log(closes[4] / closes[3]), np.log(closes[5] / closes[3])])
+    assert ahead[-1] == pytest.approx([np.log(closes[6] / closes[5]), np.log(closes[7] / closes[5])])
+
+
+@given(st.integers(40, 400), st.integers(1, 10), st.integers(1, 5), st.floats(0.1, 0.5))
+def test_no_target_of_a_folds_training_part_reaches_into_its_test(
+    sessions: int, horizon: int, folds: int, share: float
+) -> None:
+    at = np.arange(10, sessions)
+    parts = split(at, folds, share, horizon)
+    assert len(parts) == folds
+    for train, test in parts:
+        assert train[-1] + horizon <= test[0]
+        assert test[-1] + horizon <= at[-1]
+    tested = np.concatenate([test for _, test in parts])
+    assert tested.tolist() == list(range(tested[0], at[-1] - horizon + 1)), "each origin is tested once, to the last"
+
+
+def test_a_fold_is_fitted_to_nothing_that_its_test_would_not_have_known(small: Configuration) -> None:
+    returns = np.random.default_rng(0).normal(0, 0.01, 300)
+    seen = []
+
+    def spy(known: Array, at: Array, name: str):  # type: ignore[no-untyped-def]
+        seen.append((len(known), int(at[-1])))
+        return lambda returns, origins: np.zeros((len(origins), small.horizon, 3))
+
+    walk_forward(returns, small.window, small.horizon, small.folds, small.test_share, spy)
+    tests = [test for _, test in split(origins(returns, small.window), small.folds, small.test_share, small.horizon)]
+    for (known, _), test in zip(seen, tests, strict=True):
+        assert known <= test[0]
+
+
+def test_the_scaler_is_of_the_training_part_alone(small: Configuration) -> None:
+    calm = np.random.default_rng(0).normal(0, 0.01, 200)
+    stormy = np.concatenate([calm, np.random.default_rng(1).normal(0, 0.5, 100)])
+    at = origins(calm, small.window)[: -small.horizon]
+    assert fit(stormy, at, small, "fold").scaler == fit(calm, at, small, "fold").scaler == Scaler.fit(calm)
+
+
+def test_the_same_arguments_give_the_same_forecast_to_the_last_bit(small: Configuration) -> None:
+    returns = np.random.default_rng(0).normal(0, 0.01, 300)
+    assert evaluate(returns, small) == evaluate(returns, small)
+
+
+def test_a_signal_is_found(small: Configuration) -> None:
+    """Returns that swing with a period of eight sessions, as much again of noise."""
+    noise = np.random.default_rng(0).normal(0, 0.004, 800)
+    returns = 0.01 * np.sin(np.arange(800) * 2 * np.pi / 8) + noise
+    evaluation = evaluate(returns, replace(small, epochs=20, channels=8))
+    assert beats_naive(evaluation)
+    assert evaluation["overall"][0]["skill"] > 0.4
+    assert evaluation["overall"][0]["directional_accuracy"] > 0.8
+    assert "Better than that in every fold" in in_words(evaluation, 0.8)
+
+
+def test_on_a_random_walk_there_is_no_skill_and_the_interval_holds(small: Configuration) -> None:
+    returns = np.random.default_rng(7).normal(0, 0.01, 1500)
+    overall = evaluate(returns, replace(small, epochs=8))["overall"]
+    assert all(abs(one["skill"]) < 0.05 for one in overall)
+    assert all(0.7 < one["coverage"] < 0.9 for one in overall)
+
+
+def test_the_figures_are_those_of_their_formulas() -> None:
+    came = np.array([[0.01], [-0.03]])
+    forecast = np.array([[[0.0, 0.02, 0.03]], [[-0.02, -0.01, 0.0]]])
+    [one] = score(forecast, came, drift=0.01)
+    assert one["mae"] == pytest.approx((0.01 + 0.02) / 2)
+    assert one["rmse"] == pytest.approx(np.sqrt((0.01**2 + 0.02**2) / 2))
+    assert one["mae_naive"] == pytest.approx(0.02)
+    assert one["mae_drift"] == pytest.approx((0.0 + 0.04) / 2)
+    assert one["skill"] == pytest.approx(1 - 0.015 / 0.02)
+    assert (one["directional_accuracy"], one["coverage"], one["forecasts"]) == (1.0, 0.5, 2)
+
+
+def test_the_shipped_configuration_is_right() -> None:
+    assert read_configuration(DEFAULT).quantiles == pytest.approx((0.1, 0.5, 0.9))
