@@ -99,11 +99,13 @@ def run(make_parser: Callable[[], Parser], arguments: Sequence[str]) -> int:
     A StepError becomes one sentence on standard error and its exit code. Any other error is a fault of the step: its
     traceback is shown and the exit code is 1.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    logging.basicConfig(stream=sys.stderr, format="%(message)s")
     name = "step"
     try:
         parser = make_parser()
         name = parser.prog
+        # Of the libraries warnings alone; the program's own package has its name.
+        logging.getLogger(name).setLevel(logging.INFO)
         options = parser.parse_args(arguments)
         name = f"{parser.prog} {options.step}"
         result: Result = options.run(options)

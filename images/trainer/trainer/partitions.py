@@ -11,24 +11,24 @@ import numpy.typing as npt
 from arro3.io import read_parquet
 from step_contract import paths
 from step_contract.exit_codes import DataWrong
-from step_contract.manifest import Manifest, canonical, check_content, digest
+from step_contract.manifest import File, Manifest, canonical, check_content, digest
 from step_contract.store import Store
 from step_contract.tables import PRICES_FILE, PRICES_VERSION
 
 
 @dataclass(frozen=True)
-class History:
-    """The sessions of an index in order, their closes in index points, and the digest of all that was read for them."""
+class Partitions:
+    """The committed price partitions of a symbol in order of their sessions, and the digest of all that they hold."""
 
     sessions: list[date]
-    closes: npt.NDArray[np.float64]
+    files: dict[str, File]
     digest: str
 
 
-def read_history(store: Store, symbol: str, until: date, since: date | None = None, last: int | None = None) -> History:
-    """The committed sessions of `symbol` up to `until`, that day included: those from `since` on, and of them the `last` ones.
+def committed(store: Store, symbol: str, until: date, since: date | None = None, last: int | None = None) -> Partitions:
+    """The partitions of `symbol` up to `until`, that day included: those from `since` on, and of them the `last` ones.
 
-    Raises DataWrong when there is none, when a partition is damaged, or when a close is no price.
+    Raises DataWrong when there is none and when a manifest is damaged.
     """
     listed = store.list(paths.prices_of(symbol))
     found = {paths.session_of(path): path for path in listed if path.endswith(f"/{paths.MANIFEST}")}
@@ -40,15 +40,26 @@ def read_history(store: Store, symbol: str, until: date, since: date | None = No
             f"there is no session of {symbol} {between} below {store.uri(paths.prices_of(symbol))}: "
             f"collect them with collector fetch-prices --from YYYY-MM-DD --to {until}"
         )
-    manifests = _manifests(store, [found[session] for session in sessions])
-    files = {path.rpartition("/")[0]: manifest.file(PRICES_FILE) for path, manifest in manifests.items()}
-    contents = store.read_many(f"{folder}/{file.path}" for folder, file in files.items())
-    closes = np.empty(len(sessions))
-    for i, (folder, file) in enumerate(files.items()):
-        path = f"{folder}/{file.path}"
-        closes[i] = _close(check_content(store.uri(path), file, contents[path]), sessions[i], store.uri(path))
-    read = [[session.isoformat(), file.sha256] for session, file in zip(sessions, files.values(), strict=True)]
-    return History(sessions, closes, digest(canonical(read)))
+    files = {}
+    for path, manifest in _manifests(store, [found[session] for session in sessions]).items():
+        file = manifest.file(PRICES_FILE)
+        files[f"{path.rpartition('/')[0]}/{file.path}"] = file
+    held = [[session.isoformat(), file.sha256] for session, file in zip(sessions, files.values(), strict=True)]
+    return Partitions(sessions, files, digest(canonical(held)))
+
+
+def read_closes(store: Store, partitions: Partitions) -> npt.NDArray[np.float64]:
+    """The close of each of the partitions' sessions, in index points.
+
+    Raises DataWrong when a partition is damaged or its close is no price.
+    """
+    contents = store.read_many(partitions.files)
+    return np.array(
+        [
+            _close(check_content(store.uri(path), file, contents[path]), session, store.uri(path))
+            for session, (path, file) in zip(partitions.sessions, partitions.files.items(), strict=True)
+        ]
+    )
 
 
 def _manifests(store: Store, names: list[str]) -> dict[str, Manifest]:

@@ -12,7 +12,7 @@ from step_contract.store import Store
 from step_contract.tables import FORECAST_FILE, MODEL_VERSION, PLOT_FILE, PLOT_VERSION
 
 from trainer.figure import draw
-from trainer.partitions import read_history
+from trainer.partitions import committed, read_closes
 
 STEP = "plot"
 SHOWN = 60  # sessions: a quarter, so that a week's forecast is wide enough to be seen on a phone
@@ -31,11 +31,11 @@ def plot(store: Store, symbol: str, session: date) -> Committed:
     if model.schema_version != MODEL_VERSION:
         raise DataWrong(f"{model_directory} has schema version {model.schema_version}, this program reads {MODEL_VERSION}")
     forecast = json.loads(read(store, model_directory, model)[FORECAST_FILE])
-    history = read_history(store, symbol, date.fromisoformat(forecast["last_session"]), last=SHOWN)
+    partitions = committed(store, symbol, date.fromisoformat(forecast["last_session"]), last=SHOWN)
     directory = paths.plot(symbol, session)
-    inputs = {"symbol": symbol, "forecast": model.file(FORECAST_FILE).sha256, "prices": history.digest}
+    inputs = {"symbol": symbol, "forecast": model.file(FORECAST_FILE).sha256, "prices": partitions.digest}
     if before := find(store, directory, inputs):
         return before
-    picture = draw(history.sessions, history.closes, forecast)
+    picture = draw(partitions.sessions, read_closes(store, partitions), forecast)
     content = Content({PLOT_FILE: picture}, rows=0, schema_version=PLOT_VERSION, facts={"in_words": forecast["in_words"]})
     return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)

@@ -17,7 +17,7 @@ from step_contract.tables import FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_
 
 from trainer.configuration import Configuration
 from trainer.evaluate import Evaluation, in_words, walk_forward
-from trainer.partitions import History, read_history
+from trainer.partitions import committed, read_closes
 from trainer.samples import Array, log_returns, origins
 
 if TYPE_CHECKING:
@@ -26,9 +26,8 @@ if TYPE_CHECKING:
 STEP = "train"
 
 
-def check_history(history: History, configuration: Configuration, symbol: str) -> None:
-    """Raises DataWrong when `history` is too short for the configuration, or the index never moved."""
-    sessions, closes = history.sessions, history.closes
+def check_history(sessions: list[date], closes: Array, configuration: Configuration, symbol: str) -> None:
+    """Raises DataWrong when there are too few sessions for the configuration, or the index never moved."""
     # The first fold must have something to be fitted to.
     needed = max(configuration.minimum_sessions, 2 * (configuration.window + 2 * configuration.horizon + configuration.folds))
     if len(sessions) < needed:
@@ -79,21 +78,23 @@ def train(store: Store, symbol: str, session: date, since: date | None, configur
 
     Raises DataWrong when there are too few, when one is damaged, and when the model was committed from other sessions.
     """
-    history = read_history(store, symbol, session, since)
+    partitions = committed(store, symbol, session, since)
+    sessions = partitions.sessions
     directory = paths.model(symbol, session)
     inputs = {
         "symbol": symbol,
-        "sessions": f"{len(history.sessions)} from {history.sessions[0]} to {history.sessions[-1]}",
-        "prices": history.digest,
+        "sessions": f"{len(sessions)} from {sessions[0]} to {sessions[-1]}",
+        "prices": partitions.digest,
         "configuration": configuration.digest,
     }
     if before := find(store, directory, inputs):
         return before
-    check_history(history, configuration, symbol)
+    closes = read_closes(store, partitions)
+    check_history(sessions, closes, configuration, symbol)
     # Loading torch takes longer than all that was done so far; who finds the model committed need not wait for it.
     from trainer.fit import fit
 
-    returns = log_returns(history.closes)
+    returns = log_returns(closes)
 
     def fit_fold(known: Array, at: Any, name: str) -> Any:
         return fit(known, at, configuration, name).forecast
@@ -101,11 +102,11 @@ def train(store: Store, symbol: str, session: date, since: date | None, configur
     plan = (configuration.window, configuration.horizon, configuration.folds, configuration.test_share)
     evaluation = walk_forward(returns, *plan, fit_fold)
     fitted = fit(returns, origins(returns, configuration.window)[: -configuration.horizon], configuration, "final fit")
-    close = float(history.closes[-1])
+    close = float(closes[-1])
     forecast: dict[str, Any] = {
         "symbol": symbol,
         "session": session.isoformat(),
-        "last_session": history.sessions[-1].isoformat(),
+        "last_session": sessions[-1].isoformat(),
         "last_close": close,
         "model": configuration.model,
         "interval": configuration.interval,
@@ -115,5 +116,5 @@ def train(store: Store, symbol: str, session: date, since: date | None, configur
     last = evaluation["overall"][-1]
     facts: dict[str, Fact] = {"last_session": forecast["last_session"], "last_close": close, "in_words": forecast["in_words"]}
     facts |= {"horizon": last["horizon"], "mae": last["mae"], "mae_naive": last["mae_naive"], "skill": last["skill"]}
-    content = Content(files_of(fitted, evaluation, forecast), len(history.sessions), MODEL_VERSION, facts)
+    content = Content(files_of(fitted, evaluation, forecast), len(sessions), MODEL_VERSION, facts)
     return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)
