@@ -45,7 +45,7 @@ with DAG(
     "market_daily",
     description="Collects the KOSPI and its headlines every session, trains and plots on the 1st and the 15th",
     schedule=AFTER_THE_CLOSE,
-    start_date=datetime(2026, 1, 1, tzinfo=MARKET),
+    start_date=datetime(1995, 5, 2, tzinfo=MARKET),  # the source's first session: a run by hand may be for any
     catchup=False,
     max_active_runs=SETTINGS.max_active_runs,
     dagrun_timeout=timedelta(hours=12),

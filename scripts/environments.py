@@ -99,24 +99,29 @@ def uv_program() -> str:
     return str(local)
 
 
-def with_torch(uv: str, lock: Path, environment: dict[str, str]) -> dict[str, str]:
-    """`environment`, with the index that has the lock's CPU build of torch where nothing configured has it."""
-    pins = [line.partition(" \\")[0] for line in lock.read_text().splitlines() if line.startswith("torch==")]
-    if not pins:
-        return environment
+def torch_entry(lock: Path) -> str:
+    """The lock's entries for torch, with their hashes; empty where it has none."""
+    entry, inside = "", False
+    for line in lock.read_text().splitlines(keepends=True):
+        inside = line.startswith("torch==") or (inside and line.startswith(" "))
+        entry += line if inside else ""
+    return entry
+
+
+def torch_environment(uv: str, entry: str, environment: dict[str, str]) -> dict[str, str]:
+    """`environment` for installing torch alone: from TORCH_INDEX, or from what is configured here, or from PyTorch's index."""
     index = environment.get("TORCH_INDEX", "")
     if not index:
         look = [uv, "pip", "compile", "--quiet", "--no-deps", "--python", sys.executable, "-"]
-        asked = subprocess.run(look, input="\n".join(pins), env=environment, capture_output=True, text=True)
-        if asked.returncode == 0:
+        if subprocess.run(look, input=entry, env=environment, capture_output=True, text=True).returncode == 0:
             return environment
         index = TORCH_INDEX
-    return environment | {"UV_INDEX": " ".join([index, environment.get("UV_INDEX", "")]).strip()}
+    return {name: value for name, value in environment.items() if name != "UV_INDEX"} | {"UV_DEFAULT_INDEX": index}
 
 
-def run(command: list[str], environment: dict[str, str], advice: str) -> None:
+def run(command: list[str], environment: dict[str, str], advice: str, input: str | None = None) -> None:
     """Runs `command`; raises SetupError with its last lines and `advice` when it fails."""
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, cwd=ROOT, input=input, capture_output=True, text=True)
     if done.returncode:
         raise SetupError("\n".join([*(done.stdout + done.stderr).strip().splitlines()[-20:], advice]))
 
@@ -133,10 +138,16 @@ def make(name: str) -> None:
     started = time.monotonic()
     say(f"environment {name} …")
     uv, lock = uv_program(), lock_of(name)
-    environment = with_torch(uv, lock, uv_environment())
+    environment = uv_environment()
     advice = f"set-up of {name} failed: see above; the packages come from the index that pip is configured to use"
     ready.unlink(missing_ok=True)
     run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(venv)], environment, advice)
+    # Torch on its own: its index is asked for nothing else, and what is there already the lock finds satisfied.
+    if entry := torch_entry(lock):
+        torch = torch_environment(uv, entry, environment)
+        missing = "torch cannot be had from there: set TORCH_INDEX to an index of CPU builds that this machine reaches"
+        install = [uv, "pip", "install", "--no-deps", "--require-hashes", "--python", str(venv), "-r", "-"]
+        run(install, torch, missing, input=entry)
     run([uv, "pip", "sync", "--require-hashes", "--python", str(venv), str(lock)], environment, advice)
     if own := own_packages(name):
         editable = [word for package in own for word in ("-e", str(package))]

@@ -20,7 +20,8 @@ def compile_lock(lock: Path, sources: list[Path], constraint: Path | None, optio
     # Torch's CPU build is the exception, as no public default index has it.
     environment.pop("UV_INDEX", None)
     if environments.lock_of("trainer").with_suffix(".in") in sources:
-        environment = environments.with_torch(uv, sources[0], environment)
+        torch = environments.torch_environment(uv, environments.torch_entry(sources[0]), environment)
+        environment |= {"UV_INDEX": torch["UV_DEFAULT_INDEX"]} if torch is not environment else {}
     else:
         environment.pop("UV_FIND_LINKS", None)
     command = [uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate"]

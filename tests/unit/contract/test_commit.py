@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
-from threading import Barrier
+from http.client import HTTPConnection
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Barrier, Thread
 
+import fsspec
 import pytest
 from step_contract.commit import Committed, Content, commit, find, open_artifact
 from step_contract.exit_codes import ConfigurationWrong, DataWrong
@@ -126,8 +129,6 @@ def test_a_bucket_that_does_not_exist_is_wrong_configuration(s3: str) -> None:
 def test_missing_credentials_are_wrong_configuration_and_the_variables_are_named(
     s3: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import fsspec
-
     fsspec.filesystem("s3").clear_instance_cache()
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -135,3 +136,51 @@ def test_missing_credentials_are_wrong_configuration_and_the_variables_are_named
     with pytest.raises(ConfigurationWrong, match="AWS_ACCESS_KEY_ID"):
         put(Store(s3), {"bar": "a"})
     fsspec.filesystem("s3").clear_instance_cache()
+
+
+class LosesOneAnswer(BaseHTTPRequestHandler):
+    """Hands every request on to the S3 server, but drops the connection instead of the first answer about a manifest."""
+
+    protocol_version = "HTTP/1.1"  # the client asks to be told to go on before it sends a body
+    endpoint: str
+    lost: int
+
+    def do_PUT(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        server = HTTPConnection(self.endpoint.removeprefix("http://"))
+        headers = {name: value for name, value in self.headers.items() if name.lower() != "expect"}
+        server.request(self.command, self.path, body or None, headers)
+        answer = server.getresponse()
+        content = answer.read()
+        if self.command == "PUT" and self.path.endswith("manifest.json") and not type(self).lost:
+            type(self).lost += 1
+            self.close_connection = True
+            return
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in ("transfer-encoding", "content-length", "connection"):
+                self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    do_GET = do_HEAD = do_POST = do_DELETE = do_PUT
+
+    def log_message(self, format: str, *values: object) -> None:
+        pass
+
+
+def test_a_writer_whose_success_was_lost_on_the_way_is_not_taken_for_the_loser(
+    s3: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LosesOneAnswer.endpoint, LosesOneAnswer.lost = s3_endpoint, 0
+    with ThreadingHTTPServer(("127.0.0.1", 0), LosesOneAnswer) as proxy:
+        Thread(target=proxy.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{proxy.server_address[1]}")
+        fsspec.filesystem("s3").clear_instance_cache()
+        committed = put(Store(s3), {"bar": "a"})
+        proxy.shutdown()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    fsspec.filesystem("s3").clear_instance_cache()
+    assert (LosesOneAnswer.lost, committed.new) == (1, True)
+    assert open_artifact(committed.uri)[0] == committed.manifest
