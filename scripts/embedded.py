@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import textwrap
 import time
 from datetime import date, datetime
 from pathlib import Path
@@ -14,7 +15,9 @@ from airflow.listeners import hookimpl
 from airflow.models.xcom import XComModel
 from airflow.sdk.listener import get_listener_manager
 from airflow.utils.session import create_session
+from sqlalchemy import select
 from step_contract.commit import open_artifact
+from step_contract.paths import MANIFEST
 from step_contract.store import Store
 from step_contract.tables import PLOT_FILE
 
@@ -32,7 +35,8 @@ class Progress:
         self.seconds: dict[str, float] = {}
 
     def line(self, task: str, what: str) -> None:
-        print(f"  {datetime.now():%H:%M:%S}  {task:<16} {what}", file=self.terminal)  # noqa: DTZ005 the user's own clock
+        clock = f"{datetime.now():%H:%M:%S}" if task else ""  # noqa: DTZ005 the user's own clock
+        print(f"  {clock:<8}  {task:<16} {what}", file=self.terminal)
 
     @hookimpl
     def on_task_instance_running(self, previous_state: Any, task_instance: Any) -> None:
@@ -41,7 +45,7 @@ class Progress:
 
     @hookimpl
     def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
-        self._ended(task_instance.task_id, "success")
+        self._ended(task_instance.task_id, "success", told_by(task_instance.task_id))
 
     @hookimpl
     def on_task_instance_skipped(self, previous_state: Any, task_instance: Any) -> None:
@@ -52,9 +56,11 @@ class Progress:
         self.errors[task_instance.task_id] = str(error)
         self._ended(task_instance.task_id, "failed")
 
-    def _ended(self, task: str, state: str) -> None:
+    def _ended(self, task: str, state: str, told: str = "") -> None:
         self.seconds[task] = time.monotonic() - self.started[task]
         self.line(task, f"{state}, {self.seconds[task]:.1f} s")
+        for line in textwrap.wrap(told, width=90):
+            self.line("", f"  {line}")
 
 
 def run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: Path) -> int:
@@ -76,9 +82,8 @@ def run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: Pa
     dag_run = dag.test(logical_date=after_the_close)
 
     with create_session() as database:
-        rows = database.query(XComModel.task_id, XComModel.value).filter(XComModel.key == "return_value").all()
         instances = {instance.task_id: instance for instance in dag_run.get_task_instances(session=database)}
-    manifests = {task: value.strip('"') for task, value in rows if isinstance(value, str) and "manifest.json" in value}
+    manifests = {task: uri for task, uri in pushed("return_value").items() if str(uri).endswith(MANIFEST)}
     root = Store(os.environ["ARTIFACTS"]).root
     print(f"\n{'task':<17}{'state':<17}{'seconds':>7}  artifact", file=terminal)
     for task in dag.topological_sort():
@@ -92,6 +97,18 @@ def run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: Pa
     if "plot" in manifests:
         print(f"plot: {picture(manifests['plot'])}", file=terminal)
     return 0 if dag_run.state == "success" else 1
+
+
+def pushed(key: str) -> dict[str, Any]:
+    """What each task of the run has pushed as the XCom `key`."""
+    with create_session() as database:
+        rows = database.execute(select(XComModel.task_id, XComModel.value).where(XComModel.key == key)).all()
+        return {row.task_id: XComModel.deserialize_value(row) for row in rows}
+
+
+def told_by(task: str) -> str:
+    """What the task's step has to tell a person; empty for a task that is no step."""
+    return str(pushed("facts").get(task, {}).get("told", ""))
 
 
 def picture(manifest_uri: str) -> str:

@@ -1,17 +1,19 @@
-"""An S3 server for the tests that need one: versitygw where it is on the PATH, else moto's."""
+"""What tests of several parts need: an S3 server (versitygw where it is on the PATH, else moto's), and a way to run a step."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from step_contract.program import Parser, run
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "tests-access-key"
@@ -63,3 +65,33 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """The URL of an empty place for artifacts: a folder, then a bucket."""
     return str(request.getfixturevalue("s3")) if request.param == "s3" else f"file://{tmp_path}/artifacts"
+
+
+Run = Callable[..., tuple[int, str, dict[str, object]]]
+
+
+@pytest.fixture
+def run_program(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> Callable[[Callable[[], Parser]], Run]:
+    """Makes of a program's parser a function that runs a step: its exit code, what it printed, the result it handed over."""
+    for name in ("SESSION", "SYMBOL", "PRICES_URL", "FEEDS", "OVERRIDES", "HISTORY_YEARS", "MODEL_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ARTIFACTS", f"file://{tmp_path}/artifacts")
+    monkeypatch.setenv("STEP_RESULT", str(tmp_path / "result.json"))
+    caplog.set_level("INFO")
+
+    def program(make_parser: Callable[[], Parser]) -> Run:
+        def step(*arguments: str) -> tuple[int, str, dict[str, object]]:
+            (tmp_path / "result.json").unlink(missing_ok=True)
+            caplog.clear()
+            code = run(make_parser, arguments)
+            printed = capsys.readouterr()
+            return code, printed.out + printed.err + caplog.text, json.loads((tmp_path / "result.json").read_bytes())
+
+        return step
+
+    return program

@@ -60,7 +60,7 @@ def decide(options: argparse.Namespace) -> Result:
         has_bar = data is not None and any(bar.date == session for bar in parse(data, url, session.year))
     made = decision(verdict, has_bar)
     committed = commit_decision(options.artifacts, options.symbol, session, made)
-    return outcome(committed, f"{session}: {made.state}: {made.reason}")
+    return outcome(committed, f"{made.state}: {made.reason}")
 
 
 def fetch_prices(options: argparse.Namespace) -> Result:
@@ -77,7 +77,7 @@ def fetch_prices(options: argparse.Namespace) -> Result:
     if not options.session:
         raise ConfigurationWrong("name the session: --session YYYY-MM-DD, or a range: --from YYYY-MM-DD --to YYYY-MM-DD")
     one = prices.fetch(options.artifacts, options.prices_url, options.symbol, options.session)
-    return outcome(one, f"{options.symbol}, {options.session}: close {one.manifest.facts['close']}")
+    return outcome(one, f"{options.symbol} closed at {one.manifest.facts['close']}")
 
 
 def fetch_headlines(options: argparse.Namespace) -> Result:
@@ -86,7 +86,7 @@ def fetch_headlines(options: argparse.Namespace) -> Result:
     from collector.headlines import fetch
 
     committed = fetch(options.artifacts, read_feeds(options.feeds), options.session)
-    return outcome(committed, f"{options.session}: {committed.manifest.rows} headlines")
+    return outcome(committed, f"{committed.manifest.rows} headlines")
 
 
 def make_parser() -> Parser:

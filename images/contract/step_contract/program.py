@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
@@ -86,11 +86,12 @@ def program(name: str, description: str) -> tuple[Parser, Callable[..., Parser]]
 
 
 def outcome(committed: Committed, told: str) -> Result:
-    """The result of a step that committed or found an artifact; prints `told` and the manifest's URI for a person."""
-    print(told if committed.new else f"{told} (committed before)")
+    """The result of a step that committed or found an artifact; prints what it has to tell a person, and the manifest's URI."""
+    told = told if committed.new else f"{told} (committed before)"
+    print(told)
     print(f"manifest: {committed.uri}")
-    facts: Mapping[str, Fact] = {"rows": committed.manifest.rows, "new": committed.new} | dict(committed.manifest.facts)
-    return Result(manifest=committed.uri, facts=facts)
+    facts: dict[str, Fact] = {"told": told, "rows": committed.manifest.rows}
+    return Result(manifest=committed.uri, facts=facts | dict(committed.manifest.facts))
 
 
 def run(make_parser: Callable[[], Parser], arguments: Sequence[str]) -> int:

@@ -46,14 +46,14 @@ def train(options: argparse.Namespace) -> Result:
     configuration = read_configuration(options.model_config)
     since = first_day(options.session, options.history_years)
     committed = train(options.artifacts, options.symbol, options.session, since, configuration)
-    return outcome(committed, f"{options.symbol}, {options.session}: {committed.manifest.facts['in_words']}")
+    return outcome(committed, str(committed.manifest.facts["in_words"]))
 
 
 def plot(options: argparse.Namespace) -> Result:
     """Plots the forecast of the session's model."""
     from trainer.plot import plot
 
-    return outcome(plot(options.artifacts, options.symbol, options.session), f"{options.symbol}, {options.session}: plotted")
+    return outcome(plot(options.artifacts, options.symbol, options.session), "plotted")
 
 
 def make_parser() -> Parser:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 from arro3.io import write_parquet
 from step_contract import paths
 from step_contract.commit import Content, commit
-from step_contract.program import run
 from step_contract.store import Store
 from step_contract.tables import PRICES_FILE, PRICES_VERSION
 from trainer.cli import make_parser
@@ -78,26 +76,8 @@ Run = Callable[..., tuple[int, str, dict[str, object]]]
 
 
 @pytest.fixture
-def trainer(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-) -> Run:
-    """Runs the program with a small configuration: its exit code, what it printed, and the result that it handed over."""
+def trainer(run_program: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a step of the trainer with a small configuration."""
     (tmp_path / "model.toml").write_text(SMALL)
-    for name in ("SESSION", "SYMBOL", "HISTORY_YEARS"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("ARTIFACTS", f"file://{tmp_path}/artifacts")
-    monkeypatch.setenv("STEP_RESULT", str(tmp_path / "result.json"))
     monkeypatch.setenv("MODEL_CONFIG", str(tmp_path / "model.toml"))
-    caplog.set_level("INFO")
-
-    def program(*arguments: str) -> tuple[int, str, dict[str, object]]:
-        (tmp_path / "result.json").unlink(missing_ok=True)
-        caplog.clear()
-        code = run(make_parser, arguments)
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err + caplog.text, json.loads((tmp_path / "result.json").read_bytes())
-
-    return program
+    return run_program(make_parser)
