@@ -32,8 +32,8 @@ format: setup-tests ## Format the code
 lock: ## Renew the locks within the requirements; OPTIONS=--upgrade for the newest versions
 	@"$(PYTHON)" scripts/lock.py $(OPTIONS)
 
-clean: ## Remove environments, runs and artifacts
-	rm -rf .venvs .run artifacts .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis
+clean: ## Remove environments, logs and caches; artifacts stay
+	rm -rf .venvs .run .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 setup-tests:
 	@"$(PYTHON)" scripts/environments.py $(IMAGES) $(TEST_ENVIRONMENTS) tools

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from step_contract.exit_codes import ConfigurationWrong
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -22,7 +24,7 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """The settings in `environment`; raises ValueError where a number is none."""
+        """The settings in `environment`; raises ConfigurationWrong where a number is none."""
         return cls(
             artifacts=environment.get("ARTIFACTS") or None,
             symbol=environment.get("SYMBOL") or None,
@@ -30,6 +32,13 @@ class Settings:
             feeds=environment.get("FEEDS") or None,
             history_years=environment.get("HISTORY_YEARS") or None,
             slack_channel=environment.get("SLACK_CHANNEL") or "workflows",
-            max_active_runs=int(environment.get("MAX_ACTIVE_RUNS") or 1),
-            retries=int(environment.get("STEP_RETRIES") or 3),
+            max_active_runs=_count(environment, "MAX_ACTIVE_RUNS", 1),
+            retries=_count(environment, "STEP_RETRIES", 3),
         )
+
+
+def _count(environment: Mapping[str, str], name: str, default: int) -> int:
+    text = environment.get(name) or str(default)
+    if not text.isdecimal():
+        raise ConfigurationWrong(f"{name} is {text!r} and must be a whole number")
+    return int(text)
