@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -65,6 +66,10 @@ def _check(where: str, name: str, type: str, value: Any) -> None:
     right: bool = isinstance(value, allowed) and not isinstance(value, bool)
     if not right:
         raise ConfigurationWrong(f"{where} is {value!r} and must be of type {type}")
+    if type == "float" and not math.isfinite(value):
+        raise ConfigurationWrong(f"{where} is {value!r} and must be a finite number")
+    if name == "weight_decay" and value < 0:
+        raise ConfigurationWrong(f"{where} is {value!r} and must not be less than 0")
     if type != "str" and name not in ("seed", "weight_decay") and not value > 0:
         raise ConfigurationWrong(f"{where} is {value!r} and must be greater than 0")
     if name in ("interval", "test_share") and not value < 1:

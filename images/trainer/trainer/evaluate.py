@@ -25,6 +25,7 @@ class Score(TypedDict):
     mae_naive: float
     rmse_naive: float
     mae_drift: float
+    rmse_drift: float
     skill: float
     directional_accuracy: float
     coverage: float
@@ -47,15 +48,17 @@ def split(at: Indexes, folds: int, test_share: float, horizon: int) -> list[tupl
     return [(known[known <= test[0] - horizon], test) for test in tested]
 
 
-def score(forecast: Array, came: Array, drift: float) -> list[Score]:
+def score(forecast: Array, came: Array, drift: float | Array) -> list[Score]:
     """The scores by horizon of `forecast` (origins, horizon, 3) against what `came` (origins, horizon), in log returns.
 
-    The naive forecast is no change; the drift forecast is `drift`, the training part's mean, a session.
+    The naive forecast is no change; the drift forecast is `drift`, the training part's mean, a session: one for all origins
+    or one for each.
     """
     scores = []
     for i in range(came.shape[1]):
         low, middle, high = forecast[:, i].T
         error, moved = came[:, i] - middle, came[:, i] != 0
+        drifted = came[:, i] - drift * (i + 1)
         naive = float(np.abs(came[:, i]).mean())
         scores.append(
             Score(
@@ -65,7 +68,8 @@ def score(forecast: Array, came: Array, drift: float) -> list[Score]:
                 rmse=float(np.sqrt((error**2).mean())),
                 mae_naive=naive,
                 rmse_naive=float(np.sqrt((came[:, i] ** 2).mean())),
-                mae_drift=float(np.abs(came[:, i] - drift * (i + 1)).mean()),
+                mae_drift=float(np.abs(drifted).mean()),
+                rmse_drift=float(np.sqrt((drifted**2).mean())),
                 skill=1 - float(np.abs(error).mean()) / naive if naive else 0.0,
                 directional_accuracy=float((np.sign(middle) == np.sign(came[:, i]))[moved].mean()) if moved.any() else 0.0,
                 coverage=float(((low <= came[:, i]) & (came[:, i] <= high)).mean()),
@@ -82,9 +86,10 @@ def walk_forward(returns: Array, window: int, horizon: int, folds: int, test_sha
         forecaster = fit(known, train, f"fold {number} of {folds}")
         forecasts.append(forecaster(returns, test))
         outcomes.append(targets(returns, test, horizon))
-        drifts.append(float(known.mean()))
+        # Each origin keeps its own fold's drift: a mean over the folds would know later ones.
+        drifts.append(np.full(len(test), known.mean()))
         by_fold.append(score(forecasts[-1], outcomes[-1], drifts[-1]))
-    overall = score(np.concatenate(forecasts), np.concatenate(outcomes), float(np.mean(drifts)))
+    overall = score(np.concatenate(forecasts), np.concatenate(outcomes), np.concatenate(drifts))
     return Evaluation(folds=by_fold, overall=overall)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -63,4 +65,4 @@ class Recurrent(nn.Module):
         return out
 
 
-MODELS: dict[str, type[TemporalConvolution] | type[Recurrent]] = {"tcn": TemporalConvolution, "gru": Recurrent}
+MODELS: dict[str, Callable[[Configuration], nn.Module]] = {"tcn": TemporalConvolution, "gru": Recurrent}

@@ -78,9 +78,11 @@ def _manifests(store: Store, names: list[str]) -> dict[str, Manifest]:
 
 def _close(data: bytes, session: date, where: str) -> float:
     table = read_parquet(io.BytesIO(data)).read_all()
-    day, close = table.column("date")[0].as_py(), float(table.column("close")[0].as_py())
-    if table.num_rows != 1 or day != session:
-        raise DataWrong(f"{where} holds {table.num_rows} rows, the first of {day}, and must hold {session} alone")
-    if not (np.isfinite(close) and close > 0):
+    days = table.column("date").to_pylist()
+    if days != [session]:
+        held = f"{len(days)} rows, the first of {days[0]}," if days else "no row"
+        raise DataWrong(f"{where} holds {held} and must hold {session} alone")
+    close = table.column("close")[0].as_py()
+    if close is None or not (np.isfinite(close) and close > 0):
         raise DataWrong(f"{where} has the close {close}, which is no price; look at the collector's source")
-    return close
+    return float(close)

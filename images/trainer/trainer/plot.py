@@ -21,7 +21,7 @@ SHOWN = 60  # sessions: a quarter, so that a week's forecast is wide enough to b
 def plot(store: Store, symbol: str, session: date) -> Committed:
     """Draws the forecast of the model of `session`, or returns the plot that was committed from the same model and prices.
 
-    Raises DataWrong when there is no such model, or it or a price is damaged.
+    Raises DataWrong when there is no such model, when it was trained on other prices, and when it or a price is damaged.
     """
     model_directory = paths.model(symbol, session)
     model = load(store, model_directory)
@@ -36,6 +36,13 @@ def plot(store: Store, symbol: str, session: date) -> Committed:
     inputs = {"symbol": symbol, "forecast": model.file(FORECAST_FILE).sha256, "prices": partitions.digest}
     if before := find(store, directory, inputs):
         return before
-    picture = draw(partitions.sessions, read_closes(store, partitions), forecast)
+    closes = read_closes(store, partitions)
+    last, trained_on = f"{partitions.sessions[-1]} at {closes[-1]}", f"{forecast['last_session']} at {forecast['last_close']}"
+    if last != trained_on:
+        raise DataWrong(
+            f"{store.uri(model_directory)} was trained up to {trained_on}, but the prices now end with {last}: restore them, "
+            f"or remove its folder and run trainer train --session {session} --symbol {symbol} again"
+        )
+    picture = draw(partitions.sessions, closes, forecast)
     content = Content({PLOT_FILE: picture}, rows=0, schema_version=PLOT_VERSION, facts={"in_words": forecast["in_words"]})
     return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)

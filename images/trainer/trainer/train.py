@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from step_contract.store import Store
 from step_contract.tables import FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_VERSION
 
 from trainer.configuration import Configuration
-from trainer.evaluate import Evaluation, in_words, walk_forward
+from trainer.evaluate import Evaluation, in_words, split, walk_forward
 from trainer.partitions import committed, read_closes
 from trainer.samples import Array, log_returns, origins
 
@@ -26,18 +27,26 @@ if TYPE_CHECKING:
 STEP = "train"
 
 
-def check_history(sessions: list[date], closes: Array, configuration: Configuration, symbol: str) -> None:
-    """Raises DataWrong when there are too few sessions for the configuration, or the index never moved."""
-    # The first fold must have something to be fitted to.
-    needed = max(configuration.minimum_sessions, 2 * (configuration.window + 2 * configuration.horizon + configuration.folds))
+def check_history(
+    sessions: list[date], closes: Array, configuration: Configuration, symbol: str, session: date, since: date | None
+) -> None:
+    """Raises DataWrong when there are too few sessions for the configuration, or the first fold is fitted to no movement."""
+    window, horizon, folds = configuration.window, configuration.horizon, configuration.folds
+    # The first fold must have something to be fitted to beside what the tests take.
+    least = window + horizon + math.ceil((window + horizon + folds) / (1 - configuration.test_share))
+    needed = max(configuration.minimum_sessions, least)
     if len(sessions) < needed:
+        shortened = f", or raise --history-years, which leaves out all before {since}" if since else ""
         raise DataWrong(
             f"{len(sessions)} sessions of {symbol} from {sessions[0]} to {sessions[-1]} are too few to train on, "
-            f"{needed} are needed: collect them with collector fetch-prices --from YYYY-MM-DD --to {sessions[-1]}"
+            f"{needed} are needed: collect them with collector fetch-prices --from YYYY-MM-DD --to {session}{shortened}"
         )
-    if not np.ptp(closes):
+    train, _ = split(np.arange(window, len(closes)), folds, configuration.test_share, horizon)[0]
+    still = int(np.argmax(closes != closes[0])) or len(closes)
+    if still > train[-1] + horizon:
         raise DataWrong(
-            f"{symbol} closes at {closes[0]} on each of {len(sessions)} sessions to {sessions[-1]}: look at the source"
+            f"{symbol} closes at {closes[0]} on each of {still} sessions from {sessions[0]} to {sessions[still - 1]}: "
+            "look at the source"
         )
 
 
@@ -90,7 +99,7 @@ def train(store: Store, symbol: str, session: date, since: date | None, configur
     if before := find(store, directory, inputs):
         return before
     closes = read_closes(store, partitions)
-    check_history(sessions, closes, configuration, symbol)
+    check_history(sessions, closes, configuration, symbol, session, since)
     # Loading torch takes longer than all that was done so far; who finds the model committed need not wait for it.
     from trainer.fit import fit
 

@@ -103,8 +103,35 @@ def test_the_figures_are_those_of_their_formulas() -> None:
     assert one["rmse"] == pytest.approx(np.sqrt((0.01**2 + 0.02**2) / 2))
     assert one["mae_naive"] == pytest.approx(0.02)
     assert one["mae_drift"] == pytest.approx((0.0 + 0.04) / 2)
+    assert one["rmse_drift"] == pytest.approx(np.sqrt((0.0**2 + 0.04**2) / 2))
     assert one["skill"] == pytest.approx(1 - 0.015 / 0.02)
     assert (one["directional_accuracy"], one["coverage"], one["forecasts"]) == (1.0, 0.5, 2)
+
+
+def test_each_fold_is_compared_with_the_drift_that_was_known_then(small: Configuration) -> None:
+    """The drift changes its sign half way: a mean over the folds would know that before it comes."""
+    returns = np.where(np.arange(300) < 200, 0.01, -0.01)
+
+    def silent(known: Array, at: Array, name: str):  # type: ignore[no-untyped-def]
+        return lambda returns, origins: np.zeros((len(origins), small.horizon, 3))
+
+    evaluation = walk_forward(returns, small.window, small.horizon, small.folds, small.test_share, silent)
+    for i, overall in enumerate(evaluation["overall"]):
+        count = [fold[i]["forecasts"] for fold in evaluation["folds"]]
+        squares = [fold[i]["rmse_drift"] ** 2 for fold in evaluation["folds"]]
+        assert overall["rmse_drift"] ** 2 == pytest.approx(np.average(squares, weights=count))
+
+
+def test_a_model_that_is_worse_in_one_fold_is_not_said_to_be_better() -> None:
+    came = np.full((4, 1), 0.02)
+    better, worse = (np.array([[[value - 0.01, value, value + 0.01]]] * 4) for value in (0.019, -0.001))
+    folds = [score(better, came, drift=0.0), score(worse, came, drift=0.0)]
+    overall = score(np.concatenate([better, better, better, worse]), np.concatenate([came] * 4), drift=0.0)
+    assert overall[0]["skill"] > 0
+    for parts, verdict in ((folds, False), (folds[:1], True)):
+        evaluation = Evaluation(folds=parts, overall=overall)
+        assert beats_naive(evaluation) is verdict
+        assert ("does not beat that reliably" in in_words(evaluation, 0.8)) is not verdict
 
 
 def test_the_shipped_configuration_is_right() -> None:

@@ -73,6 +73,16 @@ def test_a_damaged_model_is_65_and_its_object_is_named(trained: dict[str, object
     assert (code, str(file) in shown) == (65, True)
 
 
+def test_a_model_that_was_trained_on_other_prices_is_65_and_says_to_train_again(
+    trained: dict[str, object], trainer: Run, store: Store
+) -> None:
+    store.remove_folder("prices/symbol=KS11/session=2026-01-15")
+    code, shown, _ = trainer(*PLOT)
+    assert code == 65
+    assert "was trained up to 2026-01-15 at" in shown and "the prices now end with 2026-01-14" in shown
+    assert "trainer train --session 2026-01-15" in shown
+
+
 def test_later_sessions_change_no_byte_of_the_plot(
     trained: dict[str, object], trainer: Run, store: Store, tmp_path: Path
 ) -> None:

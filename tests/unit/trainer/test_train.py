@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import io
 import json
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pytest
-from step_contract.commit import open_artifact
+from arro3.io import read_parquet, write_parquet
+from step_contract import paths
+from step_contract.commit import Content, commit, open_artifact
 from step_contract.store import Store
+from step_contract.tables import PRICES_FILE, PRICES_VERSION
 
-from .conftest import SMALL, Run, put, real_closes, weekdays
+from .conftest import SMALL, Run, parquet, put, real_closes, weekdays
 
 TRAIN = ("train", "--session", "2026-01-15")
 
@@ -128,13 +132,52 @@ def test_an_index_that_never_moves_is_65(store: Store, trainer: Run) -> None:
     assert (code, "closes at 1000.0 on each of 120 sessions" in shown) == (65, True)
 
 
-@pytest.mark.parametrize("close", [float("nan"), float("inf"), 0.0, -1.0])
-def test_a_close_that_is_no_price_is_65_and_its_object_is_named(close: float, store: Store, trainer: Run) -> None:
+def test_an_index_that_does_not_move_for_longer_than_the_first_fold_is_65_and_its_sessions_are_named(
+    store: Store, trainer: Run
+) -> None:
+    days = weekdays([1000.0] * 150 + [1000.0 + i % 9 for i in range(1, 31)])
+    for session, close in days.items():
+        put(store, session, close)
+    code, shown, _ = trainer(*TRAIN)
+    still = list(days)[149]
+    assert (code, f"closes at 1000.0 on each of 150 sessions from {next(iter(days))} to {still}" in shown) == (65, True)
+
+
+def test_too_few_sessions_within_the_history_years_says_that_there_may_be_more(store: Store, trainer: Run) -> None:
+    for session, close in weekdays([1000.0 + i % 7 for i in range(600)]).items():
+        if session.weekday() == 0:
+            put(store, session, close)
+    code, shown, _ = trainer(*TRAIN, "--history-years", "1")
+    assert code == 65
+    assert "or raise --history-years, which leaves out all before 2025-01-15" in shown
+
+
+def test_folds_that_test_nearly_all_of_the_history_are_65_and_not_a_fault(real: Store, trainer: Run, tmp_path: Path) -> None:
+    (tmp_path / "model.toml").write_text(SMALL.replace("test_share = 0.3", "test_share = 0.99"))
+    code, shown, _ = trainer(*TRAIN)
+    assert (code, "are too few to train on, 2119 are needed" in shown) == (65, True)
+
+
+@pytest.mark.parametrize("close", [float("nan"), float("inf"), 0.0, -1.0, None])
+def test_a_close_that_is_no_price_is_65_and_its_object_is_named(close: float | None, store: Store, trainer: Run) -> None:
     for session, value in weekdays([1000.0 + i % 7 for i in range(119)] + [close]).items():
         put(store, session, value)
     code, shown, _ = trainer(*TRAIN)
     assert code == 65
     assert "session=2026-01-15/attempt=" in shown and "no price" in shown
+
+
+def test_a_partition_without_a_row_is_65_and_its_object_is_named(store: Store, trainer: Run) -> None:
+    for session, value in weekdays([1000.0 + i % 7 for i in range(120)]).items():
+        put(store, session, value)
+    empty, day = io.BytesIO(), date(2026, 1, 1)
+    write_parquet(read_parquet(io.BytesIO(parquet(day, 1.0))).read_all().slice(0, 0), empty)
+    directory = paths.prices("KS11", day)
+    store.remove_folder(directory)
+    content = Content({PRICES_FILE: empty.getvalue()}, 0, PRICES_VERSION, {})
+    commit(store, directory, step="fetch-prices", session=day, inputs={}, content=content)
+    code, shown, _ = trainer(*TRAIN)
+    assert (code, "holds no row and must hold 2026-01-01 alone" in shown) == (65, True)
 
 
 def test_a_damaged_partition_is_65_and_its_object_is_named(real: Store, trainer: Run, tmp_path: Path) -> None:
@@ -170,6 +213,8 @@ def test_a_loss_that_is_no_number_is_65_and_the_epoch_is_named(real: Store, trai
         (("window = 16", "window = '16'"), "window is '16' and must be of type int"),
         (("window = 16", "window = 0"), "window is 0"),
         (("interval = 0.8", "interval = 80"), "interval is 80"),
+        (("learning_rate = 0.01", "learning_rate = inf"), "learning_rate is inf and must be a finite number"),
+        (("weight_decay = 0.01", "weight_decay = -0.1"), "weight_decay is -0.1 and must not be less than 0"),
         (("epochs = 2", "epochs = true"), "epochs is True"),
         (('model = "tcn"', 'model = "oracle"'), "must be one of gru, tcn"),
         (("seed = 1", "seed ="), "no TOML"),
