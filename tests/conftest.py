@@ -25,6 +25,19 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def s3_variables(endpoint: str) -> dict[str, str]:
+    """The usual AWS variables for the tests' S3 server."""
+    credentials = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": KEY, "AWS_DEFAULT_REGION": "us-east-1"}
+    return {"AWS_ENDPOINT_URL": endpoint} | credentials
+
+
+def make_bucket(name: str, endpoint: str) -> None:
+    import fsspec
+
+    client = {"endpoint_url": endpoint, "config_kwargs": {"s3": {"addressing_style": "path"}}}
+    fsspec.filesystem("s3", key=KEY, secret=KEY, skip_instance_cache=True, **client).mkdir(name)
+
+
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
@@ -49,15 +62,10 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The URL of an empty bucket, with the usual AWS variables set for this process and its children."""
-    import fsspec
-
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", KEY)
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", KEY)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name, value in s3_variables(s3_endpoint).items():
+        monkeypatch.setenv(name, value)
     bucket = f"bucket-{uuid4().hex[:12]}"
-    path_style = {"s3": {"addressing_style": "path"}}
-    fsspec.filesystem("s3", config_kwargs=path_style, skip_instance_cache=True).mkdir(bucket)
+    make_bucket(bucket, s3_endpoint)
     return f"s3://{bucket}/market"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from step_contract.commit import open_artifact
 
+from ..conftest import make_bucket, s3_variables
 from .conftest import ROOT
 
 DAYS = {
@@ -21,6 +22,7 @@ DAYS = {
     "closed training day": {"SESSION": "2026-03-01"},
     "suspect day": {"SESSION": "2026-03-23"},
     "damaged source": {"SESSION": "2026-01-15", "SYMBOL": "BAD"},
+    "open training day in a bucket": {"SESSION": "2026-01-15", "ARTIFACTS": "s3://market/kospi", "HISTORY_YEARS": "1"},
     "missing feeds": {"SESSION": "2026-03-20", "FEEDS": "/nowhere/feeds.toml"},
 }
 
@@ -38,7 +40,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[Run]]:
+def runs(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> dict[str, Future[Run]]:
     """Every kind of day, each with artifacts of its own, two at a time."""
     folder = tmp_path_factory.mktemp("runs")
     real = ROOT / "data" / "krx" / "index" / "year_ks11"
@@ -50,6 +52,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Future[Run]]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     for name in ("PRICES_URL", "SYMBOL", "FEEDS", "ARTIFACTS"):
         del inherited[name]
+    inherited |= s3_variables(s3_endpoint)
+    make_bucket("market", s3_endpoint)
 
     def run(kind: str) -> Run:
         artifacts = folder / kind.replace(" ", "-")
@@ -70,6 +74,7 @@ ALL = ("decide", "branch", "fetch_prices", "fetch_headlines", "tell_closed", "te
     ("kind", "skipped"),
     [
         ("open training day", {"tell_closed", "tell_suspect"}),
+        ("open training day in a bucket", {"tell_closed", "tell_suspect"}),
         ("ordinary day", {"tell_closed", "tell_suspect", "train", "plot", "send_plot"}),
         ("closed day", {"fetch_prices", "fetch_headlines", "tell_suspect", "train", "plot", "send_plot"}),
         ("closed training day", {"fetch_prices", "fetch_headlines", "tell_suspect"}),
@@ -89,6 +94,12 @@ def test_a_training_day_ends_with_the_path_of_a_picture(kind: str, runs: dict[st
     last = runs[kind].result().shown.strip().splitlines()[-1]
     assert last.startswith("plot: /")
     assert Path(last.removeprefix("plot: ")).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.timeout(180)
+def test_a_training_day_in_a_bucket_ends_with_the_uri_of_a_picture(runs: dict[str, Future[Run]]) -> None:
+    last = runs["open training day in a bucket"].result().shown.strip().splitlines()[-1]
+    assert last.startswith("plot: s3://market/kospi/plots/symbol=KS11/session=2026-01-15/attempt=")
 
 
 @pytest.mark.timeout(180)
