@@ -39,6 +39,7 @@ SETTINGS = Settings.read()
 SESSION = "{{ logical_date.in_timezone('Asia/Seoul').to_date_string() }}"
 COMMON = {"session": SESSION, "artifacts": SETTINGS.artifacts}
 INDEX = COMMON | {"symbol": SETTINGS.symbol}
+MODEL = INDEX | {"history_years": SETTINGS.history_years}
 DECIDED = "{{ ti.xcom_pull('decide', key='facts')['%s'] }}"
 
 with DAG(
@@ -89,10 +90,10 @@ with DAG(
         task_id="train",
         image="trainer",
         step="train",
-        options=INDEX | {"history_years": SETTINGS.history_years},
+        options=MODEL,
         execution_timeout=timedelta(hours=2),
     )
-    plot = StepOperator(task_id="plot", image="trainer", step="plot", options=INDEX)
+    plot = StepOperator(task_id="plot", image="trainer", step="plot", options=MODEL)
     send_plot = SlackPlot(
         task_id="send_plot",
         channels=SETTINGS.slack_channel,

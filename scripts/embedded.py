@@ -78,8 +78,8 @@ def run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: Pa
         return history.returncode
     print(f"history: {told.strip()}", file=terminal)
 
-    after_the_close = datetime.combine(session, datetime.min.time(), dag.timezone).replace(hour=18)
-    dag_run = dag.test(logical_date=after_the_close)
+    noon = datetime.combine(session, datetime.min.time(), dag.timezone).replace(hour=12)  # any time of the day will do
+    dag_run = dag.test(logical_date=noon)
 
     with create_session() as database:
         instances = {instance.task_id: instance for instance in dag_run.get_task_instances(session=database)}

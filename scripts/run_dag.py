@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
-# Migrated once, copied for each run: two runs at once share nothing but the artifacts.
-DATABASE = ROOT / ".venvs" / "airflow" / "metadata.db"
+ENVIRONMENT = ROOT / ".venvs" / "airflow"
+# Migrated once for what is installed, copied for each run: two runs at once share nothing but the artifacts.
+DATABASE = ENVIRONMENT / f"metadata-{(ENVIRONMENT / '.ready').read_text()[:12]}.db"
 
 
 def airflow_environment(home: Path) -> dict[str, str]:
@@ -50,7 +51,7 @@ def make_database() -> None:
 
 def collect_history(session: date, years: int) -> subprocess.Popen[str]:
     """Starts collecting the sessions of `years` years before `session`; those that are committed are passed over."""
-    first, last = session - timedelta(days=round(365.25 * years)), session - timedelta(days=1)
+    first, last = session - timedelta(days=366 * years), session - timedelta(days=1)  # the trainer leaves out what it need not
     program = ROOT / ".venvs" / "collector" / "bin" / "collector"
     command = [program, "fetch-prices", "--from", first.isoformat(), "--to", last.isoformat()]
     environment = {name: value for name, value in os.environ.items() if name != "SESSION"}
@@ -75,11 +76,11 @@ def main() -> int:
     """Runs the session that the environment names; returns the exit code."""
     try:
         session, years = date.fromisoformat(os.environ["SESSION"]), int(os.environ["HISTORY_YEARS"])
-    except ValueError as error:
-        print(f"SESSION must be a date YYYY-MM-DD and HISTORY_YEARS a number: {error}", file=sys.stderr)
+        history = collect_history(session, years)
+    except (ValueError, OverflowError) as error:
+        print(f"SESSION must be a date YYYY-MM-DD and HISTORY_YEARS a number of years before it: {error}", file=sys.stderr)
         return 78
     print(f"session {session}: real Airflow, embedded; artifacts in {os.environ['ARTIFACTS']}", flush=True)
-    history = collect_history(session, years)
     if not DATABASE.exists():
         make_database()
     (ROOT / ".run").mkdir(exist_ok=True)

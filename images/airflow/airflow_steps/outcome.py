@@ -8,7 +8,7 @@ from datetime import timedelta
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from step_contract.commit import open_artifact
-from step_contract.exit_codes import DataWrong, Exit, PassingFault, SourceNotReady, rule_of
+from step_contract.exit_codes import ConfigurationWrong, DataWrong, Exit, PassingFault, SourceNotReady, rule_of
 from step_contract.result import Result
 
 from airflow_steps.step import Ended
@@ -37,7 +37,7 @@ def settle(step: str, ended: Ended) -> Result:
         manifest, _ = open_artifact(result.manifest)
         if manifest.step != step:
             raise DataWrong(f"{result.manifest} is an artifact of {manifest.step}")
-    except DataWrong as error:
+    except (ConfigurationWrong, DataWrong) as error:
         raise AirflowFailException(f"{step}: {error}") from error
     return result
 
@@ -53,8 +53,12 @@ def _failure(step: str, ended: Ended) -> Exception:
     rule = rule_of(ended.code)
     if not rule.retried:
         return AirflowFailException(message)
-    how = f"signal {signal.Signals(-ended.code).name}" if ended.code < 0 else f"exit code {ended.code}"
+    how = f"signal {_signal(-ended.code)}" if ended.code < 0 else f"exit code {ended.code}"
     return AirflowException(f"{message} ({how}: {rule.meaning}. {rule.advice})")
+
+
+def _signal(number: int) -> str:
+    return signal.Signals(number).name if number in set(signal.Signals) else str(number)
 
 
 def _told(ended: Ended) -> str:

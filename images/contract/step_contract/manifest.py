@@ -104,18 +104,21 @@ class Manifest:
             )
         if content.get("manifest") != FORMAT:
             raise DataWrong(f"{where} has manifest format {content.get('manifest')!r}, this program reads {FORMAT}")
-        return cls(
-            step=content["step"],
-            session=date.fromisoformat(content["session"]),
-            inputs=content["inputs"],
-            files=tuple(File(f["path"], f["sha256"], f["size"]) for f in content["files"]),
-            rows=content["rows"],
-            schema_version=content["schema_version"],
-            facts=content["facts"],
-            created=datetime.fromisoformat(content["created"]),
-            image=content["image"],
-            commit=content["commit"],
-        )
+        try:
+            return cls(
+                step=content["step"],
+                session=date.fromisoformat(content["session"]),
+                inputs=dict(content["inputs"]),
+                files=tuple(File(str(f["path"]), str(f["sha256"]), int(f["size"])) for f in content["files"]),
+                rows=int(content["rows"]),
+                schema_version=int(content["schema_version"]),
+                facts=dict(content["facts"]),
+                created=datetime.fromisoformat(content["created"]),
+                image=content["image"],
+                commit=content["commit"],
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataWrong(f"{where} is no manifest of format {FORMAT}: {error!r}") from None
 
 
 def check_content(where: str, file: File, data: bytes | None) -> bytes:

@@ -48,14 +48,17 @@ def headlines(session: date) -> str:
     return f"headlines/session={session.isoformat()}"
 
 
-def model(symbol: str, session: date) -> str:
-    """Directory of the model trained on `symbol` up to `session`."""
-    return _of("models", symbol, session)
+def model(symbol: str, session: date, recipe: str) -> str:
+    """Directory of the model trained on `symbol` up to `session` by `recipe`.
+
+    The recipe is part of the path: who tries another configuration gets another model beside the first.
+    """
+    return f"{_of('models', symbol, session)}/recipe={recipe}"
 
 
-def plot(symbol: str, session: date) -> str:
-    """Directory of the plot of the forecast for `symbol` made on `session`."""
-    return _of("plots", symbol, session)
+def plot(symbol: str, session: date, recipe: str) -> str:
+    """Directory of the plot of the forecast for `symbol` made on `session` by `recipe`."""
+    return f"{_of('plots', symbol, session)}/recipe={recipe}"
 
 
 def session_of(path: str) -> date:

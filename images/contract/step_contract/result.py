@@ -40,6 +40,9 @@ class Result:
         """The result that a step handed over; raises DataWrong when it is none."""
         try:
             content = json.loads(data)
-            return cls(content["manifest"], content["facts"], content["error"])
+            result = cls(content["manifest"], content["facts"], content["error"])
         except (ValueError, KeyError, TypeError):
-            raise DataWrong(f"the step's result is not one: {data[:200]!r}") from None
+            result = None
+        if result is None or not all(isinstance(text, str | None) for text in (result.manifest, result.error)):
+            raise DataWrong(f"the step's result is not one: {data[:200]!r}")
+        return result

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import date, timedelta
 from pathlib import Path
 
 from step_contract.program import Parser, common_options, option, outcome, program, run
 from step_contract.result import Result
 
 from trainer.configuration import DEFAULT, read_configuration
+from trainer.recipe import Recipe
 
 TRAIN = """\
 Reads every committed price partition of the symbol up to the session's day and none after it, fits the network that the
 configuration names, measures it out of sample by walk-forward validation, and forecasts the next sessions from the last one.
-The day itself need not be a session. Writes models/symbol=…/session=…/: model.safetensors, metrics.json, forecast.json.
+The day itself need not be a session. Writes models/symbol=…/session=…/recipe=…/: model.safetensors, metrics.json,
+forecast.json. Another configuration, number of years or network is another recipe, and another model beside the first.
 
   trainer train --session 2026-01-15 --artifacts file:///tmp/artifacts
 """
 PLOT = """\
 Reads the model that was trained for the session and the last sessions' prices, and draws the forecast as one picture.
-Writes plots/symbol=…/session=…/: forecast.png.
+Writes plots/symbol=…/session=…/recipe=…/: forecast.png. The options name the model: give those it was trained with.
 
   trainer plot --session 2026-01-15 --artifacts s3://market
 """
@@ -34,18 +35,16 @@ def years(text: str) -> int:
     return int(text)
 
 
-def first_day(session: date, history_years: int | None) -> date | None:
-    """The first day of the `history_years` years before `session`; None for all that there is."""
-    return session - timedelta(days=round(365.25 * history_years)) if history_years else None
+def recipe_of(options: argparse.Namespace) -> Recipe:
+    """How the model is made that `options` ask for."""
+    return Recipe(read_configuration(options.model_config), options.history_years)
 
 
 def train(options: argparse.Namespace) -> Result:
     """Trains the forecaster on the sessions up to the session's day."""
     from trainer.train import train
 
-    configuration = read_configuration(options.model_config)
-    since = first_day(options.session, options.history_years)
-    committed = train(options.artifacts, options.symbol, options.session, since, configuration)
+    committed = train(options.artifacts, options.symbol, options.session, recipe_of(options))
     return outcome(committed, str(committed.manifest.facts["in_words"]))
 
 
@@ -53,7 +52,7 @@ def plot(options: argparse.Namespace) -> Result:
     """Plots the forecast of the session's model."""
     from trainer.plot import plot
 
-    return outcome(plot(options.artifacts, options.symbol, options.session), "plotted")
+    return outcome(plot(options.artifacts, options.symbol, options.session, recipe_of(options)), "plotted")
 
 
 def make_parser() -> Parser:
@@ -61,12 +60,14 @@ def make_parser() -> Parser:
     parser, step = program("trainer", "Trains the forecaster and plots its forecast.")
 
     added = step("train", train, "Train the forecaster on every session up to the session's day.", TRAIN)
-    common_options(added)
-    option(added, "history-years", "train on the last N years only", type=years, metavar="N", required=False)
-    option(added, "model-config", "TOML file that configures the model", str(DEFAULT), type=Path, metavar="FILE")
-
+    with_recipe = [added]
     added = step("plot", plot, "Plot the forecast of the session's model.", PLOT)
-    common_options(added)
+    with_recipe.append(added)
+
+    for added in with_recipe:
+        common_options(added)
+        option(added, "history-years", "the model sees the last N years only", type=years, metavar="N", required=False)
+        option(added, "model-config", "TOML file that configures the model", str(DEFAULT), type=Path, metavar="FILE")
     return parser
 
 

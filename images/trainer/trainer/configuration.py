@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import tomllib
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from step_contract.exit_codes import ConfigurationWrong
-from step_contract.manifest import canonical, digest
 
 DEFAULT = Path(__file__).with_name("model.toml")
 
@@ -31,11 +30,6 @@ class Configuration:
     folds: int
     test_share: float
     minimum_sessions: int
-
-    @property
-    def digest(self) -> str:
-        """The sha256 of the configuration's content."""
-        return digest(canonical(asdict(self)))
 
     @property
     def quantiles(self) -> tuple[float, float, float]:

@@ -13,27 +13,32 @@ from step_contract.tables import FORECAST_FILE, MODEL_VERSION, PLOT_FILE, PLOT_V
 
 from trainer.figure import draw
 from trainer.partitions import committed, read_closes
+from trainer.recipe import Recipe
 
 STEP = "plot"
 SHOWN = 60  # sessions: a quarter, so that a week's forecast is wide enough to be seen on a phone
 
 
-def plot(store: Store, symbol: str, session: date) -> Committed:
-    """Draws the forecast of the model of `session`, or returns the plot that was committed from the same model and prices.
+def plot(store: Store, symbol: str, session: date, recipe: Recipe) -> Committed:
+    """Draws the forecast of the model of `session` by `recipe`, or returns the plot committed from the same model and prices.
 
     Raises DataWrong when there is no such model, when it was trained on other prices, and when it or a price is damaged.
     """
-    model_directory = paths.model(symbol, session)
+    model_directory = paths.model(symbol, session, recipe.model)
     model = load(store, model_directory)
     if model is None:
         where = store.uri(f"{model_directory}/{paths.MANIFEST}")
-        raise DataWrong(f"{where} is missing: train it with trainer train --session {session} --symbol {symbol}")
+        raise DataWrong(
+            f"{where} is missing: train it with trainer train --session {session} --symbol {symbol}, "
+            "and the same --history-years and --model-config as here"
+        )
     if model.schema_version != MODEL_VERSION:
         raise DataWrong(f"{model_directory} has schema version {model.schema_version}, this program reads {MODEL_VERSION}")
     forecast = json.loads(read(store, model_directory, model)[FORECAST_FILE])
     partitions = committed(store, symbol, date.fromisoformat(forecast["last_session"]), last=SHOWN)
-    directory = paths.plot(symbol, session)
-    inputs = {"symbol": symbol, "forecast": model.file(FORECAST_FILE).sha256, "prices": partitions.digest}
+    directory = paths.plot(symbol, session, recipe.plot)
+    inputs = {"symbol": symbol, "forecast": model.file(FORECAST_FILE).sha256}
+    inputs |= {"prices": partitions.digest, "recipe": recipe.plot}
     if before := find(store, directory, inputs):
         return before
     closes = read_closes(store, partitions)

@@ -19,6 +19,7 @@ from step_contract.tables import FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_
 from trainer.configuration import Configuration
 from trainer.evaluate import Evaluation, in_words, split, walk_forward
 from trainer.partitions import committed, read_closes
+from trainer.recipe import Recipe
 from trainer.samples import Array, log_returns, origins
 
 if TYPE_CHECKING:
@@ -82,19 +83,20 @@ def _json(content: object) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def train(store: Store, symbol: str, session: date, since: date | None, configuration: Configuration) -> Committed:
-    """Trains on the sessions of `symbol` from `since` up to `session`, or returns the model committed from the same ones.
+def train(store: Store, symbol: str, session: date, recipe: Recipe) -> Committed:
+    """Trains by `recipe` on the sessions of `symbol` up to `session`, or returns the model committed from the same ones.
 
     Raises DataWrong when there are too few, when one is damaged, and when the model was committed from other sessions.
     """
+    configuration, since = recipe.configuration, recipe.since(session)
     partitions = committed(store, symbol, session, since)
     sessions = partitions.sessions
-    directory = paths.model(symbol, session)
+    directory = paths.model(symbol, session, recipe.model)
     inputs = {
         "symbol": symbol,
         "sessions": f"{len(sessions)} from {sessions[0]} to {sessions[-1]}",
         "prices": partitions.digest,
-        "configuration": configuration.digest,
+        "recipe": recipe.model,
     }
     if before := find(store, directory, inputs):
         return before

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from datetime import date
 from pathlib import Path
 
@@ -100,7 +99,9 @@ def test_facts_that_do_not_fit_are_refused() -> None:
         Result(manifest="m", facts={"long": "x" * 5000}).to_json()
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", json.dumps({"manifest": "m"}).encode()])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"null", b'{"manifest": "m"}', b'{"manifest": 5, "facts": {}, "error": null}']
+)
 def test_what_is_no_result_is_refused(data: bytes) -> None:
     with pytest.raises(DataWrong):
         Result.from_json(data)
@@ -114,7 +115,7 @@ def test_every_exit_code_has_a_rule_and_any_other_is_a_fault_that_is_tried_again
 
 def test_a_path_tells_its_session() -> None:
     session = date(2026, 3, 20)
-    for path in (paths.prices("KS11", session), paths.model("KS11", session), paths.decision("KS11", session, "open")):
+    for path in (paths.prices("KS11", session), paths.model("KS11", session, "0"), paths.decision("KS11", session, "open")):
         assert paths.session_of(f"{path}/manifest.json") == session
     with pytest.raises(DataWrong, match="names no session"):
         paths.session_of("prices/symbol=KS11/session=2026-02-30/manifest.json")

@@ -68,11 +68,17 @@ def test_a_model_of_other_sessions_is_refused_and_says_how_many_there_were(real:
     assert "committed 252 from 2025-01-02 to 2026-01-15, now 253 from 2024-12-30 to 2026-01-15" in shown
 
 
-def test_a_model_of_another_configuration_is_refused(real: Store, trainer: Run, tmp_path: Path) -> None:
-    trainer(*TRAIN)
+def test_another_configuration_or_history_is_another_model_beside_the_first(real: Store, trainer: Run, tmp_path: Path) -> None:
+    first = trainer(*TRAIN)[2]
+    second = trainer(*TRAIN, "--history-years", "20")[2]
     (tmp_path / "model.toml").write_text(SMALL.replace("seed = 1", "seed = 2"))
-    code, shown, _ = trainer(*TRAIN)
-    assert (code, "configuration: committed" in shown) == (65, True)
+    third = trainer(*TRAIN)[2]
+    assert len({result["manifest"] for result in (first, second, third)}) == 3
+    assert files(first)["model.safetensors"] == files(second)["model.safetensors"] != files(third)["model.safetensors"]
+    plotted = trainer("plot", "--session", "2026-01-15")[2]
+    assert open_artifact(str(plotted["manifest"]))[0].inputs["forecast"] == (
+        open_artifact(str(third["manifest"]))[0].file("forecast.json").sha256
+    )
 
 
 def test_a_closed_day_trains_on_the_sessions_before_it(real: Store, trainer: Run) -> None:
