@@ -33,7 +33,7 @@ With --from and --to every session of the range that is not committed yet, in on
 """
 FETCH_HEADLINES = """\
 Reads every feed that the feeds' file names and writes the headlines published on the session's day in Seoul, without doubles,
-as one Parquet partition: headlines/session=…/. A feed that cannot be read is left out and named in the manifest.
+as one Parquet partition: headlines/session=…/feeds=…/. A feed that cannot be read is left out and named in the manifest.
 
   collector fetch-headlines --session 2026-03-20 --artifacts file:///tmp/artifacts
 """

@@ -57,9 +57,10 @@ def fetch(store: Store, feeds: Sequence[Feed], session: date) -> Committed:
 
     Raises SourceNotReady when no feed can be read.
     """
-    directory = paths.headlines(session)
     configuration = [[feed.name, feed.url.rpartition("/")[2] if feed.url.startswith("file:") else feed.url] for feed in feeds]
-    inputs = {"session": session.isoformat(), "feeds": digest(canonical(configuration))}
+    read_from = digest(canonical(configuration))[:12]
+    directory = paths.headlines(session, read_from)
+    inputs = {"session": session.isoformat(), "feeds": read_from}
     if before := find(store, directory, inputs):
         return before
     found, broken = collect(feeds, session)

@@ -43,9 +43,12 @@ def prices(symbol: str, session: date) -> str:
     return _of("prices", symbol, session)
 
 
-def headlines(session: date) -> str:
-    """Directory of the headline partition of `session`."""
-    return f"headlines/session={session.isoformat()}"
+def headlines(session: date, feeds: str) -> str:
+    """Directory of the headline partition of `session` from `feeds`, digits that stand for what feeds were read.
+
+    They are part of the path for the same reason as a model's recipe.
+    """
+    return f"headlines/session={session.isoformat()}/feeds={feeds}"
 
 
 def model(symbol: str, session: date, recipe: str) -> str:

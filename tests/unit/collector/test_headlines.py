@@ -117,3 +117,14 @@ def test_the_sample_has_headlines_for_each_of_its_last_sessions() -> None:
     for feed in read_feeds(ROOT / "data" / "feeds" / "feeds.toml"):
         data = Path(feed.url.removeprefix("file://")).read_bytes()
         assert headlines(data, feed, date(2026, 1, 15)) and headlines(data, feed, SESSION)
+
+
+def test_a_feed_more_is_another_partition_beside_the_first(collector: Run, tmp_path: Path) -> None:
+    one = rss(item("코스피 상승", "Fri, 20 Mar 2026 09:00:00 +0900"))
+    first = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds_file(tmp_path, mine=one))[2]
+    two = rss(item("코스닥 하락", "Fri, 20 Mar 2026 10:00:00 +0900", "https://news.example/2"))
+    code, _, second = collector(
+        "fetch-headlines", "--session", "2026-03-20", "--feeds", feeds_file(tmp_path, mine=one, yours=two)
+    )
+    assert (code, open_artifact(str(second["manifest"]))[0].rows) == (0, 2)
+    assert open_artifact(str(first["manifest"]))[0].rows == 1
