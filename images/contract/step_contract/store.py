@@ -56,8 +56,9 @@ class Store:
             yield
         except (FileNotFoundError, StepError):
             raise
-        except PermissionError as error:
-            raise ConfigurationWrong(f"cannot {what} {self.uri(path)}: {error}; check the credentials and rights") from error
+        except (PermissionError, NotADirectoryError, IsADirectoryError) as error:
+            advice = "check the name, the credentials and the rights"
+            raise ConfigurationWrong(f"cannot {what} {self.uri(path)}: {error}; {advice}") from error
         except OSError as error:
             raise PassingFault(f"cannot {what} {self.uri(path)}: {error}") from error
         except Exception as error:
@@ -122,15 +123,14 @@ class Store:
 
     @contextmanager
     def _folder(self, path: str) -> Iterator[None]:
-        """Makes the folder that will hold `path`, and names a bucket that does not exist."""
-        if self.local:
-            self._fs.makedirs(self._key(path).rpartition("/")[0], exist_ok=True)
+        """Makes the folder that will hold `path`, and tells of a root, a bucket for instance, that cannot be made so."""
         try:
+            if self.local:
+                self._fs.makedirs(self._key(path).rpartition("/")[0], exist_ok=True)
             yield
         except FileNotFoundError as error:
-            raise ConfigurationWrong(
-                f"cannot write {self.uri(path)}: {error}; create the bucket or correct its name"
-            ) from error
+            advice = f"create the {'folder' if self.local else 'bucket'} or correct its name"
+            raise ConfigurationWrong(f"cannot write {self.uri(path)}: {error}; {advice}") from error
 
     def remove_folder(self, path: str) -> None:
         """Removes every object below `path`; nothing where there is none."""

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Barrier, Thread
 
 import fsspec
@@ -184,3 +185,10 @@ def test_a_writer_whose_success_was_lost_on_the_way_is_not_taken_for_the_loser(
     fsspec.filesystem("s3").clear_instance_cache()
     assert (LosesOneAnswer.lost, committed.new) == (1, True)
     assert open_artifact(committed.uri)[0] == committed.manifest
+
+
+def test_a_root_that_is_a_file_or_cannot_be_made_is_wrong_configuration(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for root in (tmp_path / "file", Path("/proc/nowhere")):
+        with pytest.raises(ConfigurationWrong, match=str(root)):
+            put(Store(str(root)), {"bar": "a"})
