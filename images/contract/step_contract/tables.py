@@ -5,7 +5,7 @@ from __future__ import annotations
 PRICES_FILE = "prices.parquet"
 PRICES_VERSION = 1
 # date: the session; open, high, low, close: index points; change: close over the previous close, less one;
-# volume: shares; amount and market_cap: KRW, null where the source has none.
+# volume: shares; amount and market_cap: KRW. From change on, null where the source has none.
 PRICES_COLUMNS = ("date", "open", "high", "low", "close", "change", "volume", "amount", "market_cap")
 
 HEADLINES_FILE = "headlines.parquet"

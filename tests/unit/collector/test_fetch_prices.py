@@ -39,9 +39,10 @@ def test_a_session_becomes_one_partition_with_the_sources_figures(collector: Run
     }
 
 
-def test_a_year_without_market_caps_has_none() -> None:
-    bar = parse((REAL / "1995.csv").read_bytes(), "here", 1995)[0]
-    assert row(partition(bar))["market_cap"] is None
+def test_what_the_source_leaves_empty_is_null() -> None:
+    data = (REAL / "1995.csv").read_bytes().replace(b"0.0101", b"", 1)
+    values = row(partition(parse(data, "here", 1995)[0]))
+    assert (values["change"], values["market_cap"], values["close"]) == (None, None, 906.04)
 
 
 def test_the_same_bar_gives_the_same_bytes() -> None:

@@ -105,6 +105,13 @@ def test_prices_are_finite_positive_and_in_order_of_dates_in_every_real_year(tmp
     assert (len(bars), bars[0].date, bars[-1].date) == (7784, date(1995, 5, 2), date(2026, 3, 20))
 
 
+def test_a_low_index_is_not_refused_for_the_rounding_of_its_closes() -> None:
+    rows = [("2026-01-02", "2.10", "0.0"), ("2026-01-05", "2.13", "0.0119"), ("2026-01-06", "2.14", "0.0071")]
+    lines = [f"{day},{close},{close},{close},{close},{change},1,1,1" for day, close, change in rows]
+    data = "Date,Open,High,Low,Close,Change,Volume,Amount,MarCap\n" + "\n".join(lines) + "\n"
+    assert [bar.close for bar in parse(data.encode(), "here", 2026)] == [2.10, 2.13, 2.14]
+
+
 def test_the_message_names_the_line_as_an_editor_counts_it() -> None:
     damaged = real().replace(b"2026-02-02,", b"2026-02-xx,")
     number = 1 + damaged[: damaged.index(b"2026-02-xx")].count(b"\n")
