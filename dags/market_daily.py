@@ -45,7 +45,7 @@ DECIDED = "{{ ti.xcom_pull('decide', key='facts')['%s'] }}"
 with DAG(
     "market_daily",
     description="Collects the KOSPI and its headlines every session, trains and plots on the 1st and the 15th",
-    schedule=AFTER_THE_CLOSE,
+    schedule=AFTER_THE_CLOSE if SETTINGS.scheduled else None,
     start_date=datetime(1995, 5, 2, tzinfo=MARKET),  # the source's first session: a run by hand may be for any
     catchup=False,
     max_active_runs=SETTINGS.max_active_runs,
@@ -55,12 +55,14 @@ with DAG(
         "retries": SETTINGS.retries,
         "retry_delay": timedelta(minutes=5),
         "execution_timeout": timedelta(minutes=10),
+        # Branch, gate and messages take a moment and should not cost a worker pod each; a step sees to itself.
+        "executor": SETTINGS.light_executor,
     },
     doc_md=__doc__,
     tags=["market", "krx"],
 ):
     decide = StepOperator(
-        task_id="decide", image="collector", step="decide", options=INDEX | {"prices_url": SETTINGS.prices_url}
+        task_id="decide", program="collector", step="decide", options=INDEX | {"prices_url": SETTINGS.prices_url}
     )
 
     @task.branch
@@ -69,10 +71,10 @@ with DAG(
         return {"open": "fetch_prices", "closed": "tell_closed", "suspect": "tell_suspect"}[state]
 
     fetch_prices = StepOperator(
-        task_id="fetch_prices", image="collector", step="fetch-prices", options=INDEX | {"prices_url": SETTINGS.prices_url}
+        task_id="fetch_prices", program="collector", step="fetch-prices", options=INDEX | {"prices_url": SETTINGS.prices_url}
     )
     fetch_headlines = StepOperator(
-        task_id="fetch_headlines", image="collector", step="fetch-headlines", options=COMMON | {"feeds": SETTINGS.feeds}
+        task_id="fetch_headlines", program="collector", step="fetch-headlines", options=COMMON | {"feeds": SETTINGS.feeds}
     )
     tell_closed = SlackMessage(
         task_id="tell_closed", channel=SETTINGS.slack_channel, text=f"{SESSION}: market closed: {DECIDED % 'reason'}"
@@ -88,12 +90,12 @@ with DAG(
 
     train = StepOperator(
         task_id="train",
-        image="trainer",
+        program="trainer",
         step="train",
         options=MODEL,
         execution_timeout=timedelta(hours=2),
     )
-    plot = StepOperator(task_id="plot", image="trainer", step="plot", options=MODEL)
+    plot = StepOperator(task_id="plot", program="trainer", step="plot", options=MODEL)
     send_plot = SlackPlot(
         task_id="send_plot",
         channels=SETTINGS.slack_channel,

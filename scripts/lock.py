@@ -10,24 +10,25 @@ import sys
 from pathlib import Path
 
 import environments
+import packages
 
 
 def compile_lock(lock: Path, sources: list[Path], constraint: Path | None, options: list[str]) -> None:
     """Writes `lock` from `sources`; with `constraint`, no version differs from that lock's."""
-    environments.say(str(lock.relative_to(environments.ROOT)))
-    uv, environment = environments.uv_program(), environments.uv_environment()
+    packages.say(str(lock.relative_to(environments.ROOT)))
+    uv, environment = packages.uv_program(), packages.uv_environment()
     # A machine's own extra indexes may hold one platform's file of a package: the lock would name that one alone.
     # Torch's CPU build is the exception, as no public default index has it.
     environment.pop("UV_INDEX", None)
     if environments.lock_of("trainer").with_suffix(".in") in sources:
-        torch = environments.torch_environment(uv, environments.torch_entry(sources[0]), environment)
+        torch = packages.torch_environment(uv, packages.torch_entry(sources[0]), environment)
         environment |= {"UV_INDEX": torch["UV_DEFAULT_INDEX"]} if torch is not environment else {}
     else:
         environment.pop("UV_FIND_LINKS", None)
     command = [uv, "pip", "compile", "--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate"]
     command += ["--python-version", "3.11", "--output-file", str(lock), *options]
     command += [str(source) for source in sources] + (["--constraint", str(constraint)] if constraint else [])
-    environments.run(command, environment, f"{lock} could not be renewed: see above")
+    packages.run(command, environment, f"{lock} could not be renewed: see above")
 
 
 def main(options: list[str]) -> int:
@@ -40,7 +41,7 @@ def main(options: list[str]) -> int:
             source, lock = environments.lock_of(image).with_suffix(".in"), environments.lock_of(image)
             compile_lock(lock, [source], None, options)
             compile_lock(environments.lock_of(f"{image}-test"), [source, tests / "requirements.in"], lock, options)
-    except environments.SetupError as error:
+    except packages.SetupError as error:
         print(error, file=sys.stderr)
         return 1
     return 0

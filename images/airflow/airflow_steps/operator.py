@@ -2,62 +2,153 @@
 
 from __future__ import annotations
 
-import os
+import copy
+import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferralError
+from airflow.triggers.base import StartTriggerArgs
+from kubernetes.client import models as k8s
 from step_contract.exit_codes import ConfigurationWrong
 
+from airflow_steps.cluster import REMOVE
 from airflow_steps.outcome import RETRY_POLICY, settle
+from airflow_steps.pod import end_of, labels, pod_name
+from airflow_steps.pod_settings import pod_arguments
 from airflow_steps.process import StepProcess
-from airflow_steps.step import command_line
+from airflow_steps.settings import Settings
+from airflow_steps.step import Ended, command_line
+from airflow_steps.trigger import StepTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-RUNNER = "STEP_RUNNER"
+QUIET = logging.getLogger(f"{__name__}.quiet")
+QUIET.setLevel(logging.WARNING)
+# Which phases of an ended pod the triggerer removes, by the stock operator's names of what to do.
+REMOVED = {
+    "delete_pod": "Succeeded,Failed",
+    "delete_active_pod": "",
+    "delete_succeeded_pod": "Succeeded",
+    "keep_pod": "",
+}
 
 
-class StepOperator(BaseOperator):
+class StepOperator(KubernetesPodOperator):
     """Runs one step of an image's program; succeeds only with an artifact that is there and whole.
 
-    The URI of the artifact's manifest is the task's return value, small facts are the XCom `facts`. Where the step runs is
-    the setting `STEP_RUNNER`: `process`, on this machine.
+    The URI of the artifact's manifest is the task's return value, small facts are the XCom `facts`. Who runs the step is the
+    setting `STEP_RUNNER`: `triggerer` (a pod that the triggerer starts and follows; no worker pod), `worker` (the stock way: a
+    worker that waits for the pod) or `process` (on this machine, no pod). The outcome is the same.
 
-    :param image: the image, whose program has the same name: `collector`, `trainer`
+    `execution_timeout` is the time that the step itself may take; the pod's deadline. The task's own limit is set longer by
+    what the pod may wait for a slot and take to start.
+
+    :param program: the program, which is its image's name too: `collector`, `trainer`
     :param step: the program's step, such as `fetch-prices`
     :param options: the step's options by name, templated; those that are None are left to the step's own default
+    :param kwargs: KubernetesPodOperator's; they go before what the deployment sets
     """
 
-    template_fields: Sequence[str] = ("options",)
     ui_color = "#dbe9f6"
 
-    def __init__(self, *, image: str, step: str, options: Mapping[str, str | None], **kwargs: Any) -> None:
-        super().__init__(**({"retry_policy": RETRY_POLICY} | kwargs))
-        self.image = image
+    def __init__(
+        self, *, program: str, step: str, options: Mapping[str, str | None], runner: str | None = None, **kwargs: Any
+    ) -> None:
+        settings = Settings.read()
+        runner = runner or settings.runner
+        arguments: dict[str, Any] = {"retry_policy": RETRY_POLICY, "arguments": command_line(step, options), "executor": None}
+        super().__init__(
+            **(arguments | ({} if runner == "process" else pod_arguments(program)) | {"random_name_suffix": False} | kwargs)
+        )
+        self.program = program
         self.step = step
         self.options = options
-        self._running: StepProcess | None = None
+        self.runner = runner
+        self._process: StepProcess | None = None
+        self._ended: Ended | None = None
+        if runner == "process":
+            return
+        if self.execution_timeout and not self.active_deadline_seconds:
+            self.active_deadline_seconds = int(self.execution_timeout.total_seconds())
+        if self.execution_timeout:
+            self.execution_timeout += timedelta(seconds=self.startup_timeout_seconds + settings.queue_seconds + 120)
+        if runner == "triggerer":
+            self._start_from_trigger(settings)
+
+    def _start_from_trigger(self, settings: Settings) -> None:
+        builder = copy.copy(self)
+        builder._log = QUIET  # or every parse of the file would tell of a pod that nobody creates
+        pod = builder.build_pod_request_obj(dry_run=True)
+        pod.metadata.annotations = (pod.metadata.annotations or {}) | {REMOVE: REMOVED[self.on_finish_action.value]}
+        self.start_from_trigger = True
+        self.start_trigger_args = StartTriggerArgs(
+            trigger_cls=f"{StepTrigger.__module__}.{StepTrigger.__name__}",
+            trigger_kwargs={
+                "step": self.step,
+                "pod_template_dict": PodGenerator.serialize_pod(pod),
+                "container": self.base_container_name,
+                "start_seconds": self.startup_timeout_seconds,
+                "run_seconds": self.active_deadline_seconds,
+                "limit": settings.step_pods,
+            },
+            next_method="finish",
+        )
 
     def execute(self, context: Context) -> str:
         """Runs the step to its end; returns the URI of its artifact's manifest. Raises as `settle` does."""
-        arguments = command_line(self.step, self.options)
-        self.log.info("%s %s", self.image, shlex.join(arguments))
-        runner = os.environ.get(RUNNER, "process")
-        if runner != "process":
-            raise AirflowFailException(f"{RUNNER}={runner} is not known: it must be process")
+        if self.runner != "process":
+            super().execute(context)
+            return self._settle(self._ended or Ended(None, b"", (), "its pod was not seen to end"), context)
+        self.log.info("%s %s", self.program, shlex.join(self.arguments))
         try:
-            self._running = StepProcess(self.image, arguments)
+            self._process = StepProcess(self.program, self.arguments)
         except ConfigurationWrong as error:
             raise AirflowFailException(str(error)) from error
-        result = settle(self.step, self._running.run(self.log.info))
+        return self._settle(self._process.run(self.log.info), context)
+
+    def finish(self, context: Context, event: dict[str, Any]) -> str:
+        """Goes on, in a worker, from an end that the triggerer did not take for a success."""
+        return self._settle(Ended.from_event(event), context)
+
+    def _settle(self, ended: Ended, context: Context) -> str:
+        result = settle(self.step, ended)
+        context["ti"].xcom_push(key="return_value", value=str(result.manifest))
         context["ti"].xcom_push(key="facts", value=dict(result.facts))
         return str(result.manifest)
 
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """As any operator's; on the time-out or the failure of the trigger, which deletes nothing itself, the pod goes."""
+        try:
+            return super().resume_execution(next_method, next_kwargs, context)
+        except TaskDeferralError:
+            self.pod = k8s.V1Pod(metadata=k8s.V1ObjectMeta(name=pod_name(context["ti"]), namespace=self.namespace))
+            self.on_kill()
+            raise
+
+    def build_pod_request_obj(self, context: Context | None = None, *, dry_run: bool = False) -> k8s.V1Pod:
+        """The pod as KubernetesPodOperator builds it; of a try, with that try's one name."""
+        pod = super().build_pod_request_obj(context, dry_run=dry_run)
+        if context:
+            pod.metadata.name = pod_name(context["ti"])
+            pod.metadata.labels |= labels(context["ti"])
+        return pod
+
+    def cleanup(self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Context | None = None) -> None:
+        """Keeps or removes the ended pod, as any KubernetesPodOperator; how it ended `settle` judges."""
+        self._ended = end_of(remote_pod, self.base_container_name) if remote_pod else None
+        with suppress(AirflowException):
+            super().cleanup(pod, remote_pod, xcom_result, context)
+
     def on_kill(self) -> None:
         """Ends the step when its task is cleared, marked or stopped."""
-        if self._running:
-            self._running.stop()
+        if self._process:
+            self._process.stop()
+        if self.runner != "process":
+            super().on_kill()

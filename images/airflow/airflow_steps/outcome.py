@@ -11,7 +11,7 @@ from step_contract.commit import open_artifact
 from step_contract.exit_codes import ConfigurationWrong, DataWrong, Exit, PassingFault, SourceNotReady, rule_of
 from step_contract.result import Result
 
-from airflow_steps.step import Ended
+from airflow_steps.step import Ended, last_of
 
 # The source publishes within hours of the close, a throttle or a fault of the network passes within minutes.
 RETRY_POLICY = ExceptionRetryPolicy(
@@ -44,6 +44,9 @@ def settle(step: str, ended: Ended) -> Result:
 
 def _failure(step: str, ended: Ended) -> Exception:
     message = f"{step}: {_told(ended)}"
+    if ended.code is None or ended.reason:
+        code = "" if ended.code is None else f"exit code {ended.code}, "
+        return AirflowException(f"{message} ({code}{ended.reason}: the step was ended from outside)")
     if ended.code == Exit.NOTHING_TO_DO:
         return AirflowSkipException(message)
     if ended.code == Exit.SOURCE_NOT_READY:
@@ -53,12 +56,9 @@ def _failure(step: str, ended: Ended) -> Exception:
     rule = rule_of(ended.code)
     if not rule.retried:
         return AirflowFailException(message)
-    how = f"signal {_signal(-ended.code)}" if ended.code < 0 else f"exit code {ended.code}"
+    number = -ended.code if ended.code < 0 else ended.code - 128  # a container's exit code for a signal is 128 and more
+    how = f"signal {signal.Signals(number).name}" if number in set(signal.Signals) else f"exit code {ended.code}"
     return AirflowException(f"{message} ({how}: {rule.meaning}. {rule.advice})")
-
-
-def _signal(number: int) -> str:
-    return signal.Signals(number).name if number in set(signal.Signals) else str(number)
 
 
 def _told(ended: Ended) -> str:
@@ -66,5 +66,6 @@ def _told(ended: Ended) -> str:
     try:
         told = Result.from_json(ended.result).error
     except DataWrong:
-        told = None
-    return told or (ended.last_lines[-1] if ended.last_lines else "it said nothing")
+        # A container that hands over nothing and fails hands over the end of its log.
+        told = last_of(ended.result.decode(errors="replace").splitlines())
+    return told or last_of(ended.last_lines) or "it said nothing"

@@ -1,4 +1,7 @@
-"""What the deployment sets, all of it in the environment of Airflow's own containers, read when a DAG file is parsed."""
+"""What the deployment sets, read when a DAG file is parsed: Airflow's configuration section `[market_daily]`.
+
+A variable of the environment of the same name, in capitals, goes before it; that is how a run without a cluster is set.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,33 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from airflow.sdk.configuration import conf
 from step_contract.exit_codes import ConfigurationWrong
+
+SECTION = "market_daily"
+
+
+def setting(environment: Mapping[str, str], name: str) -> str:
+    """The setting `name`; empty where it is not set."""
+    return environment.get(name) or conf.get(SECTION, name.lower(), fallback="") or ""
+
+
+def count(environment: Mapping[str, str], name: str, default: int) -> int:
+    """The whole number that the setting `name` is, or `default`; raises ConfigurationWrong where it is none."""
+    text = setting(environment, name) or str(default)
+    if not text.isdecimal():
+        raise ConfigurationWrong(f"{name} is {text!r} and must be a whole number")
+    return int(text)
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one deployment. What is None is left to the step's own default."""
+    """The settings of one deployment. What is None is left to the step's own default.
+
+    `scheduled`: whether days run by themselves. `runner` runs the steps: `process`, `worker` or `triggerer`. `light_executor`
+    runs the tasks that are no step; None: the default executor. `step_pods` is how many steps' pods one triggerer runs at
+    once, `queue_seconds` how long a step may wait for its turn.
+    """
 
     artifacts: str | None
     symbol: str | None
@@ -19,26 +43,36 @@ class Settings:
     feeds: str | None
     history_years: str | None
     slack_channel: str
+    scheduled: bool
     max_active_runs: int
     retries: int
+    runner: str
+    light_executor: str | None
+    step_pods: int
+    queue_seconds: int
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """The settings in `environment`; raises ConfigurationWrong where a number is none."""
+        """The settings; raises ConfigurationWrong where one is none of what it can be."""
         return cls(
-            artifacts=environment.get("ARTIFACTS") or None,
-            symbol=environment.get("SYMBOL") or None,
-            prices_url=environment.get("PRICES_URL") or None,
-            feeds=environment.get("FEEDS") or None,
-            history_years=environment.get("HISTORY_YEARS") or None,
-            slack_channel=environment.get("SLACK_CHANNEL") or "workflows",
-            max_active_runs=_count(environment, "MAX_ACTIVE_RUNS", 1),
-            retries=_count(environment, "STEP_RETRIES", 3),
+            artifacts=setting(environment, "ARTIFACTS") or None,
+            symbol=setting(environment, "SYMBOL") or None,
+            prices_url=setting(environment, "PRICES_URL") or None,
+            feeds=setting(environment, "FEEDS") or None,
+            history_years=setting(environment, "HISTORY_YEARS") or None,
+            slack_channel=setting(environment, "SLACK_CHANNEL") or "workflows",
+            scheduled=_one_of(environment, "SCHEDULED", ("true", "false")) == "true",
+            max_active_runs=count(environment, "MAX_ACTIVE_RUNS", 1),
+            retries=count(environment, "STEP_RETRIES", 3),
+            runner=_one_of(environment, "STEP_RUNNER", ("process", "worker", "triggerer")),
+            light_executor=setting(environment, "LIGHT_EXECUTOR") or None,
+            step_pods=count(environment, "STEP_PODS", 8),
+            queue_seconds=count(environment, "STEP_QUEUE_SECONDS", 6 * 3600),
         )
 
 
-def _count(environment: Mapping[str, str], name: str, default: int) -> int:
-    text = environment.get(name) or str(default)
-    if not text.isdecimal():
-        raise ConfigurationWrong(f"{name} is {text!r} and must be a whole number")
-    return int(text)
+def _one_of(environment: Mapping[str, str], name: str, known: tuple[str, ...]) -> str:
+    text = setting(environment, name).lower() or known[0]
+    if text not in known:
+        raise ConfigurationWrong(f"{name} is {text!r} and must be one of {', '.join(known)}")
+    return text

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a step's process or container ended: its exit code (negative: the signal), its result and its last lines."""
+    """How a step's process or container ended.
 
-    code: int
+    `code` is its exit code (negative: the signal; None: it never ended by itself), `result` what it handed over,
+    `last_lines` the end of what it printed, `reason` what the cluster says of it, such as `OOMKilled`.
+    """
+
+    code: int | None
     result: bytes
     last_lines: tuple[str, ...]
+    reason: str | None = None
+
+    def to_event(self) -> dict[str, Any]:
+        """This as the payload of a trigger's event."""
+        told = self.result.decode(errors="replace")
+        return {"code": self.code, "result": told, "last_lines": list(self.last_lines), "reason": self.reason}
+
+    @classmethod
+    def from_event(cls, event: Mapping[str, Any]) -> Ended:
+        """What `to_event` made an event of."""
+        return cls(event["code"], event["result"].encode(), tuple(event["last_lines"]), event["reason"])
 
 
 def command_line(step: str, options: Mapping[str, str | None]) -> list[str]:
     """The arguments that a program's `step` is called with; options that are None are left to the step's default."""
     given = ((f"--{name.replace('_', '-')}", value) for name, value in options.items() if value is not None)
     return [step, *(word for pair in given for word in pair)]
+
+
+def last_of(lines: Sequence[str]) -> str | None:
+    """The last line that says something."""
+    return next((line.strip() for line in reversed(lines) if line.strip()), None)

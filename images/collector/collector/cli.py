@@ -29,7 +29,7 @@ prices/symbol=…/session=…/. A session is committed once: when the source lat
   collector fetch-prices --session 2026-03-20 --artifacts s3://market
   collector fetch-prices --from 2021-01-01 --to 2026-03-20 --artifacts s3://market
 
-With --from and --to every session of the range that is not committed yet, in one process.
+With --from and --to every session of the range that is not committed yet, in one process; its result names the last one.
 """
 FETCH_HEADLINES = """\
 Reads every feed that the feeds' file names and writes the headlines published on the session's day in Seoul, without doubles,
@@ -71,9 +71,12 @@ def fetch_prices(options: argparse.Namespace) -> Result:
         if not (options.first and options.last) or options.session or options.first > options.last:
             raise ConfigurationWrong("a range is --from YYYY-MM-DD --to a later YYYY-MM-DD, and without --session")
         years = prices.years_of(options.prices_url, options.symbol, options.first, options.last)
-        committed, there = prices.fetch_range(options.artifacts, options.symbol, years)
-        print(f"{options.symbol}, {options.first} to {options.last}: {committed} sessions committed, {there} were there")
-        return Result(facts={"committed": committed, "there": there})
+        done = prices.fetch_range(options.artifacts, options.symbol, years)
+        told = (
+            f"{options.symbol}, {options.first} to {options.last}: {done.committed} sessions committed, {done.there} were there"
+        )
+        print(told)
+        return Result(done.last, {"told": told, "committed": done.committed, "there": done.there})
     if not options.session:
         raise ConfigurationWrong("name the session: --session YYYY-MM-DD, or a range: --from YYYY-MM-DD --to YYYY-MM-DD")
     one = prices.fetch(options.artifacts, options.prices_url, options.symbol, options.session)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import date
 from functools import cache
 
@@ -13,7 +13,7 @@ import arro3.core as arrow
 from arro3.io import write_parquet
 from step_contract import paths
 from step_contract.commit import Committed, Content, commit, find
-from step_contract.exit_codes import DataWrong, SourceNotReady
+from step_contract.exit_codes import DataWrong, NothingToDo, SourceNotReady
 from step_contract.manifest import Fact, canonical, digest
 from step_contract.store import Store
 from step_contract.tables import PRICES_COLUMNS, PRICES_FILE, PRICES_VERSION
@@ -103,17 +103,29 @@ def years_of(template: str, symbol: str, first: date, last: date) -> Iterator[li
         yield [bar for bar in parse(data, url, year) if first <= bar.date <= last]
 
 
-def fetch_range(store: Store, symbol: str, years: Iterable[Sequence[Bar]]) -> tuple[int, int]:
-    """Commits every bar that is not committed yet; returns how many it committed and how many were there before."""
+@dataclass(frozen=True)
+class Range:
+    """What became of a range: how many sessions were committed, how many were there, the URI of the last one's manifest."""
+
+    committed: int
+    there: int
+    last: str
+
+
+def fetch_range(store: Store, symbol: str, years: Iterable[Sequence[Bar]]) -> Range:
+    """Commits every bar that is not committed yet. Raises NothingToDo where the range holds no session."""
     names = store.list(paths.prices_of(symbol))
     there = {paths.session_of(name) for name in names if name.endswith(f"/{paths.MANIFEST}")}
-    committed = 0
-    skipped = 0
+    committed = skipped = 0
+    last: Bar | None = None
     for bars in years:
         new = [bar for bar in bars if bar.date not in there]
         for bar in new:
             commit_bar(store, symbol, bar)
         committed, skipped = committed + len(new), skipped + len(bars) - len(new)
         if bars:
-            log.info("%d: %d sessions committed, %d were there", bars[0].date.year, len(new), len(bars) - len(new))
-    return committed, skipped
+            last = bars[-1]
+            log.info("%d: %d sessions committed, %d were there", last.date.year, len(new), len(bars) - len(new))
+    if last is None:
+        raise NothingToDo("the source has no session in that range")
+    return Range(committed, skipped, store.uri(f"{paths.prices(symbol, last.date)}/{paths.MANIFEST}"))

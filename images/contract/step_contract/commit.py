@@ -99,7 +99,7 @@ def commit(store: Store, directory: str, *, step: str, session: date, inputs: Ma
         schema_version=content.schema_version,
         facts=content.facts,
         created=datetime.now(UTC),
-        image=os.environ.get("IMAGE_DIGEST") or None,
+        image=os.environ.get("STEP_IMAGE") or None,
         commit=os.environ.get("GIT_COMMIT") or None,
     )
     data, path = manifest.to_json(), f"{directory}/{paths.MANIFEST}"

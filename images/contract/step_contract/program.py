@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from datetime import date
@@ -100,6 +101,8 @@ def run(make_parser: Callable[[], Parser], arguments: Sequence[str]) -> int:
     A StepError becomes one sentence on standard error and its exit code. Any other error is a fault of the step: its
     traceback is shown and the exit code is 1.
     """
+    # The first process of a container ignores the signal unless it handles it: clean up, leave nothing half-written, and go.
+    signal.signal(signal.SIGTERM, _terminated)
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
     name = "step"
     try:
@@ -116,6 +119,10 @@ def run(make_parser: Callable[[], Parser], arguments: Sequence[str]) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         _hand_over(Result(error=str(error)))
         return error.code
+
+
+def _terminated(number: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + number)
 
 
 def _hand_over(result: Result) -> None:

@@ -31,7 +31,7 @@ class TaskInstance:
 
 
 def operator(**options: str) -> StepOperator:
-    return StepOperator(task_id="fetch_prices", image="collector", step="fetch-prices", options=options)
+    return StepOperator(task_id="fetch_prices", program="collector", step="fetch-prices", options=options)
 
 
 def run(step: StepOperator) -> tuple[str, dict[str, Any]]:
@@ -53,7 +53,7 @@ def hand_over(result: Result, code: int = 0) -> str:
 def test_a_step_that_committed_succeeds_with_its_uri_and_facts(program: Program, tmp_path: Path) -> None:
     uri = artifact(tmp_path).uri
     program(hand_over(Result(uri, {"close": 5781.2})))
-    assert run(operator()) == (uri, {"facts": {"close": 5781.2}})
+    assert run(operator()) == (uri, {"return_value": uri, "facts": {"close": 5781.2}})
 
 
 def test_the_step_gets_its_options_and_none_that_are_left_to_its_default(program: Program, tmp_path: Path) -> None:

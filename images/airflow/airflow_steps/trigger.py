@@ -1,0 +1,196 @@
+"""Runs a step's pod from the triggerer: no worker waits for it, and the pod outlives this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowException, AirflowSkipException
+from airflow.sdk.execution_time.xcom import XCom
+from airflow.triggers.base import BaseTrigger, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
+from step_contract.exit_codes import StepError
+
+from airflow_steps.cluster import Pods, QuotaReached
+from airflow_steps.outcome import settle
+from airflow_steps.pod import command_of, end_of, has_started, pod_of, waits_for
+from airflow_steps.slots import Slots
+from airflow_steps.step import Ended
+
+LAST_LINES = 20
+QUOTA_SECONDS = 2.0
+LOG_SECONDS = 60.0  # for the end of a log to arrive after the container's end
+LATE_SECONDS = 60.0  # the kubelet ends a pod at its deadline; one whose node is gone ends here, so much later
+# A finished pod stays until its end is surely in Airflow's database: a triggerer that dies before that adopts it again.
+REMOVE_SECONDS = 10.0
+# What a triggerer that died so left over goes with a later step's pod.
+SWEEP_AFTER = timedelta(hours=1)
+
+_removals: set[asyncio.Task[None]] = set()
+
+
+class StepTrigger(BaseTrigger):
+    """Creates the pod of one try of a step, or adopts the one that is there, and follows it to its end.
+
+    A step that has ended well, its artifact verified, ends the task here. Any other end is an event: a worker raises it by
+    its class (`StepOperator.finish`), so that retries and callbacks are as ever.
+
+    :param step: the step's name
+    :param pod_template_dict: the pod, templated; its name and identifying labels come from the try
+    :param container: the step's container in it
+    :param start_seconds: how long the pod may take from its creation to the start of the container
+    :param run_seconds: how long it may run; None: for ever
+    :param limit: how many pods this triggerer runs at once
+    """
+
+    def __init__(
+        self,
+        *,
+        step: str,
+        pod_template_dict: dict[str, Any],
+        container: str,
+        start_seconds: float,
+        run_seconds: float | None,
+        limit: int,
+    ) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.step = step
+        self.pod_template_dict = pod_template_dict
+        self.container = container
+        self.start_seconds = start_seconds
+        self.run_seconds = run_seconds
+        self.limit = limit
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """The class's path and the arguments that make this trigger again."""
+        names = ("step", "pod_template_dict", "container", "start_seconds", "run_seconds", "limit")
+        return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Yields the one event that tells how the step ended."""
+        pods, pod = await Pods.here(), self._pod()
+        namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        slots = Slots.here(self.limit)
+        self.log.info("%s", command_of(pod, self.container))
+        if await pods.read(namespace, name):
+            slots.seize()
+            self.log.info("pod %s is there already: going on with it", name)
+        else:
+            await self._create(pods, pod, slots)
+        try:
+            ended = await self._end(pods, namespace, name)
+        finally:
+            slots.give_back()
+        self.log.info("ended: %s", ended.reason or f"exit code {ended.code}")
+        event, told = await asyncio.to_thread(self._event, ended)
+        # Airflow 3.3.2 encodes the XComs of an end event twice: a task that pulled one would get text. So not with the event.
+        this: Any = self.task_instance
+        whose = {"dag_id": this.dag_id, "task_id": this.task_id, "run_id": this.run_id, "map_index": this.map_index}
+        for key, value in told.items():
+            await XCom.aset(key, value, **whose)
+        _remove_later(pods, namespace, name)
+        yield event
+
+    async def on_kill(self) -> None:
+        """Deletes the pod: its task was cleared or marked by a person."""
+        metadata = self._pod()["metadata"]
+        await (await Pods.here()).delete(metadata["namespace"], metadata["name"])
+        self.log.info("pod %s deleted", metadata["name"])
+
+    def _pod(self) -> dict[str, Any]:
+        this: Any = self.task_instance
+        return pod_of(self.pod_template_dict, this)
+
+    async def _create(self, pods: Pods, pod: dict[str, Any], slots: Slots) -> None:
+        """Creates the pod as soon as a slot and the quota let it; leaves with the slot taken."""
+        name = pod["metadata"]["name"]
+        if not slots.free:
+            self.log.info("waits for one of %d slots, %d before it", slots.limit, slots.waiting)
+        await slots.take()
+        try:
+            told = False
+            while True:
+                try:
+                    new = await pods.create(pod)
+                    break
+                except QuotaReached as reached:
+                    if not told:
+                        self.log.info("waits for the quota: %s", reached)
+                    told = True
+                    await asyncio.sleep(QUOTA_SECONDS)
+        except BaseException:
+            slots.give_back()
+            raise
+        self.log.info("pod %s created" if new else "pod %s is there already: going on with it", name)
+
+    async def _end(self, pods: Pods, namespace: str, name: str) -> Ended:
+        lines: deque[str] = deque(maxlen=LAST_LINES)
+        reading: asyncio.Task[None] | None = None
+        pod, loop = None, asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(None) as limit:
+                async for pod in pods.follow(namespace, name):
+                    age = (datetime.now(UTC) - pod.metadata.creation_timestamp).total_seconds()
+                    if reading is None and not has_started(pod, self.container):
+                        limit.reschedule(loop.time() + self.start_seconds - age)
+                    elif reading is None:
+                        run_seconds = None if self.run_seconds is None else self.run_seconds + self.start_seconds + LATE_SECONDS
+                        limit.reschedule(None if run_seconds is None else loop.time() + run_seconds - age)
+                        reading = asyncio.create_task(self._read(pods, namespace, name, lines))
+                    if ended := end_of(pod, self.container):
+                        break
+                else:
+                    ended = Ended(None, b"", (), "its pod was deleted")
+        except TimeoutError:
+            ended = await self._give_up(pods, namespace, name, pod, started=reading is not None)
+        finally:
+            if reading:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(reading, LOG_SECONDS)
+        return replace(ended, last_lines=tuple(lines))
+
+    async def _give_up(self, pods: Pods, namespace: str, name: str, pod: Any, *, started: bool) -> Ended:
+        if started:
+            reason = "it has not ended at its limit, nor was it ended: its node does not answer"
+        else:
+            said = [waits_for(pod, self.container), *await pods.warnings(namespace, name)]
+            reason = (
+                f"it has not started within {self.start_seconds:.0f} s: {'; '.join(filter(None, said)) or 'no reason is known'}"
+            )
+        await pods.delete(namespace, name, grace_seconds=0 if started else None)
+        return Ended(None, b"", (), reason)
+
+    async def _read(self, pods: Pods, namespace: str, name: str, lines: deque[str]) -> None:
+        """Hands the container's log on into the task's, as it comes."""
+        async with contextlib.aclosing(pods.lines(namespace, name, self.container)) as log:
+            async for line in log:
+                lines.append(line)
+                self.log.info("%s", line)
+
+    def _event(self, ended: Ended) -> tuple[TriggerEvent, dict[str, Any]]:
+        """The event that tells how the step ended, and its XComs."""
+        try:
+            result = settle(self.step, ended)
+        except AirflowSkipException as skipped:
+            self.log.info("%s", skipped)
+            return TaskSkippedEvent(), {}
+        except (AirflowException, StepError) as error:
+            self.log.error("%s", error)
+            return TriggerEvent(ended.to_event()), {}  # type: ignore[no-untyped-call]
+        self.log.info("artifact verified: %s", result.manifest)
+        return TaskSuccessEvent(), {"return_value": result.manifest, "facts": dict(result.facts)}
+
+
+def _remove_later(pods: Pods, namespace: str, name: str) -> None:
+    async def remove() -> None:
+        await asyncio.sleep(REMOVE_SECONDS)
+        await pods.remove(namespace, name)
+        await pods.sweep(namespace, datetime.now(UTC) - SWEEP_AFTER)
+
+    task = asyncio.create_task(remove())
+    _removals.add(task)  # the event loop itself keeps no reference to it
+    task.add_done_callback(_removals.discard)

@@ -1,0 +1,78 @@
+"""The images: their names, in this one place, and how they are built.
+
+    python scripts/images.py             # builds all; prints name and size
+    python scripts/images.py names       # prints the names, as variables
+    python scripts/images.py trainer     # builds one
+
+A name is IMAGE_PREFIX/program:TAG; the tag is the git commit, with -dirty where the tree differs from it. AIRFLOW_IMAGE,
+COLLECTOR_IMAGE and TRAINER_IMAGE replace a whole name, by a digest for instance.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from commands import Failed, fail, need, progress, run
+
+IMAGES = ("collector", "trainer", "airflow")
+BASES = {"AIRFLOW_BASE_IMAGE": ("airflow",), "PYTHON_IMAGE": ("collector", "trainer"), "TORCH_INDEX": ("trainer",)}
+# torch's builds for other architectures have died with a segmentation fault: see docs/decisions.
+TRAINER_PLATFORM = os.environ.get("TRAINER_PLATFORM") or "linux/amd64"
+
+
+def commit() -> str:
+    """The commit that the tree is at, with -dirty where it differs."""
+    return run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], seconds=30).strip()
+
+
+def name_of(image: str) -> str:
+    """The full name of `image`."""
+    given = os.environ.get(f"{image.upper()}_IMAGE")
+    tag, prefix = os.environ.get("TAG") or commit(), os.environ.get("IMAGE_PREFIX") or "market-daily"
+    return given or f"{prefix}/{image}:{tag}"
+
+
+def build(image: str) -> str:
+    """Builds `image` unless its whole name was given; returns the name. Raises Failed with the build's last lines."""
+    name = name_of(image)
+    if os.environ.get(f"{image.upper()}_IMAGE"):
+        return name
+    arguments = {"COMMIT": commit(), "VERSION": name.rpartition(":")[2]}
+    arguments |= {key: os.environ[key] for key, used in BASES.items() if image in used and os.environ.get(key)}
+    command = ["docker", "build", "--file", f"images/{image}/Dockerfile", "--tag", name]
+    command += ["--platform", TRAINER_PLATFORM] if image == "trainer" else []
+    command += [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
+    with progress(f"image {name}"):
+        run([*command, "."], seconds=1800, more={"DOCKER_BUILDKIT": "1"})
+    return name
+
+
+def id_of(name: str) -> str:
+    """The image's id; empty where this machine does not have it."""
+    try:
+        return run(["docker", "image", "inspect", "--format", "{{.Id}}", name], seconds=30).strip()
+    except Failed:
+        return ""
+
+
+def main(arguments: list[str]) -> int:
+    """Builds the images that the arguments name, or prints the names; returns the exit code."""
+    try:
+        need("docker", "git")
+        if arguments == ["names"]:
+            print("\n".join(f"{image.upper()}_IMAGE={name_of(image)}" for image in IMAGES))
+            return 0
+        if unknown := set(arguments) - set(IMAGES):
+            raise Failed(f"there is no image {', '.join(sorted(unknown))}: choose from {', '.join(IMAGES)}")
+        for image in arguments or IMAGES:
+            name = build(image)
+            size = int(run(["docker", "image", "inspect", "--format", "{{.Size}}", name], seconds=30))
+            print(f"  {name}: {size / 1e6:.0f} MB")
+    except Failed as error:
+        return fail(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

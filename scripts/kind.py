@@ -1,0 +1,145 @@
+"""A cluster on this machine with all of it: up, down and status.
+
+python scripts/kind.py up        # CLUSTER, UI_PORT, SESSION, HISTORY_FROM; see the README
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime, timedelta
+
+from airflow_api import Airflow, Conflict
+from commands import ROOT, Failed, fail, need, progress, run
+from deploy import Target
+
+import images
+
+CLUSTER = os.environ.get("CLUSTER") or "market-daily"
+UI_PORT = os.environ.get("UI_PORT") or "8080"
+SESSION = os.environ.get("SESSION") or "2026-01-15"
+HISTORY_YEARS = 5
+NAMESPACE = "airflow"
+TARGET = Target(f"kind-{CLUSTER}", NAMESPACE, "kind")
+MANIFESTS = ("postgres.yaml", "bucket.yaml", "steps.yaml")
+OTHERS = ("postgres:17", "versity/versitygw:v1.8.0")
+RUN_SECONDS = 600
+LOG_LINES = 12
+
+
+def create() -> None:
+    """Makes the cluster unless it is there."""
+    if CLUSTER in run(["kind", "get", "clusters"], seconds=60).split():
+        return
+    config = (ROOT / "kind-config.yaml").read_text().replace("hostPort: 8080", f"hostPort: {UI_PORT}")
+    node = os.environ.get("KIND_NODE_IMAGE")
+    command = ["kind", "create", "cluster", "--name", CLUSTER, "--config", "-", "--wait", "120s"]
+    with progress(f"cluster {CLUSTER}"):
+        run([*command, *(["--image", node] if node else [])], seconds=600, input=config)
+
+
+def workers() -> list[str]:
+    """The nodes that run pods."""
+    nodes = run(["kind", "get", "nodes", "--name", CLUSTER], seconds=60).split()
+    return [node for node in nodes if "control-plane" not in node] or nodes
+
+
+def load(names: list[str]) -> None:
+    """Brings the images that this machine has to the nodes that lack them; the others are pulled."""
+    here = [name for name in names if images.id_of(name)]
+    for name in here:
+        with progress(f"image {name}"):  # kind passes over what a node has
+            run(["kind", "load", "docker-image", name, "--name", CLUSTER, "--nodes", ",".join(workers())], seconds=600)
+
+
+def trainer_selector() -> list[str]:
+    """helm's options that let the trainer's amd64 image run here; raises Failed, saying what to do, where it cannot."""
+    if os.environ.get("TRAINER_PLATFORM"):
+        return ["--set-string", f"config.market_daily.trainer_node_selector=kubernetes.io/arch={images.TRAINER_PLATFORM[6:]}"]
+    jsonpath = "jsonpath={.items[*].status.nodeInfo.architecture}"
+    if "amd64" in run(["kubectl", "--context", TARGET.context, "get", "nodes", "--output", jsonpath], seconds=60).split():
+        return []
+    try:
+        run(["docker", "run", "--rm", "--platform", "linux/amd64", images.name_of("collector"), "--help"], seconds=120)
+    except Failed as error:
+        raise Failed(
+            f"this machine is {platform.machine()} and runs no amd64 containers, and the trainer's image is one: switch on "
+            "emulation (Docker Desktop: Settings, General, Rosetta; Linux: docker run --privileged tonistiigi/binfmt --install "
+            "amd64), or train natively, at your own risk, with TRAINER_PLATFORM=linux/arm64 make kind-up"
+        ) from error
+    print("no node is amd64, but amd64 containers are emulated here: the trainer runs emulated, and slowly")
+    return ["--set-string", "config.market_daily.trainer_node_selector="]
+
+
+def up() -> None:
+    """Makes everything, upgrades what changed, and runs the DAG once for SESSION."""
+    need("docker", "kind", "helm", "kubectl", "git")
+    started = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        cluster = pool.submit(create)
+        names = [images.build(image) for image in images.IMAGES]
+        cluster.result()
+    selector = trainer_selector()
+    load([*OTHERS, *names])
+    with progress("database and bucket"):
+        TARGET.prepare(MANIFESTS)
+    TARGET.upgrade(selector)
+    airflow = Airflow(f"http://127.0.0.1:{UI_PORT}", "admin", "admin")
+    day = date.fromisoformat(SESSION)
+    history = {"from": f"{day.year - HISTORY_YEARS}-01-01", "to": (day - timedelta(days=1)).isoformat()}
+    follow(airflow, "market_history", f"history__{history['from']}__{history['to']}", None, history)
+    follow(airflow, "market_daily", f"session__{SESSION}", f"{SESSION}T09:00:00Z", {})
+    print(f"\nready after {time.monotonic() - started:.0f} s: http://localhost:{UI_PORT} (user admin, password admin)")
+
+
+def follow(airflow: Airflow, dag: str, name: str, logical_date: str | None, conf: dict[str, str]) -> None:
+    """Runs the DAG, telling each task's state; raises Failed unless it ends well. A run that is there is not made again."""
+    processor = ("get", "pods", "--selector=component=dag-processor", "--output=jsonpath={.items[*].status.startTime}")
+    airflow.unpause(dag, max(datetime.fromisoformat(start) for start in TARGET.kubectl(*processor).split()))
+    try:
+        airflow.trigger(dag, name, logical_date, conf)
+    except Conflict:
+        before = airflow.run(dag, name)["state"]
+        print(f"{dag}: the run {name} is there already: {before}")
+        if before == "failed":
+            airflow.clear(dag, name)
+    started = time.monotonic()
+    for task, state in airflow.follow(dag, name, RUN_SECONDS):
+        print(f"  {time.monotonic() - started:5.1f} s  {task:<16} {state}", flush=True)
+        if state in ("up_for_retry", "failed"):
+            log = airflow.log(dag, name, task, airflow.tasks(dag, name)[task]["try_number"])
+            print("\n".join(f"      {line}" for line in log.splitlines()[-LOG_LINES:]), flush=True)
+    if (state := airflow.run(dag, name)["state"]) != "success":
+        raise Failed(f"the run {name} of {dag} ended as {state}: its tasks' logs in the UI say why")
+
+
+def down() -> None:
+    """Deletes the cluster and all that is in it."""
+    need("docker", "kind")
+    run(["kind", "delete", "cluster", "--name", CLUSTER], seconds=120)
+
+
+def status() -> None:
+    """Tells what runs, and what is wrong with what does not."""
+    need("docker", "kind", "kubectl")
+    if CLUSTER not in run(["kind", "get", "clusters"], seconds=60).split():
+        raise Failed(f"there is no cluster {CLUSTER}: make kind-up")
+    print(TARGET.kubectl("get", "pods", "--output=wide"))
+    print(TARGET.unhealthy())
+    print(f"http://localhost:{UI_PORT} (user admin, password admin)")
+
+
+def main(what: str) -> int:
+    """Does what is asked for; returns the exit code."""
+    try:
+        {"up": up, "down": down, "status": status}[what]()
+    except Failed as error:
+        return fail(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
