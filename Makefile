@@ -9,10 +9,13 @@ IMAGES := airflow collector trainer
 TEST_ENVIRONMENTS := $(IMAGES:%=%-test)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock clean setup setup-tests
+.PHONY: help run test lint format lock clean setup-tests images kind-up kind-down kind-status test-e2e bench-steps
+
+# The official chart, in the one place that pins its version. AIRFLOW_CHART takes it from elsewhere, a file for instance.
+export CHART_VERSION := 1.22.0
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo '  SESSION=YYYY-MM-DD, ARTIFACTS, SYMBOL, PRICES_URL, FEEDS, HISTORY_YEARS and AIRFLOW_CONN_SLACK_CONN change what'
 	@echo '  make run does; TORCH_INDEX says where the CPU build of torch comes from.'
@@ -31,6 +34,24 @@ format: setup-tests ## Format the code
 
 lock: ## Renew the locks within the requirements; OPTIONS=--upgrade for the newest versions
 	@"$(PYTHON)" scripts/lock.py $(OPTIONS)
+
+images: ## Build the images; TAG, IMAGE_PREFIX and COLLECTOR_IMAGE, TRAINER_IMAGE, AIRFLOW_IMAGE change their names
+	@"$(PYTHON)" scripts/images.py
+
+kind-up: ## Make a cluster on this machine, deploy everything, run the DAG once; again: upgrade what changed
+	@"$(PYTHON)" scripts/kind.py up
+
+kind-status: ## Tell what runs on that cluster, and what is wrong
+	@"$(PYTHON)" scripts/kind.py status
+
+kind-down: ## Delete that cluster and all that is in it
+	@"$(PYTHON)" scripts/kind.py down
+
+test-e2e: setup-tests ## Run the cluster tests on a kind cluster of their own; KEEP=1 leaves it
+	@"$(PYTHON)" scripts/e2e.py $(OPTIONS)
+
+bench-steps: ## Measure what a step costs, on the cluster of kind-up: bare pods, this operator, the stock one
+	@"$(PYTHON)" scripts/bench_steps.py
 
 clean: ## Remove environments, logs and caches; artifacts stay
 	rm -rf .venvs .run .pytest_cache .mypy_cache .ruff_cache .hypothesis

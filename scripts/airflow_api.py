@@ -126,4 +126,12 @@ class Airflow:
         """The log of a task's try, as the UI shows it."""
         path = f"/dags/{dag}/dagRuns/{urllib.parse.quote(run)}/taskInstances/{task}/logs/{number}?full_content=true"
         content = self.call("GET", path)["content"]
-        return "\n".join(line if isinstance(line, str) else line.get("event", "") for line in content)
+        return "\n".join(text for line in content for text in _texts(line))
+
+
+def _texts(line: Any) -> list[str]:
+    """A log line's text, and what went wrong where it tells of an exception."""
+    if isinstance(line, str):
+        return [line]
+    errors = [f"{error['exc_type']}: {error['exc_value']}" for error in line.get("error_detail") or ()]
+    return [line.get("event", ""), *errors]

@@ -23,7 +23,10 @@ TRAINER_PLATFORM = os.environ.get("TRAINER_PLATFORM") or "linux/amd64"
 
 def commit() -> str:
     """The commit that the tree is at, with -dirty where it differs."""
-    return run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], seconds=30).strip()
+    return (
+        os.environ.get("COMMIT")
+        or run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], seconds=30).strip()
+    )
 
 
 def name_of(image: str) -> str:

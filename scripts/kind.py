@@ -97,8 +97,7 @@ def up() -> None:
 
 def follow(airflow: Airflow, dag: str, name: str, logical_date: str | None, conf: dict[str, str]) -> None:
     """Runs the DAG, telling each task's state; raises Failed unless it ends well. A run that is there is not made again."""
-    processor = ("get", "pods", "--selector=component=dag-processor", "--output=jsonpath={.items[*].status.startTime}")
-    airflow.unpause(dag, max(datetime.fromisoformat(start) for start in TARGET.kubectl(*processor).split()))
+    wait_for_dags(airflow, dag)
     try:
         airflow.trigger(dag, name, logical_date, conf)
     except Conflict:
@@ -114,6 +113,12 @@ def follow(airflow: Airflow, dag: str, name: str, logical_date: str | None, conf
             print("\n".join(f"      {line}" for line in log.splitlines()[-LOG_LINES:]), flush=True)
     if (state := airflow.run(dag, name)["state"]) != "success":
         raise Failed(f"the run {name} of {dag} ended as {state}: its tasks' logs in the UI say why")
+
+
+def wait_for_dags(airflow: Airflow, dag: str) -> None:
+    """Waits until the DAG processor that runs now has parsed the DAG, and lets the DAG run."""
+    processor = ("get", "pods", "--selector=component=dag-processor", "--output=jsonpath={.items[*].status.startTime}")
+    airflow.unpause(dag, max(datetime.fromisoformat(start) for start in TARGET.kubectl(*processor).split()))
 
 
 def down() -> None:

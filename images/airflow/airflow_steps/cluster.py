@@ -152,11 +152,15 @@ class Pods:
         if pod and pod.status.phase in (pod.metadata.annotations or {}).get(REMOVE, "").split(","):
             await self.delete(namespace, name)
 
+    async def of_labels(self, namespace: str, labels: Mapping[str, str]) -> list[Any]:
+        """The pods that have the labels."""
+        selector = ",".join(f"{name}={value}" for name, value in labels.items())
+        found: list[Any] = (await self._api.list_namespaced_pod(namespace, label_selector=selector)).items
+        return found
+
     async def sweep(self, namespace: str, before: datetime) -> None:
         """Deletes the steps' pods that ended before `before` and are not to be kept, whichever process ran them."""
-        selector = ",".join(f"{label}={value}" for label, value in COMPONENT.items())
-        found = await self._api.list_namespaced_pod(namespace, label_selector=selector)
-        for pod in found.items:
+        for pod in await self.of_labels(namespace, COMPONENT):
             if pod.status.phase in ("Succeeded", "Failed") and _ended_at(pod) < before:
                 await self.remove(namespace, pod.metadata.name)
 

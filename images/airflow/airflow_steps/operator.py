@@ -84,7 +84,8 @@ class StepOperator(KubernetesPodOperator):
 
     def _start_from_trigger(self, settings: Settings) -> None:
         builder = copy.copy(self)
-        builder._log = QUIET  # or every parse of the file would tell of a pod that nobody creates
+        # Or every parse of the file would tell of a pod that nobody creates.
+        builder._cached_logger = QUIET  # type: ignore[assignment]
         pod = builder.build_pod_request_obj(dry_run=True)
         pod.metadata.annotations = (pod.metadata.annotations or {}) | {REMOVE: REMOVED[self.on_finish_action.value]}
         self.start_from_trigger = True

@@ -50,6 +50,12 @@ def labels(this: Try) -> dict[str, str]:
     return COMPONENT | safe | {"kubernetes_pod_operator": "True"}
 
 
+def task_labels(of_try: Mapping[str, str]) -> dict[str, str]:
+    """Of the labels of a try those that all tries of the task in that run have."""
+    names = ("dag_id", "task_id", "run_id", "map_index", *COMPONENT)
+    return {name: of_try[name] for name in names if name in of_try}
+
+
 def pod_of(template: Mapping[str, Any], this: Try) -> dict[str, Any]:
     """The pod to create for this try, made from the rendered `template`."""
     pod = copy.deepcopy(dict(template))
@@ -86,8 +92,11 @@ def end_of(pod: Any, container: str) -> Ended | None:
     if terminated is None:
         return Ended(None, b"", (), said)
     reason = terminated.reason if terminated.reason not in OWN_END else None
-    from_outside = said if pod.status.reason and terminated.exit_code else reason
-    return Ended(terminated.exit_code, (terminated.message or "").encode(), (), from_outside)
+    if terminated.exit_code and pod.status.reason:
+        reason = said
+    elif terminated.exit_code and pod.metadata.deletion_timestamp:
+        reason = reason or "its pod was deleted"
+    return Ended(terminated.exit_code, (terminated.message or "").encode(), (), reason)
 
 
 def waits_for(pod: Any, container: str) -> str:

@@ -8,20 +8,25 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
+from airflow.utils.state import TaskInstanceState
 from step_contract.exit_codes import StepError
 
 from airflow_steps.cluster import Pods, QuotaReached
 from airflow_steps.outcome import settle
-from airflow_steps.pod import command_of, end_of, has_started, pod_of, waits_for
+from airflow_steps.pod import command_of, end_of, has_started, pod_of, task_labels, waits_for
 from airflow_steps.slots import Slots
 from airflow_steps.step import Ended
 
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
 LAST_LINES = 20
+RENDER_SECONDS = 60.0
 QUOTA_SECONDS = 2.0
 LOG_SECONDS = 60.0  # for the end of a log to arrive after the container's end
 LATE_SECONDS = 60.0  # the kubelet ends a pod at its deadline; one whose node is gone ends here, so much later
@@ -31,6 +36,21 @@ REMOVE_SECONDS = 10.0
 SWEEP_AFTER = timedelta(hours=1)
 
 _removals: set[asyncio.Task[None]] = set()
+
+
+class SingleXComs:
+    """A task instance for templates. Without `map_indexes` it pulls the XCom of an unmapped task: all of a mapped one's are a
+    request that Airflow 3.3.2's triggerer does not know, and never answers."""
+
+    def __init__(self, this: Any) -> None:
+        self._this = this
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._this, name)
+
+    def xcom_pull(self, *arguments: Any, map_indexes: Any = -1, **more: Any) -> Any:
+        """As the task instance's own."""
+        return self._this.xcom_pull(*arguments, map_indexes=map_indexes, **more)
 
 
 class StepTrigger(BaseTrigger):
@@ -64,19 +84,39 @@ class StepTrigger(BaseTrigger):
         self.start_seconds = start_seconds
         self.run_seconds = run_seconds
         self.limit = limit
+        self._context: Context | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class's path and the arguments that make this trigger again."""
         names = ("step", "pod_template_dict", "container", "start_seconds", "run_seconds", "limit")
         return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
+        """Keeps the context; `run` renders, within a bound, as templates may pull XComs."""
+        this = SingleXComs(context["ti"])
+        self._context = cast("Context", dict(context) | {"ti": this, "task_instance": this})
+
+    async def _render_in_time(self) -> None:
+        if self._context is None:
+            return
+        try:
+            async with asyncio.timeout(RENDER_SECONDS):
+                super().render_template_fields(self._context)
+        except TimeoutError as error:
+            # Airflow 3.3.2 leaves a request that its triggerer does not know without an answer.
+            advice = "a template asks for what a triggerer does not get; a task with runner='worker' does"
+            raise AirflowException(
+                f"the templates of {self.step} were not rendered in {RENDER_SECONDS:.0f} s: {advice}"
+            ) from error
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yields the one event that tells how the step ended."""
+        await self._render_in_time()
         pods, pod = await Pods.here(), self._pod()
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
         slots = Slots.here(self.limit)
         self.log.info("%s", command_of(pod, self.container))
-        if await pods.read(namespace, name):
+        if await self._is_there(pods, pod):
             slots.seize()
             self.log.info("pod %s is there already: going on with it", name)
         else:
@@ -96,10 +136,35 @@ class StepTrigger(BaseTrigger):
         yield event
 
     async def on_kill(self) -> None:
-        """Deletes the pod: its task was cleared or marked by a person."""
+        """Deletes the pod where a person has marked the task.
+
+        Airflow calls this too when another triggerer has taken the task over: the task is then still deferred, and the pod
+        the other's. A cleared task that waits again looks the same; its new try removes the pod.
+        """
         metadata = self._pod()["metadata"]
+        if await asyncio.to_thread(self._state) == TaskInstanceState.DEFERRED:
+            self.log.info("pod %s is left to another triggerer or try", metadata["name"])
+            return
         await (await Pods.here()).delete(metadata["namespace"], metadata["name"])
         self.log.info("pod %s deleted", metadata["name"])
+
+    def _state(self) -> str | None:
+        this: Any = self.task_instance
+        index = this.map_index if this.map_index is not None and this.map_index >= 0 else None
+        whose = {"dag_id": this.dag_id, "task_ids": [this.task_id], "run_ids": [this.run_id], "map_index": index}
+        states: dict[str, str | None] = next(iter(this.get_task_states(**whose).values()), {})
+        return next(iter(states.values()), None)
+
+    async def _is_there(self, pods: Pods, pod: dict[str, Any]) -> bool:
+        """Whether the pod of this try is there. Earlier tries' pods that still run are deleted."""
+        metadata, there = pod["metadata"], False
+        for other in await pods.of_labels(metadata["namespace"], task_labels(metadata["labels"])):
+            if other.metadata.name == metadata["name"]:
+                there = True
+            elif other.status.phase not in ("Succeeded", "Failed"):
+                self.log.info("pod %s of an earlier try is deleted", other.metadata.name)
+                await pods.delete(metadata["namespace"], other.metadata.name)
+        return there
 
     def _pod(self) -> dict[str, Any]:
         this: Any = self.task_instance

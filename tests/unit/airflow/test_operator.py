@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import threading
 import time
 from datetime import date
@@ -13,7 +12,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from airflow_steps.operator import StepOperator
 from airflow_steps.outcome import RETRY_POLICY
 from step_contract.commit import Committed, Content, commit
-from step_contract.exit_codes import PassingFault, SourceNotReady
+from step_contract.exit_codes import ConfigurationWrong, PassingFault, SourceNotReady
 from step_contract.result import Result
 from step_contract.store import Store
 
@@ -163,16 +162,13 @@ def test_a_killed_task_leaves_no_process_of_its_step(program: Program, tmp_path:
     assert not psutil.pid_exists(child) or psutil.Process(child).status() == psutil.STATUS_ZOMBIE
 
 
-@pytest.mark.parametrize(
-    ("variable", "value", "named"),
-    [
-        ("STEP_RUNNER", "carrier-pigeon", "carrier-pigeon"),
-        ("STEP_ENVIRONMENTS", "/nowhere", "/nowhere/collector/bin/collector"),
-    ],
-)
-def test_a_runner_that_cannot_run_is_told(
-    variable: str, value: str, named: str, program: Program, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(os.environ, variable, value)
-    with pytest.raises(AirflowFailException, match=named):
+def test_a_program_that_is_not_installed_is_told(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEP_ENVIRONMENTS", "/nowhere")
+    with pytest.raises(AirflowFailException, match="/nowhere/collector/bin/collector"):
         run(operator())
+
+
+def test_a_runner_that_is_not_known_is_told_when_the_file_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STEP_RUNNER", "carrier-pigeon")
+    with pytest.raises(ConfigurationWrong, match="carrier-pigeon.*process, worker, triggerer"):
+        operator()

@@ -1,0 +1,131 @@
+"""The cluster that scripts/e2e.py has made: Airflow's API, its pods as they come and go, and the bucket."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scripts"))
+
+import kind
+from airflow_api import Airflow
+from step_contract.store import Store
+
+Pod = dict[str, Any]
+STEPS = "app.kubernetes.io/component=step"
+
+
+def wait_until(what: str, holds: Callable[[], Any], seconds: float) -> Any:
+    """What `holds` returns once it is true; fails after `seconds`."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := holds():
+            return found
+        time.sleep(0.5)
+    pytest.fail(f"{what}: not within {seconds:.0f} s")
+
+
+def kubectl(*arguments: str) -> str:
+    return kind.TARGET.kubectl(*arguments, seconds=120)
+
+
+def pods_now(selector: str = STEPS) -> list[Pod]:
+    found: list[Pod] = json.loads(kubectl("get", "pods", "--selector", selector, "--output=json"))["items"]
+    return found
+
+
+class Watched:
+    """Every pod of the namespace that was there since the tests began, in its last state, by name."""
+
+    def __init__(self) -> None:
+        command = ["kubectl", "--context", kind.TARGET.context, "--namespace", kind.NAMESPACE, "get", "pods", "--watch"]
+        self._process = subprocess.Popen([*command, "--output=json"], stdout=subprocess.PIPE, text=True)
+        self.pods: dict[str, Pod] = {}
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        decoder, rest = json.JSONDecoder(), ""
+        for line in self._process.stdout or ():
+            rest += line
+            if line == "}\n":
+                pod, _ = decoder.raw_decode(rest.lstrip())
+                self.pods[pod["metadata"]["name"]] = pod
+                rest = ""
+
+    def steps(self, dag: str, run: str) -> list[Pod]:
+        """The steps' pods of a run."""
+        wanted = {"dag_id": dag, "run_id": run, "app.kubernetes.io/component": "step"}
+        return [pod for pod in self.pods.values() if wanted.items() <= pod["metadata"]["labels"].items()]
+
+    def workers(self, dag: str, run: str) -> list[Pod]:
+        """The worker pods of a run."""
+        wanted = {"dag_id": dag, "run_id": run, "component": "worker"}
+        return [pod for pod in self.pods.values() if wanted.items() <= pod["metadata"]["labels"].items()]
+
+    def close(self) -> None:
+        self._process.terminate()
+
+
+@pytest.fixture(scope="session")
+def watched() -> Iterator[Watched]:
+    watched = Watched()
+    yield watched
+    watched.close()
+
+
+@pytest.fixture(scope="session")
+def airflow() -> Airflow:
+    return Airflow(f"http://127.0.0.1:{kind.UI_PORT}", "admin", "admin")
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[Store]:
+    """The artifacts in the bucket, through a forwarded port."""
+    secret = json.loads(kubectl("get", "secret", "bucket", "--output=json"))["data"]
+    import base64
+
+    for name, value in secret.items():
+        os.environ[name] = base64.b64decode(value).decode()
+    command = [
+        "kubectl",
+        "--context",
+        kind.TARGET.context,
+        "--namespace",
+        kind.NAMESPACE,
+        "port-forward",
+        "service/bucket",
+        ":7070",
+    ]
+    forward = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    line = forward.stdout.readline() if forward.stdout else ""
+    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{line.split('127.0.0.1:')[1].split()[0]}"
+    os.environ["AWS_REGION"] = "us-east-1"
+    yield Store("s3://market/artifacts")
+    forward.terminate()
+
+
+def start(airflow: Airflow, dag: str, run: str, logical_date: str | None = None) -> None:
+    airflow.call("PATCH", f"/dags/{dag}", {"is_paused": False})
+    airflow.trigger(dag, run, logical_date)
+
+
+def states(airflow: Airflow, dag: str, run: str) -> dict[str, str]:
+    return {task: instance["state"] for task, instance in airflow.tasks(dag, run).items()}
+
+
+def wait_for_end(airflow: Airflow, dag: str, run: str, seconds: float) -> str:
+    def ended() -> str | None:
+        state: str = airflow.run(dag, run)["state"]
+        return state if state in ("success", "failed") else None
+
+    result: str = wait_until(f"{dag} {run}", ended, seconds)
+    return result

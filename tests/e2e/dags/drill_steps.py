@@ -1,0 +1,58 @@
+"""Steps for drills: the collector's image with another command, so that a test says how a step behaves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_steps.operator import StepOperator
+
+COMMIT = """
+import os, sys, time
+from datetime import date
+from step_contract.commit import Content, commit
+from step_contract.result import Result
+from step_contract.store import Store
+
+def option(name, default):
+    return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
+
+step, seconds, code = sys.argv[1], float(option("--seconds", "0")), int(option("--code", "0"))
+for second in range(int(seconds)):
+    print("second", second + 1, flush=True)
+    time.sleep(1)
+if code:
+    open(os.environ["STEP_RESULT"], "wb").write(Result(error=f"ends with {code} as it was told to").to_json())
+    sys.exit(code)
+content = Content({"drill.txt": step.encode()}, rows=1, schema_version=1, facts={"host": os.uname().nodename})
+where, session = Store(option("--artifacts", "")), date(2026, 1, 15)
+made = commit(where, f"drills/{step}", step=step, session=session, inputs={}, content=content)
+open(os.environ["STEP_RESULT"], "wb").write(Result(made.uri, {"host": os.uname().nodename}).to_json())
+"""
+REPEAT = """printf '{"manifest": "%s", "facts": {}, "error": null}' "$1" > "$STEP_RESULT"; sleep "$2" """
+
+
+def python_step(
+    task_id: str, *, step: str = "drill", options: dict[str, str | None] | None = None, **more: Any
+) -> StepOperator:
+    """A step that prints for `seconds`, then fails with `code` or commits the artifact `drills/STEP`."""
+    return StepOperator(
+        task_id=task_id,
+        program="collector",
+        step=step,
+        options={"artifacts": "s3://market/artifacts"} | (options or {}),
+        cmds=["/venv/bin/python", "-c", COMMIT],
+        **more,
+    )
+
+
+def shell_step(task_id: str, manifest: str, *, seconds: float = 0, **more: Any) -> StepOperator:
+    """A step that costs next to nothing: hands over a manifest that is there."""
+    return StepOperator(
+        task_id=task_id,
+        program="collector",
+        step="noop",
+        options={},
+        cmds=["sh", "-c", REPEAT, "sh"],
+        arguments=[manifest, str(seconds)],
+        **more,
+    )

@@ -1,0 +1,27 @@
+"""What a step, its pod and its triggerer can do wrong, on purpose."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from airflow.sdk import DAG
+from e2e.drill_steps import python_step, shell_step
+
+RUNNERS = ("triggerer", "worker")
+ENDS = {"done": "0", "wrong": "65", "later": "69", "fault": "1", "nothing": "99"}
+
+with DAG("drill_runners", schedule=None, catchup=False, default_args={"retries": 1, "retry_delay": timedelta(hours=1)}):
+    for runner in RUNNERS:
+        for end, code in ENDS.items():
+            python_step(f"{end}_{runner}", step=f"{end}-{runner}", options={"code": code}, runner=runner)
+
+with DAG("drill_long", schedule=None, catchup=False, max_active_runs=8):
+    python_step("long", step="long", options={"seconds": "40"}, retries=1, retry_delay=timedelta(seconds=1))
+
+with DAG("drill_timeout", schedule=None, catchup=False):
+    python_step("late", step="late", options={"seconds": "300"}, execution_timeout=timedelta(seconds=10))
+
+with DAG("drill_many", schedule=None, catchup=False):
+    first = python_step("noop", step="noop")
+    for number in range(100):
+        first >> shell_step(f"step_{number:03}", "{{ ti.xcom_pull('noop') }}", seconds=1)

@@ -1,0 +1,93 @@
+"""What must not happen: a second pod of one try, a lost step, a pod that stays, a silent failure."""
+
+from __future__ import annotations
+
+import pytest
+from airflow_api import Airflow
+
+from .conftest import Watched, kubectl, pods_now, start, states, wait_for_end, wait_until
+
+ENDED = ("success", "failed", "skipped", "up_for_retry")
+
+
+def running(dag: str, run: str) -> list[str]:
+    found = pods_now(f"dag_id={dag},run_id={run}")
+    return [pod["metadata"]["name"] for pod in found if pod["status"]["phase"] == "Running"]
+
+
+def one_pod_of_the_try(watched: Watched, dag: str, run: str, number: int) -> bool:
+    tries = [pod["metadata"]["labels"]["try_number"] for pod in watched.steps(dag, run)]
+    return tries.count(str(number)) == 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def drills(airflow: Airflow, watched: Watched) -> None:
+    """Starts what needs no hand; the tests look at it later."""
+    start(airflow, "drill_runners", "drill")
+    start(airflow, "drill_timeout", "drill")
+
+
+def test_a_triggerer_that_is_killed_loses_no_step_and_starts_none_twice(airflow: Airflow, watched: Watched) -> None:
+    start(airflow, "drill_long", "killed")
+    wait_until("running", lambda: running("drill_long", "killed"), 60)
+    wait_until("its log, live", lambda: "second 3" in airflow.log("drill_long", "killed", "long"), 30)
+    kubectl("delete", "pods", "--selector=component=triggerer", "--force", "--grace-period=0")
+    assert wait_for_end(airflow, "drill_long", "killed", 180) == "success"
+    [instance] = airflow.tasks("drill_long", "killed").values()
+    assert instance["try_number"] == 1
+    assert len(watched.steps("drill_long", "killed")) == 1
+    assert "second 40" in airflow.log("drill_long", "killed", "long")
+
+
+def test_a_pod_goes_when_its_task_is_marked_and_a_cleared_tasks_with_it(airflow: Airflow, watched: Watched) -> None:
+    for run in ("marked", "cleared", "deleted"):
+        start(airflow, "drill_long", run)
+    for run in ("marked", "cleared", "deleted"):
+        wait_until(f"{run} running", lambda run=run: running("drill_long", run), 60)  # type: ignore[misc]
+    airflow.call("PATCH", "/dags/drill_long/dagRuns/marked/taskInstances/long", {"new_state": "failed"})
+    airflow.clear("drill_long", "cleared")
+    kubectl("delete", "pods", "--selector=run_id=deleted", "--wait=false")
+    wait_until("the marked task's pod is gone", lambda: not running("drill_long", "marked"), 60)
+    for run in ("cleared", "deleted"):
+        assert wait_for_end(airflow, "drill_long", run, 180) == "success"
+        [instance] = airflow.tasks("drill_long", run).values()
+        assert instance["try_number"] == 2
+        assert one_pod_of_the_try(watched, "drill_long", run, 1)
+        assert one_pod_of_the_try(watched, "drill_long", run, 2)
+    assert "its pod was deleted" in airflow.log("drill_long", "deleted", "long")
+    assert states(airflow, "drill_long", "marked") == {"long": "failed"}
+    assert len(watched.steps("drill_long", "marked")) == 1
+
+
+def test_a_step_ends_the_same_way_from_the_triggerer_and_from_a_worker(airflow: Airflow) -> None:
+    wait_until("all ended", lambda: all(state in ENDED for state in states(airflow, "drill_runners", "drill").values()), 180)
+    found = states(airflow, "drill_runners", "drill")
+    expected = {"done": "success", "wrong": "failed", "later": "up_for_retry", "fault": "up_for_retry", "nothing": "skipped"}
+    for runner in ("triggerer", "worker"):
+        assert {end: found[f"{end}_{runner}"] for end in expected} == expected
+        assert airflow.xcom("drill_runners", "drill", f"done_{runner}").endswith(f"/done-{runner}/manifest.json")
+        assert airflow.xcom("drill_runners", "drill", f"done_{runner}", "facts")["host"].startswith("drill-runners-done-")
+        assert "ends with 65 as it was told to" in airflow.log("drill_runners", "drill", f"wrong_{runner}")
+
+
+def test_a_step_that_outlives_its_limit_is_ended_and_told(airflow: Airflow) -> None:
+    assert wait_for_end(airflow, "drill_timeout", "drill", 120) == "failed"
+    assert "DeadlineExceeded" in airflow.log("drill_timeout", "drill", "late")
+    assert not running("drill_timeout", "drill")
+
+
+def test_of_a_hundred_steps_at_once_no_more_run_than_the_setting_says(airflow: Airflow, watched: Watched) -> None:
+    start(airflow, "drill_many", "drill")
+    most = 0
+
+    def ended() -> bool:
+        nonlocal most
+        now = pods_now("dag_id=drill_many")
+        most = max(most, sum(pod["status"]["phase"] in ("Pending", "Running") for pod in now))
+        return airflow.run("drill_many", "drill")["state"] in ("success", "failed")
+
+    wait_until("a hundred steps", ended, 300)
+    assert set(states(airflow, "drill_many", "drill").values()) == {"success"}
+    assert 4 <= most <= 8
+    assert len(watched.steps("drill_many", "drill")) == 101
+    assert "waits for one of 8 slots" in airflow.log("drill_many", "drill", "step_099")

@@ -1,0 +1,28 @@
+"""`helm upgrade` with a changed value: what is there stays, and the next run knows the value."""
+
+from __future__ import annotations
+
+import kind
+from airflow_api import Airflow
+from step_contract.store import Store
+
+from .conftest import kubectl, start, wait_for_end
+
+
+def test_an_upgrade_keeps_keys_runs_logs_and_artifacts_and_the_next_run_has_the_new_value(
+    airflow: Airflow, bucket: Store
+) -> None:
+    secrets = ("get", "secrets", "--output=jsonpath={range .items[*]}{.metadata.name} {.data}{end}")
+    before = kubectl(*secrets), bucket.list("")
+    kind.TARGET.upgrade(
+        [*kind.trainer_selector(), "--set", "config.market_daily.slack_channel=another", "--set", "triggerer.replicas=2"]
+    )
+    assert bucket.list("") == before[1]
+    assert [line for line in kubectl(*secrets).splitlines() if "helm" not in line] == [
+        line for line in before[0].splitlines() if "helm" not in line
+    ]
+    kind.wait_for_dags(airflow, "market_daily")
+    start(airflow, "market_daily", "session__2026-01-19", "2026-01-19T09:00:00Z")
+    assert wait_for_end(airflow, "market_daily", "session__2026-01-19", 180) == "success"
+    assert "#another" in airflow.log("market_daily", "session__2026-01-19", "done")
+    assert "KS11 closed at" in airflow.log("market_daily", "session__2026-01-16", "fetch_prices")
