@@ -9,6 +9,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -16,6 +18,7 @@ os.environ["CLUSTER"] = os.environ.get("E2E_CLUSTER") or "market-daily-e2e"
 os.environ["UI_PORT"] = os.environ.get("E2E_UI_PORT") or "8091"
 
 import kind
+from airflow_api import Airflow
 from commands import ROOT, Failed, fail, need, progress, run
 
 import images
@@ -35,13 +38,17 @@ def leave_traces() -> Path:
     folder = ROOT / ".run" / f"e2e-{datetime.now():%Y%m%dT%H%M%S}"  # noqa: DTZ005 the user's own clock
     folder.mkdir(parents=True)
     kubectl = kind.TARGET.kubectl
-    wanted = {"pods.txt": ("get", "pods", "--output=wide"), "pods.yaml": ("get", "pods", "--output=yaml")}
+    wanted: dict[str, tuple[str, ...]] = {
+        "pods.txt": ("get", "pods", "--output=wide"),
+        "pods.yaml": ("get", "pods", "--output=yaml"),
+    }
     wanted |= {"events.txt": ("get", "events", "--sort-by=.lastTimestamp"), "described.txt": ("describe", "pods")}
     for name, command in wanted.items():
         try:
             (folder / name).write_text(kubectl(*command))
         except Failed as error:
             (folder / name).write_text(str(error))
+            return folder
     for pod in json.loads(kubectl("get", "pods", "--output=json"))["items"]:
         name = pod["metadata"]["name"]
         for extra in ((), ("--previous",)):
@@ -53,23 +60,31 @@ def leave_traces() -> Path:
     return folder
 
 
+@contextmanager
+def cluster(more: Sequence[str] = ()) -> Iterator[Airflow]:
+    """A cluster with the tests' DAGs and Airflow's API on it. Leaves traces when something failed; KEEP leaves the cluster."""
+    need("docker", "kind", "helm", "kubectl", "git")
+    os.environ["COMMIT"] = images.commit()  # of the tree as it is now, whatever is written while the tests run
+    os.environ["AIRFLOW_IMAGE"] = build()
+    try:
+        kind.up(more)
+        yield kind.api()
+    except BaseException:
+        print(f"traces: {leave_traces()}", file=sys.stderr)
+        raise
+    finally:
+        if not os.environ.get("KEEP"):
+            with progress("down"):
+                kind.down()
+
+
 def main(arguments: list[str]) -> int:
     """Runs the tests; returns the exit code."""
     try:
-        need("docker", "kind", "helm", "kubectl", "git")
-        os.environ["COMMIT"] = images.commit()  # of the tree as it is now, whatever is written while the tests run
-        os.environ["AIRFLOW_IMAGE"] = build()
-        code = 1
-        try:
-            kind.up()
-            pytest = [ROOT / ".venvs" / "collector-test" / "bin" / "pytest", ROOT / "tests" / "e2e", *arguments]
-            code = subprocess.run(pytest, cwd=ROOT).returncode
-        finally:
-            if code:
-                print(f"traces: {leave_traces()}", file=sys.stderr)
-            if not os.environ.get("KEEP"):
-                with progress("down"):
-                    kind.down()
+        with cluster():
+            pytest = [f"{ROOT}/.venvs/collector-test/bin/pytest", f"{ROOT}/tests/e2e", *arguments]
+            if code := subprocess.run(pytest, cwd=ROOT).returncode:
+                raise Failed("the cluster tests failed")
     except Failed as error:
         return fail(error)
     return code

@@ -9,6 +9,7 @@ import os
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta
 
@@ -74,8 +75,13 @@ def trainer_selector() -> list[str]:
     return ["--set-string", "config.market_daily.trainer_node_selector="]
 
 
-def up() -> None:
-    """Makes everything, upgrades what changed, and runs the DAG once for SESSION."""
+def api() -> Airflow:
+    """Airflow's API on the cluster."""
+    return Airflow(f"http://127.0.0.1:{UI_PORT}", "admin", "admin")
+
+
+def up(more: Sequence[str] = ()) -> None:
+    """Makes everything, upgrades what changed, and runs the DAG once for SESSION. `more` are helm's options."""
     need("docker", "kind", "helm", "kubectl", "git")
     started = time.monotonic()
     with ThreadPoolExecutor() as pool:
@@ -86,8 +92,8 @@ def up() -> None:
     load([*OTHERS, *names])
     with progress("database and bucket"):
         TARGET.prepare(MANIFESTS)
-    TARGET.upgrade(selector)
-    airflow = Airflow(f"http://127.0.0.1:{UI_PORT}", "admin", "admin")
+    TARGET.upgrade([*selector, *more])
+    airflow = api()
     day = date.fromisoformat(SESSION)
     history = {"from": f"{day.year - HISTORY_YEARS}-01-01", "to": (day - timedelta(days=1)).isoformat()}
     follow(airflow, "market_history", f"history__{history['from']}__{history['to']}", None, history)

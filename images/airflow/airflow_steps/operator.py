@@ -75,8 +75,9 @@ class StepOperator(KubernetesPodOperator):
         self._ended: Ended | None = None
         if runner == "process":
             return
-        if self.execution_timeout and not self.active_deadline_seconds:
-            self.active_deadline_seconds = int(self.execution_timeout.total_seconds())
+        if not self.active_deadline_seconds:
+            limit = self.execution_timeout or timedelta(seconds=settings.run_seconds)
+            self.active_deadline_seconds = int(limit.total_seconds())
         if self.execution_timeout:
             self.execution_timeout += timedelta(seconds=self.startup_timeout_seconds + settings.queue_seconds + 120)
         if runner == "triggerer":

@@ -34,7 +34,7 @@ class Settings:
 
     `scheduled`: whether days run by themselves. `runner` runs the steps: `process`, `worker` or `triggerer`. `light_executor`
     runs the tasks that are no step; None: the default executor. `step_pods` is how many steps' pods one triggerer runs at
-    once, `queue_seconds` how long a step may wait for its turn.
+    once, `queue_seconds` how long a step may wait for its turn, `run_seconds` how long one may run that sets no limit itself.
     """
 
     artifacts: str | None
@@ -50,6 +50,7 @@ class Settings:
     light_executor: str | None
     step_pods: int
     queue_seconds: int
+    run_seconds: int
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -68,6 +69,7 @@ class Settings:
             light_executor=setting(environment, "LIGHT_EXECUTOR") or None,
             step_pods=count(environment, "STEP_PODS", 8),
             queue_seconds=count(environment, "STEP_QUEUE_SECONDS", 6 * 3600),
+            run_seconds=count(environment, "STEP_RUN_SECONDS", 24 * 3600),
         )
 
 

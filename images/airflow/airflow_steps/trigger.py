@@ -7,7 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
@@ -16,11 +16,13 @@ from airflow.triggers.base import BaseTrigger, TaskSkippedEvent, TaskSuccessEven
 from airflow.utils.state import TaskInstanceState
 from step_contract.exit_codes import StepError
 
+from airflow_steps.afterwards import give_back, in_background, remove
 from airflow_steps.cluster import Pods, QuotaReached
 from airflow_steps.outcome import settle
 from airflow_steps.pod import command_of, end_of, has_started, pod_of, task_labels, waits_for
 from airflow_steps.slots import Slots
 from airflow_steps.step import Ended
+from airflow_steps.templates import SingleXComs
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -30,27 +32,6 @@ RENDER_SECONDS = 60.0
 QUOTA_SECONDS = 2.0
 LOG_SECONDS = 60.0  # for the end of a log to arrive after the container's end
 LATE_SECONDS = 60.0  # the kubelet ends a pod at its deadline; one whose node is gone ends here, so much later
-# A finished pod stays until its end is surely in Airflow's database: a triggerer that dies before that adopts it again.
-REMOVE_SECONDS = 10.0
-# What a triggerer that died so left over goes with a later step's pod.
-SWEEP_AFTER = timedelta(hours=1)
-
-_removals: set[asyncio.Task[None]] = set()
-
-
-class SingleXComs:
-    """A task instance for templates. Without `map_indexes` it pulls the XCom of an unmapped task: all of a mapped one's are a
-    request that Airflow 3.3.2's triggerer does not know, and never answers."""
-
-    def __init__(self, this: Any) -> None:
-        self._this = this
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._this, name)
-
-    def xcom_pull(self, *arguments: Any, map_indexes: Any = -1, **more: Any) -> Any:
-        """As the task instance's own."""
-        return self._this.xcom_pull(*arguments, map_indexes=map_indexes, **more)
 
 
 class StepTrigger(BaseTrigger):
@@ -123,8 +104,10 @@ class StepTrigger(BaseTrigger):
             await self._create(pods, pod, slots)
         try:
             ended = await self._end(pods, namespace, name)
-        finally:
+        except BaseException:
             slots.give_back()
+            raise
+        in_background(give_back(slots, pods, namespace, name))
         self.log.info("ended: %s", ended.reason or f"exit code {ended.code}")
         event, told = await asyncio.to_thread(self._event, ended)
         # Airflow 3.3.2 encodes the XComs of an end event twice: a task that pulled one would get text. So not with the event.
@@ -132,7 +115,7 @@ class StepTrigger(BaseTrigger):
         whose = {"dag_id": this.dag_id, "task_id": this.task_id, "run_id": this.run_id, "map_index": this.map_index}
         for key, value in told.items():
             await XCom.aset(key, value, **whose)
-        _remove_later(pods, namespace, name)
+        in_background(remove(pods, namespace, name))
         yield event
 
     async def on_kill(self) -> None:
@@ -248,14 +231,3 @@ class StepTrigger(BaseTrigger):
             return TriggerEvent(ended.to_event()), {}  # type: ignore[no-untyped-call]
         self.log.info("artifact verified: %s", result.manifest)
         return TaskSuccessEvent(), {"return_value": result.manifest, "facts": dict(result.facts)}
-
-
-def _remove_later(pods: Pods, namespace: str, name: str) -> None:
-    async def remove() -> None:
-        await asyncio.sleep(REMOVE_SECONDS)
-        await pods.remove(namespace, name)
-        await pods.sweep(namespace, datetime.now(UTC) - SWEEP_AFTER)
-
-    task = asyncio.create_task(remove())
-    _removals.add(task)  # the event loop itself keeps no reference to it
-    task.add_done_callback(_removals.discard)

@@ -164,11 +164,11 @@ def test_a_killed_task_leaves_no_process_of_its_step(program: Program, tmp_path:
 
 def test_a_program_that_is_not_installed_is_told(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEP_ENVIRONMENTS", "/nowhere")
-    with pytest.raises(AirflowFailException, match="/nowhere/collector/bin/collector"):
+    with pytest.raises(AirflowFailException, match=r"/nowhere/collector/bin/collector"):
         run(operator())
 
 
 def test_a_runner_that_is_not_known_is_told_when_the_file_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEP_RUNNER", "carrier-pigeon")
-    with pytest.raises(ConfigurationWrong, match="carrier-pigeon.*process, worker, triggerer"):
+    with pytest.raises(ConfigurationWrong, match=r"carrier-pigeon.*process, worker, triggerer"):
         operator()

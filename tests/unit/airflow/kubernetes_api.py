@@ -1,0 +1,163 @@
+"""A stand-in for the Kubernetes API's pods, over HTTP: what a test says happens to a pod is what a watch tells of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+NAMESPACE = "steps"
+
+
+class KubernetesApi:
+    """Pods by name. `await api.start(tmp_path)` writes a kubeconfig and returns its path."""
+
+    def __init__(self) -> None:
+        self.pods: dict[str, dict[str, Any]] = {}
+        self.logs: dict[str, list[str]] = {}
+        self.created: list[str] = []
+        self.deleted: list[str] = []
+        self.quota: int | None = None
+        self.events: list[dict[str, Any]] = []
+        self.gone: dict[str, dict[str, Any]] = {}
+        self.changed = asyncio.Condition()
+        self.version = 0
+        self.gone_versions = 0  # so many watches are refused as too old
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, folder: Path) -> Path:
+        """Serves on a free port."""
+        app = web.Application()
+        pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
+        app.add_routes(
+            [
+                web.post(pods, self._create),
+                web.get(pods, self._list),
+                web.get(pods + "/{name}", self._read),
+                web.delete(pods + "/{name}", self._delete),
+                web.get(pods + "/{name}/log", self._log),
+                web.get(f"/api/v1/namespaces/{NAMESPACE}/events", self._events),
+            ]
+        )
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        port = self._runner.addresses[0][1]
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+            "clusters": [{"name": "test", "cluster": {"server": f"http://127.0.0.1:{port}"}}],
+            "users": [{"name": "test", "user": {}}],
+        }
+        path = folder / "kubeconfig"
+        path.write_text(json.dumps(config))
+        return path
+
+    async def stop(self) -> None:
+        if self._runner:
+            await self._runner.cleanup()
+
+    async def change(self, name: str, **status: Any) -> None:
+        """Sets the pod's status and tells whoever watches."""
+        async with self.changed:
+            self.version += 1
+            self.pods[name]["status"] = status
+            self.pods[name]["metadata"]["resourceVersion"] = str(self.version)
+            self.changed.notify_all()
+
+    async def runs(self, name: str) -> None:
+        await self.change(name, phase="Running", containerStatuses=[container({"running": {}})])
+
+    async def ends(self, name: str, code: int, message: str = "", **more: Any) -> None:
+        """The pod's container ends with `code` and its termination message."""
+        terminated = {"exitCode": code, "message": message, "reason": "Error" if code else "Completed"} | more
+        phase = "Failed" if code else "Succeeded"
+        await self.change(name, phase=phase, containerStatuses=[container({"terminated": terminated})])
+
+    async def vanishes(self, name: str) -> None:
+        """The pod is deleted by somebody."""
+        async with self.changed:
+            self.version += 1
+            self.gone[name] = self.pods.pop(name)
+            self.changed.notify_all()
+
+    def alive(self) -> int:
+        return sum(pod["status"].get("phase") not in ("Succeeded", "Failed") for pod in self.pods.values())
+
+    async def _create(self, request: web.Request) -> web.Response:
+        pod = await request.json()
+        name = pod["metadata"]["name"]
+        if name in self.pods:
+            return web.json_response({"reason": "AlreadyExists"}, status=409)
+        if self.quota is not None and self.alive() >= self.quota:
+            return web.json_response({"message": "exceeded quota: steps"}, status=403)
+        pod["metadata"]["creationTimestamp"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        self.version += 1
+        pod["metadata"]["resourceVersion"] = str(self.version)
+        pod["status"] = {"phase": "Pending"}
+        self.pods[name] = pod
+        self.created.append(name)
+        return web.json_response(pod, status=201)
+
+    async def _read(self, request: web.Request) -> web.Response:
+        pod = self.pods.get(request.match_info["name"])
+        return web.json_response(pod) if pod else web.json_response({}, status=404)
+
+    async def _delete(self, request: web.Request) -> web.Response:
+        name = request.match_info["name"]
+        if name not in self.pods:
+            return web.json_response({}, status=404)
+        self.deleted.append(name)
+        await self.vanishes(name)
+        return web.json_response({})
+
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        if request.query.get("watch") in ("True", "true"):
+            return await self._watch(request)
+        wanted = dict(pair.split("=") for pair in request.query.get("labelSelector", "").split(",") if pair)
+        items = [pod for pod in self.pods.values() if wanted.items() <= pod["metadata"].get("labels", {}).items()]
+        return web.json_response({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
+
+    async def _watch(self, request: web.Request) -> web.StreamResponse:
+        if self.gone_versions:
+            self.gone_versions -= 1
+            return web.json_response({"code": 410}, status=410)
+        name, version = request.query["fieldSelector"].partition("=")[2], int(request.query["resourceVersion"])
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            pod = self.pods.get(name)
+            if pod is None:
+                await response.write(json.dumps({"type": "DELETED", "object": self.gone[name]}).encode() + b"\n")
+                return response
+            if int(pod["metadata"]["resourceVersion"]) > version:
+                version = int(pod["metadata"]["resourceVersion"])
+                await response.write(json.dumps({"type": "MODIFIED", "object": pod}).encode() + b"\n")
+            async with self.changed:
+                await self.changed.wait_for(partial(self._moved, name, version))
+
+    def _moved(self, name: str, version: int) -> bool:
+        return name not in self.pods or int(self.pods[name]["metadata"]["resourceVersion"]) > version
+
+    async def _log(self, request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for number, line in enumerate(self.logs.get(request.match_info["name"], [])):
+            await response.write(f"2026-01-15T09:00:00.{number:09d}Z {line}\n".encode())
+        return response
+
+    async def _events(self, request: web.Request) -> web.Response:
+        return web.json_response({"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": self.events})
+
+
+def container(state: dict[str, Any]) -> dict[str, Any]:
+    """A container status."""
+    return {"name": "base", "image": "collector", "imageID": "", "ready": False, "restartCount": 0, "state": state}

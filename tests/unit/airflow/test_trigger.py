@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.sdk.execution_time import task_runner
+from airflow.triggers.base import TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
+from airflow_steps.pod import pod_name
+from airflow_steps.step import Ended
+from airflow_steps.trigger import StepTrigger
+from kubernetes_asyncio.config import kube_config
+from step_contract.commit import Content, commit
+from step_contract.result import Result
+from step_contract.store import Store
+
+from .kubernetes_api import NAMESPACE, KubernetesApi
+
+
+@dataclass
+class Try:
+    """One try, as Airflow tells a trigger of it."""
+
+    task_id: str = "decide"
+    try_number: int = 1
+    id: str = "01a1"
+    dag_id: str = "market_daily"
+    run_id: str = "session__2026-01-15"
+    map_index: int = -1
+    state: str = "deferred"
+
+    def get_task_states(self, **whose: Any) -> dict[str, dict[str, str]]:
+        return {self.run_id: {self.task_id: self.state}}
+
+
+class Comms:
+    """Keeps the XComs that are sent to Airflow."""
+
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+
+    async def asend(self, message: Any) -> None:
+        self.xcoms[message.key] = message.value
+
+
+@pytest.fixture
+def comms(monkeypatch: pytest.MonkeyPatch) -> Comms:
+    comms = Comms()
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
+    return comms
+
+
+def trigger(this: Try, **more: Any) -> StepTrigger:
+    pod = {
+        "metadata": {"namespace": NAMESPACE, "labels": {}},
+        "spec": {"containers": [{"name": "base", "image": "collector:1", "args": ["decide", "--session", "2026-01-15"]}]},
+    }
+    settings = {"start_seconds": 30, "run_seconds": 30, "limit": 8} | more
+    made = StepTrigger(step="decide", pod_template_dict=pod, container="base", **settings)
+    made.task_instance = this  # type: ignore[assignment]
+    return made
+
+
+async def event_of(made: StepTrigger) -> TriggerEvent:
+    [event] = [event async for event in made.run()]
+    return event
+
+
+Scenario = Callable[[KubernetesApi], Awaitable[Any]]
+
+
+@pytest.fixture
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comms: Comms) -> Callable[[Scenario], Any]:
+    """Runs a scenario against a Kubernetes API of its own."""
+
+    @asynccontextmanager
+    async def served() -> AsyncIterator[KubernetesApi]:
+        api = KubernetesApi()
+        path = await api.start(tmp_path)
+        monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
+        try:
+            yield api
+        finally:
+            await api.stop()
+
+    def run(scenario: Scenario) -> Any:
+        async def main() -> Any:
+            async with served() as api, asyncio.timeout(30):
+                return await scenario(api)
+
+        return asyncio.run(main())
+
+    return run
+
+
+async def created(api: KubernetesApi, name: str) -> None:
+    while name not in api.pods:
+        await asyncio.sleep(0.01)
+
+
+def artifact(tmp_path: Path) -> str:
+    content = Content({"decision.json": b"{}"}, rows=0, schema_version=1, facts={})
+    where = Store(f"file://{tmp_path}/artifacts")
+    return commit(where, "decisions", step="decide", session=date(2026, 1, 15), inputs={}, content=content).uri
+
+
+def test_a_step_that_committed_ends_the_task_with_its_uri_facts_and_log(
+    play: Any, comms: Comms, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    this, uri = Try(), artifact(tmp_path)
+
+    async def scenario(api: KubernetesApi) -> TriggerEvent:
+        running = asyncio.create_task(event_of(trigger(this)))
+        name = pod_name(this)
+        api.logs[name] = ["open: a session of the XKRX calendar"]
+        await created(api, name)
+        await api.runs(name)
+        await api.ends(name, 0, Result(uri, {"state": "open"}).to_json().decode())
+        return await running
+
+    assert isinstance(play(scenario), TaskSuccessEvent)
+    assert comms.xcoms == {"return_value": uri, "facts": {"state": "open"}}
+    told = caplog.text + capfd.readouterr().out
+    assert "collector:1 decide --session 2026-01-15" in told
+    assert "open: a session of the XKRX calendar" in told
+
+
+def test_success_without_a_whole_artifact_is_no_success(play: Any, comms: Comms) -> None:
+    async def scenario(api: KubernetesApi) -> TriggerEvent:
+        running = asyncio.create_task(event_of(trigger(Try())))
+        await created(api, pod_name(Try()))
+        await api.ends(pod_name(Try()), 0, Result("file:///nowhere/x/manifest.json").to_json().decode())
+        return await running
+
+    event = play(scenario)
+    assert not isinstance(event, TaskSuccessEvent)
+    assert Ended.from_event(event.payload).code == 0
+    assert not comms.xcoms
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "told"),
+    [(65, "Error", None), (137, "OOMKilled", "OOMKilled"), (139, "Error", None)],
+)
+def test_another_end_is_handed_to_a_worker_with_code_message_and_reason(
+    play: Any, code: int, reason: str, told: str | None
+) -> None:
+    async def scenario(api: KubernetesApi) -> TriggerEvent:
+        running = asyncio.create_task(event_of(trigger(Try())))
+        await created(api, pod_name(Try()))
+        await api.ends(pod_name(Try()), code, "what it said", reason=reason)
+        return await running
+
+    ended = Ended.from_event(play(scenario).payload)
+    assert (ended.code, ended.result, ended.reason) == (code, b"what it said", told)
+
+
+def test_nothing_to_do_skips_the_task(play: Any) -> None:
+    async def scenario(api: KubernetesApi) -> TriggerEvent:
+        running = asyncio.create_task(event_of(trigger(Try())))
+        await created(api, pod_name(Try()))
+        await api.ends(pod_name(Try()), 99)
+        return await running
+
+    assert isinstance(play(scenario), TaskSkippedEvent)
+
+
+def test_two_triggerers_with_one_try_make_one_pod_and_tell_one_end(play: Any) -> None:
+    async def scenario(api: KubernetesApi) -> list[TriggerEvent]:
+        both = [asyncio.create_task(event_of(trigger(Try()))) for _ in range(2)]
+        await created(api, pod_name(Try()))
+        await api.runs(pod_name(Try()))
+        await api.ends(pod_name(Try()), 65)
+        events = list(await asyncio.gather(*both))
+        assert api.created == [pod_name(Try())]
+        return events
+
+    assert [Ended.from_event(event.payload).code for event in play(scenario)] == [65, 65]
+
+
+def test_a_pod_that_somebody_deletes_is_told_as_that(play: Any) -> None:
+    async def scenario(api: KubernetesApi) -> TriggerEvent:
+        running = asyncio.create_task(event_of(trigger(Try())))
+        await created(api, pod_name(Try()))
+        await api.runs(pod_name(Try()))
+        await api.vanishes(pod_name(Try()))
+        return await running
+
+    assert Ended.from_event(play(scenario).payload).reason == "its pod was deleted"
+
+
+def test_a_watch_that_the_server_ends_misses_nothing(play: Any) -> None:
+    async def scenario(api: KubernetesApi) -> TriggerEvent:
+        api.gone_versions = 2
+        running = asyncio.create_task(event_of(trigger(Try())))
+        await created(api, pod_name(Try()))
+        await api.ends(pod_name(Try()), 69)
+        return await running
+
+    assert Ended.from_event(play(scenario).payload).code == 69
+
+
+def test_a_pod_that_does_not_start_in_time_is_deleted_and_the_event_tells_why(play: Any) -> None:
+    async def scenario(api: KubernetesApi) -> TriggerEvent:
+        event = {"reason": "FailedScheduling", "message": "0/2 nodes are available: 1 Insufficient memory", "metadata": {}}
+        api.events = [event | {"involvedObject": {}}]
+        # The API tells the time of creation in whole seconds.
+        found = await event_of(trigger(Try(), start_seconds=1.5))
+        assert api.deleted == [pod_name(Try())]
+        return found
+
+    reason = Ended.from_event(play(scenario).payload).reason
+    assert reason and "not started" in reason and "Insufficient memory" in reason
+
+
+def test_no_more_pods_run_at_once_than_the_limit_and_all_have_their_turn(play: Any) -> None:
+    tries = [Try(task_id=f"step_{number}") for number in range(6)]
+
+    async def scenario(api: KubernetesApi) -> int:
+        running = [asyncio.create_task(event_of(trigger(this, limit=2))) for this in tries]
+        most = 0
+        for number in range(len(tries)):
+            while len(api.created) <= number:
+                await asyncio.sleep(0.01)
+            most = max(most, api.alive())
+            await api.ends(api.created[number], 65)
+        await asyncio.gather(*running)
+        return most
+
+    assert play(scenario) <= 2
+
+
+def test_a_quota_that_is_reached_is_waited_for(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_steps.trigger.QUOTA_SECONDS", 0.05)
+    first, second = Try(task_id="first"), Try(task_id="second")
+
+    async def scenario(api: KubernetesApi) -> list[str]:
+        api.quota = 1
+        running = [asyncio.create_task(event_of(trigger(this))) for this in (first, second)]
+        while not api.created:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        assert len(api.created) == 1
+        await api.ends(api.created[0], 65)
+        while len(api.created) < 2:
+            await asyncio.sleep(0.01)
+        await api.ends(api.created[1], 65)
+        await asyncio.gather(*running)
+        return api.created
+
+    assert sorted(play(scenario)) == sorted([pod_name(first), pod_name(second)])
+
+
+@pytest.mark.parametrize(("state", "left"), [("failed", False), ("deferred", True)])
+def test_a_marked_tasks_pod_is_deleted_and_one_that_another_triggerer_took_is_left(play: Any, state: str, left: bool) -> None:
+    this = Try()
+
+    async def scenario(api: KubernetesApi) -> bool:
+        made = trigger(this)
+        running = asyncio.create_task(event_of(made))
+        await created(api, pod_name(this))
+        running.cancel()
+        this.state = state
+        await made.on_kill()
+        return pod_name(this) in api.pods
+
+    assert play(scenario) is left
+
+
+def test_a_new_try_removes_the_pod_of_the_one_before_that_still_runs(play: Any) -> None:
+    before, now = Try(), Try(try_number=2, id="01a2")
+
+    async def scenario(api: KubernetesApi) -> list[str]:
+        abandoned = asyncio.create_task(event_of(trigger(before)))
+        await created(api, pod_name(before))
+        abandoned.cancel()
+        running = asyncio.create_task(event_of(trigger(now)))
+        await created(api, pod_name(now))
+        await api.ends(pod_name(now), 65)
+        await running
+        return api.deleted
+
+    assert play(scenario) == [pod_name(before)]
+
+
+def test_a_pods_name_differs_by_try_run_and_map_index_and_fits_however_long_the_names() -> None:
+    tries = [Try(), Try(try_number=2), Try(map_index=0), Try(map_index=1), Try(id="another")]
+    names = {pod_name(this) for this in tries}
+    assert len(names) == len(tries)
+    long = pod_name(Try(task_id="Группа.task_" + "x" * 200))
+    assert len(long) <= 63 and long.replace("-", "").isalnum() and long == long.lower()
