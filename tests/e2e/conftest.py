@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent / "scripts"))
-
 import kind
+import pytest
 from airflow_api import Airflow
 from step_contract.store import Store
 
@@ -91,8 +87,6 @@ def airflow() -> Airflow:
 def bucket() -> Iterator[Store]:
     """The artifacts in the bucket, through a forwarded port."""
     secret = json.loads(kubectl("get", "secret", "bucket", "--output=json"))["data"]
-    import base64
-
     for name, value in secret.items():
         os.environ[name] = base64.b64decode(value).decode()
     command = [
