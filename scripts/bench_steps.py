@@ -28,8 +28,10 @@ from commands import Failed, fail
 import images
 
 CHAIN, FAN, ROUNDS = 4, 20, 3
-# As many steps at once as the fan has, for all three ways.
+# As many steps at once as the fan has, for all three ways. With the usual requests of CPU twenty workers fill a node of two
+# cores and then wait for ever for pods that do not fit beside them.
 WIDE = ["--set", "config.market_daily.step_pods=32", "--set", "config.core.parallelism=32"]
+WIDE += ["--set", "config.market_daily.collector_cpu=10m", "--set", "workers.kubernetes.resources.requests.cpu=10m"]
 DAYS = {"open": "2026-01-20", "closed": "2026-03-02", "suspect": "2026-03-23", "training": "2025-12-15"}
 JIFFIES = 100  # a second of /proc/stat
 REPEAT = """printf '{"manifest": "%s", "facts": {}, "error": null}' "$1" > /dev/termination-log; sleep "$2" """

@@ -86,13 +86,15 @@ def up(more: Sequence[str] = ()) -> None:
     started = time.monotonic()
     with ThreadPoolExecutor() as pool:
         cluster = pool.submit(create)
-        names = [images.build(image) for image in images.IMAGES]
+        *programs, airflow_image = [images.build(image) for image in images.IMAGES]
         cluster.result()
-    selector = trainer_selector()
-    load([*OTHERS, *names])
-    with progress("database and bucket"):
-        TARGET.prepare(MANIFESTS)
-    TARGET.upgrade([*selector, *more])
+        selector = trainer_selector()
+        load([*OTHERS, airflow_image])
+        loaded = pool.submit(load, programs)  # no step runs before Airflow does
+        with progress("database and bucket"):
+            TARGET.prepare(MANIFESTS)
+        TARGET.upgrade([*selector, *more])
+        loaded.result()
     airflow = api()
     day = date.fromisoformat(SESSION)
     history = {"from": f"{day.year - HISTORY_YEARS}-01-01", "to": (day - timedelta(days=1)).isoformat()}
