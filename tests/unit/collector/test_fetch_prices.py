@@ -116,9 +116,16 @@ def test_a_range_commits_every_session_of_it_once(collector: Run, tmp_path: Path
     code, shown, result = collector("fetch-prices", "--from", "2025-12-29", "--to", "2026-01-06")
     sessions = sorted(path.name for path in (tmp_path / "artifacts/prices/symbol=KS11").iterdir())
     assert sessions == [f"session={day}" for day in ("2025-12-29", "2025-12-30", "2026-01-02", "2026-01-05", "2026-01-06")]
-    assert (code, result["facts"]) == (0, {"committed": 5, "there": 0})
+    told = "KS11, 2025-12-29 to 2026-01-06: 5 sessions committed, 0 were there"
+    assert (code, result["facts"]) == (0, {"told": told, "committed": 5, "there": 0})
+    assert open_artifact(str(result["manifest"]))[0].session == date(2026, 1, 6)
     assert "2025: 2 sessions committed" in shown and "2026: 3 sessions committed" in shown
-    assert collector("fetch-prices", "--from", "2025-12-29", "--to", "2026-01-07")[2]["facts"] == {"committed": 1, "there": 5}
+    again = collector("fetch-prices", "--from", "2025-12-29", "--to", "2026-01-07")[2]["facts"]
+    assert (again["committed"], again["there"]) == (1, 5)
+
+
+def test_a_range_without_a_session_is_nothing_to_do(collector: Run) -> None:
+    assert collector("fetch-prices", "--from", "2026-01-03", "--to", "2026-01-04")[0] == 99
 
 
 def test_a_range_and_single_sessions_give_the_same_partitions(collector: Run, tmp_path: Path) -> None:
@@ -130,7 +137,7 @@ def test_a_range_and_single_sessions_give_the_same_partitions(collector: Run, tm
 
 def test_a_range_that_begins_before_the_source_begins_there(collector: Run) -> None:
     code, shown, result = collector("fetch-prices", "--from", "2023-01-01", "--to", "2025-01-03")
-    assert (code, result["facts"]) == (0, {"committed": 2, "there": 0})
+    assert (code, result["facts"]["committed"], result["facts"]["there"]) == (0, 2, 0)
     assert "2024: the source has no file" in shown
 
 
