@@ -9,7 +9,8 @@ IMAGES := airflow collector trainer
 TEST_ENVIRONMENTS := $(IMAGES:%=%-test)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock clean setup-tests images kind-up kind-down kind-status test-e2e bench-steps
+.PHONY: help run test lint format lock clean setup-tests images push kind-up kind-down kind-status \
+	render diff deploy rollback ui test-e2e bench-steps
 
 # The official chart, in the one place that pins its version. AIRFLOW_CHART takes it from elsewhere, a file for instance.
 export CHART_VERSION := 1.22.0
@@ -38,6 +39,9 @@ lock: ## Renew the locks within the requirements; OPTIONS=--upgrade for the newe
 images: ## Build the images; TAG, IMAGE_PREFIX and COLLECTOR_IMAGE, TRAINER_IMAGE, AIRFLOW_IMAGE change their names
 	@"$(PYTHON)" scripts/images.py
 
+push: ## Build and push the images to IMAGE_PREFIX; print their names by digest
+	@"$(PYTHON)" scripts/images.py push
+
 kind-up: ## Make a cluster on this machine, deploy everything, run the DAG once; again: upgrade what changed
 	@"$(PYTHON)" scripts/kind.py up
 
@@ -46,6 +50,24 @@ kind-status: ## Tell what runs on that cluster, and what is wrong
 
 kind-down: ## Delete that cluster and all that is in it
 	@"$(PYTHON)" scripts/kind.py down
+
+# Environments are the files helm/values-ENV.yaml.
+ENV ?= kind
+
+render: ## Print what an environment consists of: make render ENV=staging
+	@"$(PYTHON)" scripts/deploy.py render $(ENV)
+
+diff: ## Show what a deployment would change
+	@"$(PYTHON)" scripts/deploy.py diff $(ENV)
+
+deploy: ## Deploy: show the difference, ask (YES=1 does not), upgrade, try it out; rolls back on failure
+	@"$(PYTHON)" scripts/deploy.py deploy $(ENV)
+
+rollback: ## Go back to the revision before, or to REVISION
+	@"$(PYTHON)" scripts/deploy.py rollback $(ENV)
+
+ui: ## Open a port to the UI and print the login
+	@"$(PYTHON)" scripts/deploy.py ui $(ENV)
 
 test-e2e: setup-tests ## Run the cluster tests on a kind cluster of their own; KEEP=1 leaves it
 	@"$(PYTHON)" scripts/e2e.py $(OPTIONS)

@@ -4,16 +4,21 @@
 Decides whether the exchange was open, collects the index and the day's headlines, and on the 1st and the 15th trains the
 forecaster and plots its forecast. A run is about one **session**: the logical date's day in Seoul.
 
+A closed or suspect day collects nothing. The graph reads from left to right; a step's links lead to what it made.
+
 | task | what it does | when it fails |
 |---|---|---|
 | `decide` | says `open`, `closed` or `suspect` | 69: the source is down, it tries again. |
-| `tell_suspect` | says that calendar and source contradict each other | Look at the source. Was the day a special closure, add a line to `images/collector/collector/overrides.csv`, deploy, clear `decide`. Is the bar only late, clear `decide`. |
+| `branch` | leads on to what the decision asks for | Its log names the answer of `decide`. |
+| `tell_closed` | tells Slack why the exchange was closed | Slack was not told; clear it once Slack answers. |
+| `tell_suspect` | tells Slack that calendar and source contradict each other | Look at the source. Was the day a special closure, add a line to `images/collector/collector/overrides.csv`, deploy, clear `decide`. Is the bar only late, clear `decide`. |
 | `fetch_prices` | the session's bar | 69: not published yet, it tries again. 65: the file is wrong, or the source has corrected a session that is committed; the message names line and column, or both versions. |
 | `fetch_headlines` | the day's headlines | 69: no feed can be read. A single broken feed is left out and named in the manifest. |
-| `is_training_day` | lets the training through on the 1st and the 15th, open day or not | |
+| `is_training_day` | lets the training through on the 1st and the 15th, open day or not | A step before it failed: see there. |
 | `train` | trains on every session up to this one | 65: too little history; the message says how to collect it. |
 | `plot` | draws the forecast | 65: the model is missing or damaged; clear `train`. |
-| `send_plot` | sends the picture to Slack | The picture is in the object store all the same: see the XCom of `plot`. |
+| `send_plot` | sends the picture to Slack | The picture is in the object store all the same: see the links of `plot`. |
+| `done` | tells Slack that the day is done | Slack was not told; clear it once Slack answers. |
 
 Every step commits its artifact under a manifest and returns the manifest's URI (XCom `return_value`, small facts in `facts`).
 Clearing a task is always safe: what is committed is returned and not made again.
@@ -25,14 +30,16 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from airflow.sdk import DAG, CronTriggerTimetable, task
+from airflow.sdk import DAG, TaskGroup, task
+from airflow_steps.docs import document
 from airflow_steps.operator import StepOperator
 from airflow_steps.settings import Settings
 from airflow_steps.slack import SlackMessage, SlackPlot
+from airflow_steps.timetable import SessionTimetable
 
 MARKET = ZoneInfo("Asia/Seoul")
 # The exchange closes at 15:30, an hour later on the day of the college entrance exam; the source follows within the hour.
-AFTER_THE_CLOSE = CronTriggerTimetable("0 18 * * *", timezone="Asia/Seoul")
+AFTER_THE_CLOSE = SessionTimetable("0 18 * * *", timezone="Asia/Seoul")
 TRAINING_DAYS = (1, 15)
 
 SETTINGS = Settings.read()
@@ -58,9 +65,8 @@ with DAG(
         # Branch, gate and messages take a moment and should not cost a worker pod each; a step sees to itself.
         "executor": SETTINGS.light_executor,
     },
-    doc_md=__doc__,
     tags=["market", "krx"],
-):
+) as dag:
     decide = StepOperator(
         task_id="decide", program="collector", step="decide", options=INDEX | {"prices_url": SETTINGS.prices_url}
     )
@@ -70,12 +76,16 @@ with DAG(
         """Names the task that a decision leads to."""
         return {"open": "fetch_prices", "closed": "tell_closed", "suspect": "tell_suspect"}[state]
 
-    fetch_prices = StepOperator(
-        task_id="fetch_prices", program="collector", step="fetch-prices", options=INDEX | {"prices_url": SETTINGS.prices_url}
-    )
-    fetch_headlines = StepOperator(
-        task_id="fetch_headlines", program="collector", step="fetch-headlines", options=COMMON | {"feeds": SETTINGS.feeds}
-    )
+    with TaskGroup("collect", tooltip="The session's prices and headlines", prefix_group_id=False):
+        fetch_prices = StepOperator(
+            task_id="fetch_prices",
+            program="collector",
+            step="fetch-prices",
+            options=INDEX | {"prices_url": SETTINGS.prices_url},
+        )
+        fetch_headlines = StepOperator(
+            task_id="fetch_headlines", program="collector", step="fetch-headlines", options=COMMON | {"feeds": SETTINGS.feeds}
+        )
     tell_closed = SlackMessage(
         task_id="tell_closed", channel=SETTINGS.slack_channel, text=f"{SESSION}: market closed: {DECIDED % 'reason'}"
     )
@@ -88,20 +98,21 @@ with DAG(
         """Whether the session's day is one to train on, whichever branch ran."""
         return date.fromisoformat(session).day in TRAINING_DAYS
 
-    train = StepOperator(
-        task_id="train",
-        program="trainer",
-        step="train",
-        options=MODEL,
-        execution_timeout=timedelta(hours=2),
-    )
-    plot = StepOperator(task_id="plot", program="trainer", step="plot", options=MODEL)
-    send_plot = SlackPlot(
-        task_id="send_plot",
-        channels=SETTINGS.slack_channel,
-        artifact="{{ ti.xcom_pull('plot') }}",
-        initial_comment=f"{SESSION}: the forecast",
-    )
+    with TaskGroup("forecast", tooltip="On the 1st and the 15th", prefix_group_id=False):
+        train = StepOperator(
+            task_id="train",
+            program="trainer",
+            step="train",
+            options=MODEL,
+            execution_timeout=timedelta(hours=2),
+        )
+        plot = StepOperator(task_id="plot", program="trainer", step="plot", options=MODEL)
+        send_plot = SlackPlot(
+            task_id="send_plot",
+            channels=SETTINGS.slack_channel,
+            artifact="{{ ti.xcom_pull('plot') }}",
+            initial_comment=f"{SESSION}: the forecast",
+        )
     done = SlackMessage(task_id="done", channel=SETTINGS.slack_channel, text=f"{SESSION}: done", trigger_rule="none_failed")
 
     gate = is_training_day(SESSION)
@@ -109,3 +120,4 @@ with DAG(
     fetch_prices >> fetch_headlines
     [fetch_headlines, tell_closed, tell_suspect] >> gate
     gate >> train >> plot >> send_plot >> done
+    document(dag, __doc__)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param
+from airflow_steps.docs import document
 from airflow_steps.operator import StepOperator
 from airflow_steps.settings import Settings
 
@@ -29,9 +30,8 @@ with DAG(
         "to": Param("2025-12-31", type="string", format="date", description="the last day"),
     },
     default_args={"owner": "market-data", "retries": SETTINGS.retries, "retry_delay": timedelta(minutes=5)},
-    doc_md=__doc__,
     tags=["market", "krx"],
-):
+) as dag:
     StepOperator(
         task_id="fetch_range",
         program="collector",
@@ -45,3 +45,4 @@ with DAG(
         },
         execution_timeout=timedelta(hours=1),
     )
+    document(dag, __doc__)

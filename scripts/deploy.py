@@ -1,96 +1,126 @@
-"""Puts an environment's Airflow into a namespace by the official chart."""
+"""Staging and production: deployed with a look before and a way back.
+
+    python scripts/deploy.py deploy staging     # shows what would change, asks, upgrades, tries it out; rolls back on failure
+    python scripts/deploy.py diff staging
+    python scripts/deploy.py render staging
+    python scripts/deploy.py rollback staging
+    python scripts/deploy.py ui staging
+
+CONTEXT, NAMESPACE, VALUES, YES, REVISION, UI_PORT, DEPLOY_SECONDS: see docs/deploy.md.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import sys
+import time
 
-import diagnosis
-import make_secrets
-from commands import ROOT, Failed, progress, run
+import chart
+import revisions
+from commands import Failed, fail, need, run
+from rendered import difference
+from runs import smoke
+from target import WAIT_SECONDS, Target
 
 import images
 
-RELEASE = "airflow"
-CHART = ("airflow", "--repo", "https://airflow.apache.org", "--version", os.environ.get("CHART_VERSION", ""))
-JOBS = (f"{RELEASE}-run-airflow-migrations", f"{RELEASE}-create-user")
-WAIT_SECONDS = 300
+KIND = ("kind-" + (os.environ.get("CLUSTER") or "market-daily"), "airflow")
 
 
-def chart() -> list[str]:
-    """The chart as helm is told of it: the official one in its pinned version, or what AIRFLOW_CHART names."""
-    given = os.environ.get("AIRFLOW_CHART")
-    return [given] if given else list(CHART)
+def target_of(environment: str) -> Target:
+    """Where the environment is put. Raises Failed where kubectl has no context to go to."""
+    context, namespace = KIND if environment == "kind" else ("", f"market-daily-{environment}")
+    context = os.environ.get("CONTEXT") or context or run(["kubectl", "config", "current-context"], seconds=30).strip()
+    seconds = int(os.environ.get("DEPLOY_SECONDS") or WAIT_SECONDS)
+    return Target(context, os.environ.get("NAMESPACE") or namespace, environment, seconds)
 
 
-def image_values(names: Mapping[str, str], ids: Mapping[str, str]) -> list[str]:
-    """helm's options that name the images."""
-    kind, mark = ("digest", "@") if "@" in names["airflow"] else ("tag", ":")
-    repository, _, version = names["airflow"].rpartition(mark)
-    values = {"images.airflow.repository": repository, f"images.airflow.{kind}": version}
-    values |= {f"config.market_daily.{image}_image": names[image] for image in ("collector", "trainer")}
-    # A tag with -dirty stands for another image each time: what it stands for now must restart the pods.
-    values["airflowPodAnnotations.image"] = ids.get("airflow") or names["airflow"]
-    return [word for key, value in values.items() for word in ("--set-string", f"{key}={value}")]
+def pin(environment: str) -> None:
+    """Production takes images by digest: finds those of the images that were pushed. Raises Failed where there is none."""
+    if environment == "prod":
+        for image in images.IMAGES:
+            os.environ[f"{image.upper()}_IMAGE"] = images.pinned(images.name_of(image))
 
 
-@dataclass(frozen=True)
-class Target:
-    """Where an environment is put: a kubeconfig context, a namespace, and the environment's name."""
+def told(target: Target) -> str:
+    """One line: what is deployed where."""
+    names = ", ".join(images.name_of(image) for image in images.IMAGES)
+    [release] = [one["chart"] for one in target.history("airflow")[-1:]]
+    return f"{target.context}/{target.namespace}: commit {images.commit()}, chart {release}, images {names}"
 
-    context: str
-    namespace: str
-    environment: str
 
-    def kubectl(self, *arguments: str, seconds: float = 60, input: str | None = None) -> str:
-        """What kubectl prints, in the namespace."""
-        return run(
-            ["kubectl", "--context", self.context, "--namespace", self.namespace, *arguments], seconds=seconds, input=input
-        )
+def agreed(question: str) -> bool:
+    """Whether a person, or YES=1, says yes. Raises Failed where there is nobody to ask."""
+    if os.environ.get("YES") == "1":
+        return True
+    if not sys.stdin.isatty():
+        raise Failed(f"{question} There is nobody here to ask: YES=1 says yes")
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
-    def helm(self, *arguments: str, seconds: float = 60) -> str:
-        """What helm prints, in the namespace."""
-        return run(["helm", "--kube-context", self.context, "--namespace", self.namespace, *arguments], seconds=seconds)
 
-    def values(self, more: Sequence[str] = ()) -> list[str]:
-        """helm's options for the environment's values and images."""
-        files = ["helm/values.yaml", f"helm/values-{self.environment}.yaml"]
-        names = {image: images.name_of(image) for image in images.IMAGES}
-        ids = {"airflow": images.id_of(names["airflow"])}
-        return [*(word for file in files for word in ("--values", str(ROOT / file))), *image_values(names, ids), *more]
+def deploy(target: Target) -> None:
+    """Shows the difference, asks, upgrades and tries out; what fails is rolled back, and Failed is raised."""
+    before = target.current()
+    changes = difference(target.running(), target.render())
+    print(changes or "nothing would change")
+    if changes and not agreed(f"Deploy that to {target.context}/{target.namespace}?"):
+        raise Failed("not deployed")
+    target.prepare()
+    try:
+        if changes:
+            target.upgrade(description=f"commit {images.commit()}")
+        smoke(target)
+    except Failed as error:
+        print(f"\n{error}\n", file=sys.stderr)
+        if not changes:
+            raise Failed(f"what is deployed does not work: {told(target)}") from error
+        back = f"revision {before['airflow']}" if before else "nothing, as before"
+        print(f"rolling back to {back} …", flush=True)
+        target.roll_back(before)
+        raise Failed(f"the deployment failed and was rolled back to {back}; the reason is above") from error
+    print(f"\ndeployed: {told(target)}")
 
-    def prepare(self, manifests: Sequence[str]) -> None:
-        """Makes the namespace, the secrets that are missing, and what the manifests say; waits until it is ready."""
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace}}
-        self.kubectl("apply", "--filename", "-", input=json.dumps(namespace))
-        make_secrets.make(self.context, self.namespace)
-        applied = [self.kubectl("apply", "--filename", str(ROOT / "manifests" / manifest)) for manifest in manifests]
-        for line in "".join(applied).splitlines():
-            if (what := line.split()[0]).startswith(("statefulset", "deployment")):
-                self.kubectl("rollout", "status", what, "--timeout=180s", seconds=200)
 
-    def bound_steps(self, values: Sequence[str]) -> None:
-        """Lets no more pods with a deadline, which steps' pods alone have, into the namespace than `step_pods` says."""
-        rendered = self.helm("template", RELEASE, *chart(), *values, "--show-only", "templates/configmaps/configmap.yaml")
-        pods = next(line.partition("=")[2].strip() for line in rendered.splitlines() if line.strip().startswith("step_pods ="))
-        quota = ["create", "quota", "steps", f"--hard=pods={pods}", "--scopes=Terminating", "--dry-run=client", "--output=yaml"]
-        self.kubectl("apply", "--filename", "-", input=self.kubectl(*quota))
+def rollback(target: Target) -> None:
+    """Goes back to the last revision that was another and worked, or to REVISION; tries it out."""
+    histories = {release: target.history(release) for release in chart.RELEASES}
+    wanted = revisions.before(histories, int(os.environ["REVISION"]) if os.environ.get("REVISION") else None)
+    if not agreed(f"Roll {target.context}/{target.namespace} back to revision {wanted['airflow']}?"):
+        raise Failed("not rolled back")
+    target.roll_back(wanted)
+    smoke(target)
+    print(f"\nrolled back to revision {wanted['airflow']}: {target.context}/{target.namespace}")
 
-    def upgrade(self, more: Sequence[str] = ()) -> None:
-        """Installs or upgrades Airflow; waits until it is ready. Raises Failed with what is wrong with which pod."""
-        values = self.values(more)
-        self.bound_steps(values)
-        # Without helm's hooks these jobs are not made anew, and a job that is there cannot be changed.
-        self.kubectl("delete", "job", *JOBS, "--ignore-not-found", seconds=90)
-        command = ["upgrade", "--install", RELEASE, *chart(), *values, "--wait", f"--timeout={WAIT_SECONDS}s"]
-        try:
-            with progress(f"Airflow, by helm, into {self.context}/{self.namespace}"):
-                self.helm(*command, seconds=WAIT_SECONDS + 30)
-        except Failed as error:
-            raise Failed(f"{error}\n\n{self.unhealthy()}") from error
 
-    def unhealthy(self) -> str:
-        """Of every pod that is not well: its events and its last log lines."""
-        return diagnosis.unhealthy(self.kubectl)
+def show(target: Target) -> None:
+    """Opens a port to the UI, prints the login, and waits to be interrupted."""
+    with target.forward("airflow-api-server", 8080, os.environ.get("UI_PORT") or 8080) as url:
+        print(f"{url}  user admin, password {target.secret('airflow-admin')['password']}  (Ctrl-C ends)", flush=True)
+        while True:
+            time.sleep(3600)
+
+
+def main(what: str, environment: str) -> int:
+    """Does what is asked for; returns the exit code."""
+    try:
+        need("helm", "kubectl", "git")
+        if environment == "kind" and what in ("deploy", "rollback"):
+            raise Failed("kind is deployed by make kind-up")
+        target = Target("", f"market-daily-{environment}", environment) if what == "render" else target_of(environment)
+        if what in ("deploy", "diff", "render"):
+            pin(environment)
+        if what == "diff":
+            print(difference(target.running(), target.render()) or "nothing would change")
+        elif what == "render":
+            print(target.render())
+        else:
+            {"deploy": deploy, "rollback": rollback, "ui": show}[what](target)
+    except Failed as error:
+        return fail(error)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

@@ -3,6 +3,7 @@
     python scripts/images.py             # builds all; prints name and size
     python scripts/images.py names       # prints the names, as variables
     python scripts/images.py trainer     # builds one
+    python scripts/images.py push        # builds and pushes all; prints the names by digest, as variables
 
 A name is IMAGE_PREFIX/program:TAG; the tag is the git commit, with -dirty where the tree differs from it. AIRFLOW_IMAGE,
 COLLECTOR_IMAGE and TRAINER_IMAGE replace a whole name, by a digest for instance.
@@ -59,12 +60,37 @@ def id_of(name: str) -> str:
         return ""
 
 
+def push(name: str) -> str:
+    """Pushes the image; returns its name by digest."""
+    with progress(f"push {name}"):
+        run(["docker", "push", name], seconds=1800)
+    return pinned(name)
+
+
+def pinned(name: str) -> str:
+    """The image's name by digest; raises Failed where it is known by no digest, that is, was never pushed or pulled."""
+    if "@sha256:" in name:
+        return name
+    repository = name.rpartition(":")[0]
+    try:
+        found = run(["docker", "image", "inspect", "--format", '{{join .RepoDigests " "}}', name], seconds=30).split()
+    except Failed:
+        found = []
+    for digest in found:
+        if digest.startswith(f"{repository}@"):
+            return digest
+    raise Failed(f"{name} has no digest here: push it with make push, or give its name by digest (see docs/deploy.md)")
+
+
 def main(arguments: list[str]) -> int:
     """Builds the images that the arguments name, or prints the names; returns the exit code."""
     try:
         need("docker", "git")
         if arguments == ["names"]:
             print("\n".join(f"{image.upper()}_IMAGE={name_of(image)}" for image in IMAGES))
+            return 0
+        if arguments == ["push"]:
+            print("\n".join(f"{image.upper()}_IMAGE={push(build(image))}" for image in IMAGES))
             return 0
         if unknown := set(arguments) - set(IMAGES):
             raise Failed(f"there is no image {', '.join(sorted(unknown))}: choose from {', '.join(IMAGES)}")

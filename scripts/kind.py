@@ -11,11 +11,12 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 
-from airflow_api import Airflow, Conflict
+from airflow_api import Airflow
 from commands import ROOT, Failed, fail, need, progress, run
-from deploy import Target
+from runs import follow, wait_for_dags
+from target import Target
 
 import images
 
@@ -25,10 +26,8 @@ SESSION = os.environ.get("SESSION") or "2026-01-15"
 HISTORY_YEARS = 5
 NAMESPACE = "airflow"
 TARGET = Target(f"kind-{CLUSTER}", NAMESPACE, "kind")
-MANIFESTS = ("postgres.yaml", "bucket.yaml", "steps.yaml")
+MANIFESTS = ("postgres.yaml", "bucket.yaml")
 OTHERS = ("postgres:17", "versity/versitygw:v1.8.0")
-RUN_SECONDS = 600
-LOG_LINES = 12
 
 
 def create() -> None:
@@ -50,10 +49,9 @@ def workers() -> list[str]:
 
 def load(names: list[str]) -> None:
     """Brings the images that this machine has to the nodes that lack them; the others are pulled."""
-    here = [name for name in names if images.id_of(name)]
-    for name in here:
-        with progress(f"image {name}"):  # kind passes over what a node has
-            run(["kind", "load", "docker-image", name, "--name", CLUSTER, "--nodes", ",".join(workers())], seconds=600)
+    if here := [name for name in names if images.id_of(name)]:
+        with progress(f"images to the nodes: {', '.join(here)}"):  # kind passes over what a node has
+            run(["kind", "load", "docker-image", *here, "--name", CLUSTER, "--nodes", ",".join(workers())], seconds=900)
 
 
 def trainer_selector() -> list[str]:
@@ -98,35 +96,11 @@ def up(more: Sequence[str] = ()) -> None:
     airflow = api()
     day = date.fromisoformat(SESSION)
     history = {"from": f"{day.year - HISTORY_YEARS}-01-01", "to": (day - timedelta(days=1)).isoformat()}
+    wait_for_dags(TARGET, airflow, "market_history")
     follow(airflow, "market_history", f"history__{history['from']}__{history['to']}", None, history)
+    wait_for_dags(TARGET, airflow, "market_daily")
     follow(airflow, "market_daily", f"session__{SESSION}", f"{SESSION}T09:00:00Z", {})
     print(f"\nready after {time.monotonic() - started:.0f} s: http://localhost:{UI_PORT} (user admin, password admin)")
-
-
-def follow(airflow: Airflow, dag: str, name: str, logical_date: str | None, conf: dict[str, str]) -> None:
-    """Runs the DAG, telling each task's state; raises Failed unless it ends well. A run that is there is not made again."""
-    wait_for_dags(airflow, dag)
-    try:
-        airflow.trigger(dag, name, logical_date, conf)
-    except Conflict:
-        before = airflow.run(dag, name)["state"]
-        print(f"{dag}: the run {name} is there already: {before}")
-        if before == "failed":
-            airflow.clear(dag, name)
-    started = time.monotonic()
-    for task, state in airflow.follow(dag, name, RUN_SECONDS):
-        print(f"  {time.monotonic() - started:5.1f} s  {task:<16} {state}", flush=True)
-        if state in ("up_for_retry", "failed"):
-            log = airflow.log(dag, name, task, airflow.tasks(dag, name)[task]["try_number"])
-            print("\n".join(f"      {line}" for line in log.splitlines()[-LOG_LINES:]), flush=True)
-    if (state := airflow.run(dag, name)["state"]) != "success":
-        raise Failed(f"the run {name} of {dag} ended as {state}: its tasks' logs in the UI say why")
-
-
-def wait_for_dags(airflow: Airflow, dag: str) -> None:
-    """Waits until the DAG processor that runs now has parsed the DAG, and lets the DAG run."""
-    processor = ("get", "pods", "--selector=component=dag-processor", "--output=jsonpath={.items[*].status.startTime}")
-    airflow.unpause(dag, max(datetime.fromisoformat(start) for start in TARGET.kubectl(*processor).split()))
 
 
 def down() -> None:

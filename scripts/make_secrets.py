@@ -1,6 +1,6 @@
-"""Makes the secrets that an environment needs and does not have yet; those that are there are never changed.
+"""The secrets of an environment: those that can be made are made, once; those that must be given are asked for.
 
-python scripts/make_secrets.py CONTEXT NAMESPACE
+What is there is never changed. No value is printed, nor part of a command line.
 """
 
 from __future__ import annotations
@@ -8,49 +8,68 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-import sys
+from collections.abc import Callable
 
-from commands import Failed, fail, run
+from commands import Failed
 
 DATABASE_URL = "postgresql+psycopg2://airflow:{password}@postgres.{namespace}.svc:5432/airflow"
+# What the outside gives, and how.
+GIVEN = {
+    "airflow-metadata": "connection=postgresql+psycopg2://USER:PASSWORD@HOST:5432/DATABASE",
+    "bucket": "AWS_ACCESS_KEY_ID=… --from-literal=AWS_SECRET_ACCESS_KEY=…",
+}
 
 
-def wanted(namespace: str) -> dict[str, dict[str, str]]:
-    """Fresh values for every secret, by name and key."""
-    password = secrets.token_urlsafe(24)
+def keys(environment: str) -> dict[str, dict[str, str]]:
+    """Fresh values for the secrets that every environment has, by name and key. Only in kind anyone knows the login."""
     return {
         "airflow-fernet-key": {"fernet-key": base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()},
         "airflow-jwt-secret": {"jwt-secret": secrets.token_urlsafe(48)},
         "airflow-api-secret-key": {"api-secret-key": secrets.token_urlsafe(48)},
+        "airflow-admin": {"password": "admin" if environment == "kind" else secrets.token_urlsafe(18)},
+    }
+
+
+def services(namespace: str) -> dict[str, dict[str, str]]:
+    """Fresh values for the secrets of the database and the bucket of manifests/, in `namespace`, and of who uses them."""
+    password = secrets.token_urlsafe(24)
+    return {
         "postgres": {"password": password},
         "airflow-metadata": {"connection": DATABASE_URL.format(password=password, namespace=namespace)},
         "bucket": {"AWS_ACCESS_KEY_ID": secrets.token_hex(10), "AWS_SECRET_ACCESS_KEY": secrets.token_urlsafe(30)},
     }
 
 
-def make(context: str, namespace: str) -> list[str]:
-    """Creates the secrets that are missing; returns their names. The values go through standard input alone."""
-    kubectl = ["kubectl", "--context", context, "--namespace", namespace]
-    there = run([*kubectl, "get", "secrets", "--output", "jsonpath={.items[*].metadata.name}"], seconds=60).split()
-    values = wanted(namespace)
+def names(kubectl: Callable[..., str]) -> list[str]:
+    """The secrets that are there."""
+    return kubectl("get", "secrets", "--output", "jsonpath={.items[*].metadata.name}").split()
+
+
+def read(kubectl: Callable[..., str], name: str) -> dict[str, str]:
+    """The secret's values by key."""
+    data = json.loads(kubectl("get", "secret", name, "--output=json"))["data"]
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+
+def create(kubectl: Callable[..., str], name: str, data: dict[str, str]) -> None:
+    """Creates a secret; its values go through standard input alone."""
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
+    kubectl("create", "--filename", "-", input=json.dumps(secret))
+
+
+def make(kubectl: Callable[..., str], namespace: str, environment: str) -> list[str]:
+    """Creates what is missing and can be made; returns the names. Raises Failed naming what must be given."""
+    there = names(kubectl)
     # The database's password and the connection with it in it are one secret in two.
     if "postgres" in there and "airflow-metadata" not in there:
         raise Failed("the secret postgres is there and airflow-metadata is not: delete both, or write the second by hand")
-    missing = {name: data for name, data in values.items() if name not in there}
+    wanted = keys(environment) | (services(namespace) if environment == "kind" else {})
+    missing = {name: data for name, data in wanted.items() if name not in there}
     for name, data in missing.items():
-        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
-        run([*kubectl, "create", "--filename", "-"], seconds=60, input=json.dumps(secret))
+        create(kubectl, name, data)
+    if lacking := [name for name in GIVEN if name not in {*there, *missing}]:
+        commands = "\n".join(
+            f"  kubectl --namespace {namespace} create secret generic {name} --from-literal={GIVEN[name]}" for name in lacking
+        )
+        raise Failed(f"{environment} needs secrets that only you can give, in the namespace {namespace}:\n{commands}")
     return list(missing)
-
-
-def main(context: str, namespace: str) -> int:
-    """Makes the missing secrets and names them; returns the exit code."""
-    try:
-        print("secrets made:", ", ".join(make(context, namespace)) or "none, all were there")
-    except Failed as error:
-        return fail(error)
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))

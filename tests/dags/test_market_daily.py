@@ -9,7 +9,12 @@ from datetime import UTC, datetime, timedelta
 
 import pendulum
 import pytest
+from airflow.serialization.decoders import decode_timetable
+from airflow.serialization.encoders import encode_timetable
+from airflow.timetables.base import DataInterval
+from airflow.utils.types import DagRunType
 from airflow_steps.operator import StepOperator
+from airflow_steps.timetable import SessionTimetable
 
 from .conftest import ROOT
 
@@ -41,7 +46,7 @@ from airflow.dag_processing.dagbag import DagBag
 bag = DagBag({str(ROOT / "dags")!r})
 assert not bag.import_errors, bag.import_errors
 assert not bag.captured_warnings, bag.captured_warnings
-assert set(bag.dags) == {{"market_daily", "market_history"}}
+assert set(bag.dags) == {{"market_daily", "market_history", "market_smoke"}}
 """
     done = subprocess.run([sys.executable, "-c", code], env=os.environ | settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -133,9 +138,20 @@ def test_the_branch_follows_the_decision(dag) -> None:  # type: ignore[no-untype
     assert [branch(state) for state in ("open", "closed", "suspect")] == ["fetch_prices", "tell_closed", "tell_suspect"]
 
 
-def test_the_documentation_tells_of_every_step_and_message(dag) -> None:  # type: ignore[no-untyped-def]
-    untold = {task.task_id for task in dag.tasks if f"`{task.task_id}`" not in dag.doc_md}
-    assert untold == {"branch", "tell_closed", "done"}
+def test_every_task_says_what_it_does_and_what_to_do_when_it_fails(dag) -> None:  # type: ignore[no-untyped-def]
+    told = {task.task_id: task.doc_md for task in dag.tasks}
+    assert not [task for task, text in told.items() if "**When it fails:** " not in (text or "")]
+    assert "overrides.csv" in told["tell_suspect"]
+
+
+def test_runs_of_the_schedule_are_called_by_their_session_in_seoul(dag) -> None:  # type: ignore[no-untyped-def]
+    schedule = SessionTimetable("0 18 * * *", timezone="Asia/Seoul")
+    late = DataInterval.exact(pendulum.datetime(2026, 1, 14, 23, tz="UTC"))
+    name = schedule.generate_run_id(run_type=DagRunType.SCHEDULED, run_after=late.end, data_interval=late)
+    assert name == "session__2026-01-15"
+    unknown = schedule.generate_run_id(run_type=DagRunType.MANUAL, run_after=late.end, data_interval=None)
+    assert unknown.startswith("manual__")
+    assert isinstance(decode_timetable(encode_timetable(schedule)), SessionTimetable)
 
 
 def test_the_pipeline_fits_on_a_page_or_two() -> None:

@@ -18,6 +18,7 @@ from kubernetes.client import models as k8s
 from step_contract.exit_codes import ConfigurationWrong
 
 from airflow_steps.cluster import REMOVE
+from airflow_steps.links import LINKS
 from airflow_steps.outcome import RETRY_POLICY, settle
 from airflow_steps.pod import end_of, labels, pod_name
 from airflow_steps.pod_settings import pod_arguments
@@ -57,6 +58,7 @@ class StepOperator(KubernetesPodOperator):
     """
 
     ui_color = "#dbe9f6"
+    operator_extra_links = LINKS
 
     def __init__(
         self, *, program: str, step: str, options: Mapping[str, str | None], runner: str | None = None, **kwargs: Any
@@ -64,6 +66,8 @@ class StepOperator(KubernetesPodOperator):
         settings = Settings.read()
         runner = runner or settings.runner
         arguments: dict[str, Any] = {"retry_policy": RETRY_POLICY, "arguments": command_line(step, options), "executor": None}
+        # Network policies tell programs apart by it.
+        kwargs["labels"] = {"app.kubernetes.io/name": program} | dict(kwargs.get("labels") or {})
         super().__init__(
             **(arguments | ({} if runner == "process" else pod_arguments(program)) | {"random_name_suffix": False} | kwargs)
         )
@@ -71,6 +75,7 @@ class StepOperator(KubernetesPodOperator):
         self.step = step
         self.options = options
         self.runner = runner
+        self.made: tuple[str, tuple[str, ...]] | None = None
         self._process: StepProcess | None = None
         self._ended: Ended | None = None
         if runner == "process":
@@ -120,10 +125,11 @@ class StepOperator(KubernetesPodOperator):
         return self._settle(Ended.from_event(event), context)
 
     def _settle(self, ended: Ended, context: Context) -> str:
-        result = settle(self.step, ended)
-        context["ti"].xcom_push(key="return_value", value=str(result.manifest))
-        context["ti"].xcom_push(key="facts", value=dict(result.facts))
-        return str(result.manifest)
+        made = settle(self.step, ended)
+        self.made = made.manifest, made.files
+        context["ti"].xcom_push(key="return_value", value=made.manifest)
+        context["ti"].xcom_push(key="facts", value=dict(made.facts))
+        return made.manifest
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As any operator's; on the time-out or the failure of the trigger, which deletes nothing itself, the pod goes."""

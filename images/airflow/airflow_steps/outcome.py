@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 
 from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from step_contract.commit import open_artifact
 from step_contract.exit_codes import ConfigurationWrong, DataWrong, Exit, PassingFault, SourceNotReady, rule_of
+from step_contract.manifest import Fact
 from step_contract.result import Result
 
 from airflow_steps.step import Ended, last_of
@@ -22,8 +25,17 @@ RETRY_POLICY = ExceptionRetryPolicy(
 )
 
 
-def settle(step: str, ended: Ended) -> Result:
-    """The result of a step that has ended well: its artifact is there and whole.
+@dataclass(frozen=True)
+class Made:
+    """What a step made: its manifest's URI, small facts, and the names of its files."""
+
+    manifest: str
+    facts: Mapping[str, Fact]
+    files: tuple[str, ...]
+
+
+def settle(step: str, ended: Ended) -> Made:
+    """What a step that has ended well made: its artifact is there and whole.
 
     Raises AirflowSkipException when there was nothing to do, AirflowFailException when another try gives the same,
     SourceNotReady and PassingFault (which RETRY_POLICY knows) when it may not, and AirflowException for all else.
@@ -39,7 +51,7 @@ def settle(step: str, ended: Ended) -> Result:
             raise DataWrong(f"{result.manifest} is an artifact of {manifest.step}")
     except (ConfigurationWrong, DataWrong) as error:
         raise AirflowFailException(f"{step}: {error}") from error
-    return result
+    return Made(result.manifest, result.facts, tuple(file.name for file in manifest.files))
 
 
 def _failure(step: str, ended: Ended) -> Exception:

@@ -18,6 +18,7 @@ from step_contract.exit_codes import StepError
 
 from airflow_steps.afterwards import give_back, in_background, remove
 from airflow_steps.cluster import Pods, QuotaReached
+from airflow_steps.links import links
 from airflow_steps.outcome import settle
 from airflow_steps.pod import command_of, end_of, has_started, pod_of, task_labels, waits_for
 from airflow_steps.slots import Slots
@@ -222,12 +223,13 @@ class StepTrigger(BaseTrigger):
     def _event(self, ended: Ended) -> tuple[TriggerEvent, dict[str, Any]]:
         """The event that tells how the step ended, and its XComs."""
         try:
-            result = settle(self.step, ended)
+            made = settle(self.step, ended)
         except AirflowSkipException as skipped:
             self.log.info("%s", skipped)
             return TaskSkippedEvent(), {}
         except (AirflowException, StepError) as error:
             self.log.error("%s", error)
             return TriggerEvent(ended.to_event()), {}  # type: ignore[no-untyped-call]
-        self.log.info("artifact verified: %s", result.manifest)
-        return TaskSuccessEvent(), {"return_value": result.manifest, "facts": dict(result.facts)}
+        self.log.info("artifact verified: %s", made.manifest)
+        told = {"return_value": made.manifest, "facts": dict(made.facts)}
+        return TaskSuccessEvent(), told | links(made.manifest, made.files)

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import deploy
+import chart
 import diagnosis
 import kind
 import make_secrets
 import pytest
 from commands import Failed, run
+from target import Target
 
 import images
 
@@ -68,7 +70,7 @@ def test_the_images_names_come_from_one_place_and_a_digest_can_be_given(monkeypa
     monkeypatch.setenv("TAG", "1.2")
     monkeypatch.setenv("AIRFLOW_IMAGE", "registry:5000/team/airflow@sha256:0123")
     names = {image: images.name_of(image) for image in images.IMAGES}
-    options = deploy.image_values(names, {})
+    options = chart.image_values(names, {})
     assert "images.airflow.repository=registry:5000/team/airflow" in options
     assert "images.airflow.digest=sha256:0123" in options
     assert "config.market_daily.trainer_image=registry:5000/team/trainer:1.2" in options
@@ -89,12 +91,28 @@ def test_a_tag_is_the_commit_and_says_when_the_tree_differs(tmp_path: Path, monk
 
 def test_secrets_that_are_there_are_left_and_no_value_is_an_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = tmp_path / "calls"
-    there = "postgres airflow-metadata bucket airflow-fernet-key"
+    there = "postgres airflow-metadata bucket airflow-fernet-key airflow-admin"
     body = f'echo "$@" >> {calls}; case "$*" in *get*) echo {there};; *) cat > {tmp_path}/in;; esac'
     monkeypatch.setenv("PATH", programs(tmp_path, kubectl=body))
-    assert make_secrets.make("context", "namespace") == ["airflow-jwt-secret", "airflow-api-secret-key"]
+    target = Target("context", "namespace", "kind")
+    assert make_secrets.make(target.kubectl, "namespace", "kind") == ["airflow-jwt-secret", "airflow-api-secret-key"]
     assert "stringData" in (tmp_path / "in").read_text()
     assert "stringData" not in calls.read_text()
+
+
+def test_outside_kind_the_login_is_made_up_and_what_only_a_person_can_give_is_asked_for_at_once() -> None:
+    made: list[str] = []
+
+    def kubectl(*arguments: str, input: str = "") -> str:
+        made.append(input)
+        return ""
+
+    with pytest.raises(Failed) as failed:
+        make_secrets.make(kubectl, "namespace", "prod")
+    assert "generic airflow-metadata" in str(failed.value) and "generic bucket" in str(failed.value)
+    [login] = [json.loads(text) for text in made if "airflow-admin" in text]
+    assert len(login["stringData"]["password"]) > 20
+    assert not [text for text in made if '"postgres"' in text]
 
 
 def test_what_is_wrong_with_a_pod_is_told_with_its_events_and_last_lines() -> None:

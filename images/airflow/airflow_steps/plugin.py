@@ -1,0 +1,26 @@
+"""What Airflow is told of: the timetable, the links, and the pages that the links lead to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.plugins_manager import AirflowPlugin
+
+from airflow_steps.links import LINKS, PREFIX
+from airflow_steps.timetable import SessionTimetable
+
+
+async def artifact_pages(scope: Any, receive: Any, send: Any) -> None:
+    """The pages as an ASGI application, imported when somebody looks: every worker loads this plugin, none serves pages."""
+    from airflow_steps.artifact_pages import app
+
+    await app(scope, receive, send)
+
+
+class MarketDailyPlugin(AirflowPlugin):
+    """Registered by the package's entry point."""
+
+    name = "market_daily"
+    timetables = [SessionTimetable]  # noqa: RUF012 as the base class has it
+    operator_extra_links = list(LINKS)  # noqa: RUF012
+    fastapi_apps = [{"app": artifact_pages, "url_prefix": PREFIX, "name": "artifacts"}]  # noqa: RUF012

@@ -1,0 +1,132 @@
+"""Where an environment is put, and what is done there: rendered, compared, upgraded, rolled back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import chart
+import diagnosis
+import make_secrets
+import revisions
+from commands import ROOT, Failed, progress, run
+
+JOBS = ("airflow-run-airflow-migrations", "airflow-create-user")
+WAIT_SECONDS = 300
+# Every container must be as the pod security standard "restricted" says; network policies know our namespaces by the other.
+NAMESPACE_LABELS = {
+    "pod-security.kubernetes.io/enforce": "restricted",
+    "pod-security.kubernetes.io/warn": "restricted",
+    "app.kubernetes.io/part-of": "market-daily",
+}
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where an environment is put: a kubeconfig context, a namespace, and the environment's name."""
+
+    context: str
+    namespace: str
+    environment: str
+    wait_seconds: int = WAIT_SECONDS
+
+    def kubectl(self, *arguments: str, seconds: float = 60, input: str | None = None) -> str:
+        """What kubectl prints, in the namespace."""
+        return run(
+            ["kubectl", "--context", self.context, "--namespace", self.namespace, *arguments], seconds=seconds, input=input
+        )
+
+    def helm(self, *arguments: str, seconds: float = 60) -> str:
+        """What helm prints, in the namespace."""
+        return run(["helm", "--kube-context", self.context, "--namespace", self.namespace, *arguments], seconds=seconds)
+
+    def values(self, more: Sequence[str] = ()) -> list[str]:
+        """helm's options for the environment's values and images."""
+        return chart.values(self.environment, more)
+
+    def prepare(self, manifests: Sequence[str] = ()) -> None:
+        """Makes the namespace, the secrets that are missing, and what the manifests say; waits until it is ready."""
+        metadata = {"name": self.namespace, "labels": NAMESPACE_LABELS}
+        self.kubectl(
+            "apply", "--filename", "-", input=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        )
+        make_secrets.make(self.kubectl, self.namespace, self.environment)
+        applied = [self.kubectl("apply", "--filename", str(ROOT / "manifests" / manifest)) for manifest in manifests]
+        for line in "".join(applied).splitlines():
+            if (what := line.split()[0]).startswith(("statefulset", "deployment")):
+                self.kubectl("rollout", "status", what, "--timeout=180s", seconds=200)
+
+    def render(self, more: Sequence[str] = ()) -> str:
+        """What would be put there, as YAML; no cluster is asked."""
+        options = ("--namespace", self.namespace, "--is-upgrade", *self.values(more))
+        return "".join(run(["helm", "template", one, *chart.chart(one), *options], seconds=120) for one in chart.RELEASES)
+
+    def running(self) -> str:
+        """What helm has put there, as YAML; empty where nothing is."""
+        return "".join(self.helm("get", "manifest", one) for one in chart.RELEASES if self.history(one))
+
+    def history(self, release: str) -> list[dict[str, Any]]:
+        """The revisions of `release`, the oldest first; none where it is not there."""
+        if release not in self.helm("list", "--all", "--short").split():
+            return []
+        found: list[dict[str, Any]] = json.loads(self.helm("history", release, "--output=json", "--max=50"))
+        return found
+
+    def current(self) -> dict[str, int]:
+        """The revision of each release that is in force; a release that is not there is left out."""
+        found = {release: revisions.deployed(self.history(release)) for release in chart.RELEASES}
+        return {release: int(one["revision"]) for release, one in found.items() if one}
+
+    def upgrade(self, more: Sequence[str] = (), description: str = "") -> None:
+        """Installs or upgrades both releases; waits until they are ready. Raises Failed with what is wrong with which pod."""
+        values, told = self.values(more), ["--description", description] if description else []
+        bound = f"--timeout={self.wait_seconds}s"
+        try:
+            with progress(f"Airflow, by helm, into {self.context}/{self.namespace}"):
+                for release in chart.RELEASES:
+                    self._clear_jobs(release)
+                    command = ["upgrade", "--install", release, *chart.chart(release), *values, *told, "--wait", bound]
+                    self.helm(*command, seconds=self.wait_seconds + 30)
+        except Failed as error:
+            raise Failed(f"{error}\n\n{self.unhealthy()}") from error
+
+    def _clear_jobs(self, release: str) -> None:
+        # Without helm's hooks these jobs are not made anew, and a job that is there cannot be changed.
+        if release == "airflow":
+            self.kubectl("delete", "job", *JOBS, "--ignore-not-found", seconds=90)
+
+    def roll_back(self, revisions: dict[str, int]) -> None:
+        """Puts the releases back to these revisions, and waits; a release that is not named is removed."""
+        for release in reversed(chart.RELEASES):
+            self._clear_jobs(release)
+            bound = ["--wait", f"--timeout={self.wait_seconds}s"]
+            if release in revisions:
+                self.helm("rollback", release, str(revisions[release]), *bound, seconds=self.wait_seconds + 30)
+            else:
+                self.helm("uninstall", release, "--ignore-not-found", *bound, seconds=self.wait_seconds + 30)
+
+    @contextmanager
+    def forward(self, service: str, port: int, local: int | str = "") -> Iterator[str]:
+        """The address on this machine at which the service's port answers for the while. Raises Failed where it does not."""
+        command = ["kubectl", "--context", self.context, "--namespace", self.namespace]
+        command += ["port-forward", f"service/{service}", f"{local}:{port}"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        try:
+            line = process.stdout.readline() if process.stdout else ""
+            if "127.0.0.1:" not in line:
+                raise Failed(f"service/{service}: {process.communicate(timeout=10)[1].strip()}")
+            yield f"http://127.0.0.1:{line.split('127.0.0.1:')[1].split()[0]}"
+        finally:
+            process.terminate()
+
+    def secret(self, name: str) -> dict[str, str]:
+        """The secret's values by key."""
+        return make_secrets.read(self.kubectl, name)
+
+    def unhealthy(self) -> str:
+        """Of every pod that is not well: its events and its last log lines."""
+        return diagnosis.unhealthy(self.kubectl)
