@@ -1,0 +1,59 @@
+"""What the environments promise, each as rendered."""
+
+from __future__ import annotations
+
+import yaml
+from target import Target
+
+from .conftest import objects_of
+from .containers import Object, not_restricted, secrets_in_clear, without_bounds
+
+
+def of(rendered: dict[str, str], environment: str, kind: str) -> dict[str, Object]:
+    found = [one for one in yaml.safe_load_all(rendered[environment]) if one and one["kind"] == kind]
+    return {one["metadata"]["name"]: one for one in found}
+
+
+def test_in_production_two_of_each_that_the_days_depend_on_are_spread_and_one_always_stays(rendered: dict[str, str]) -> None:
+    deployments, budgets = of(rendered, "prod", "Deployment"), of(rendered, "prod", "PodDisruptionBudget")
+    for component in ("api-server", "scheduler", "triggerer"):
+        spec = deployments[f"airflow-{component}"]["spec"]
+        assert spec["replicas"] == 2
+        [spread] = spec["template"]["spec"]["topologySpreadConstraints"]
+        assert spread["topologyKey"] == "kubernetes.io/hostname"
+        assert spread["labelSelector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+        budget = budgets[f"airflow-{component}-pdb"]["spec"]
+        assert budget["selector"]["matchLabels"].items() <= spec["template"]["metadata"]["labels"].items()
+        assert budget["maxUnavailable"] == 1
+
+
+def test_database_bucket_and_keys_are_secrets_by_name(objects: list[Object]) -> None:
+    named = set()
+    for one in objects:
+        spec = one.get("spec", {}).get("template", {}).get("spec", {})
+        for container in spec.get("containers", ()):
+            named |= {v["valueFrom"]["secretKeyRef"]["name"] for v in container.get("env") or () if "valueFrom" in v}
+            named |= {source["secretRef"]["name"] for source in container.get("envFrom") or ()}
+    keys = {"airflow-fernet-key", "airflow-jwt-secret", "airflow-api-secret-key", "airflow-admin"}
+    assert named == keys | {"airflow-metadata", "bucket", "slack"}
+
+
+def test_nothing_is_a_helm_hook_and_nothing_comes_from_bitnami(rendered: dict[str, str], environment: str) -> None:
+    assert "helm.sh/hook" not in rendered[environment]
+    assert "bitnami" not in rendered[environment]
+
+
+def test_nothing_may_speak_until_a_policy_says_so(rendered: dict[str, str], environment: str) -> None:
+    policies = {name: one["spec"] for name, one in of(rendered, environment, "NetworkPolicy").items()}
+    assert policies["deny-by-default"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    outside = [name for name, spec in policies.items() for rule in spec.get("egress") or () if "to" not in rule]
+    assert set(outside) == {"airflow"}  # the Kubernetes API and Slack
+    [collector] = policies["collector"]["egress"]
+    assert "169.254.0.0/16" in collector["to"][0]["ipBlock"]["except"]
+
+
+def test_pooling_is_a_switch_and_its_containers_are_as_all_others() -> None:
+    switched = ["--set", "pgbouncer.enabled=true", "--set", "data.metadataSecretName=airflow-pooled"]
+    found = objects_of(Target("", "market-daily-prod", "prod").render(switched))
+    assert {"Deployment", "Service"} <= {one["kind"] for one in found if one["metadata"]["name"] == "airflow-pgbouncer"}
+    assert not_restricted(found) == without_bounds(found) == secrets_in_clear(found) == []
