@@ -57,6 +57,13 @@ class Airflow:
         answer = self._send(method, f"/api/v2{path}", body, headers)
         return json.loads(answer) if accept == "application/json" and answer else answer.decode()
 
+    def page(self, path: str) -> tuple[bytes, str]:
+        """A page of the UI and its media type, as who is logged in sees it."""
+        self.call("GET", "/version")  # makes sure of the token
+        request = urllib.request.Request(f"{self.url}{path}", headers={"Cookie": f"_token={self._token}"})  # noqa: S310
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            return answer.read(), answer.headers["Content-Type"]
+
     def wait_for(self, what: str, ready: Callable[[], Any], seconds: float) -> Any:
         """What `ready` returns once it is true; asks once a second. Raises Failed after `seconds`."""
         until, problem = time.monotonic() + seconds, ""

@@ -103,11 +103,11 @@ class Target:
         """Puts the releases back to these revisions, and waits; a release that is not named is removed."""
         for release in reversed(chart.RELEASES):
             self._clear_jobs(release)
-            bound = ["--wait", f"--timeout={self.wait_seconds}s"]
+            bound = ["--wait", f"--timeout={WAIT_SECONDS}s"]
             if release in revisions:
-                self.helm("rollback", release, str(revisions[release]), *bound, seconds=self.wait_seconds + 30)
+                self.helm("rollback", release, str(revisions[release]), *bound, seconds=WAIT_SECONDS + 30)
             else:
-                self.helm("uninstall", release, "--ignore-not-found", *bound, seconds=self.wait_seconds + 30)
+                self.helm("uninstall", release, "--ignore-not-found", *bound, seconds=WAIT_SECONDS + 30)
 
     @contextmanager
     def forward(self, service: str, port: int, local: int | str = "") -> Iterator[str]:

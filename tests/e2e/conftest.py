@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import subprocess
@@ -30,8 +29,8 @@ def wait_until(what: str, holds: Callable[[], Any], seconds: float) -> Any:
     pytest.fail(f"{what}: not within {seconds:.0f} s")
 
 
-def kubectl(*arguments: str) -> str:
-    return kind.TARGET.kubectl(*arguments, seconds=120)
+def kubectl(*arguments: str, input: str | None = None) -> str:
+    return kind.TARGET.kubectl(*arguments, seconds=120, input=input)
 
 
 def pods_now(selector: str = STEPS) -> list[Pod]:
@@ -86,25 +85,9 @@ def airflow() -> Airflow:
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[Store]:
     """The artifacts in the bucket, through a forwarded port."""
-    secret = json.loads(kubectl("get", "secret", "bucket", "--output=json"))["data"]
-    for name, value in secret.items():
-        os.environ[name] = base64.b64decode(value).decode()
-    command = [
-        "kubectl",
-        "--context",
-        kind.TARGET.context,
-        "--namespace",
-        kind.NAMESPACE,
-        "port-forward",
-        "service/bucket",
-        ":7070",
-    ]
-    forward = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    line = forward.stdout.readline() if forward.stdout else ""
-    os.environ["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{line.split('127.0.0.1:')[1].split()[0]}"
-    os.environ["AWS_REGION"] = "us-east-1"
-    yield Store("s3://market/artifacts")
-    forward.terminate()
+    with kind.TARGET.forward("bucket", 7070) as url:
+        os.environ |= kind.TARGET.secret("bucket") | {"AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1"}
+        yield Store("s3://market/artifacts")
 
 
 def start(airflow: Airflow, dag: str, run: str, logical_date: str | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import kind
 from airflow_api import Airflow
+from runs import wait_for_dags
 from step_contract.store import Store
 
 from .conftest import kubectl, start, wait_for_end
@@ -21,7 +22,7 @@ def test_an_upgrade_keeps_keys_runs_logs_and_artifacts_and_the_next_run_has_the_
     assert [line for line in kubectl(*secrets).splitlines() if "helm" not in line] == [
         line for line in before[0].splitlines() if "helm" not in line
     ]
-    kind.wait_for_dags(airflow, "market_daily")
+    wait_for_dags(kind.TARGET, airflow, "market_daily")
     start(airflow, "market_daily", "session__2026-01-19", "2026-01-19T09:00:00Z")
     assert wait_for_end(airflow, "market_daily", "session__2026-01-19", 180) == "success"
     assert "#another" in airflow.log("market_daily", "session__2026-01-19", "done")
