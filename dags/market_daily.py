@@ -6,19 +6,17 @@ forecaster and plots its forecast. A run is about one **session**: the logical d
 
 A closed or suspect day collects nothing. The graph reads from left to right; a step's links lead to what it made.
 
-| task | what it does | when it fails |
-|---|---|---|
-| `decide` | says `open`, `closed` or `suspect` | 69: the source is down, it tries again. |
-| `branch` | leads on to what the decision asks for | Its log names the answer of `decide`. |
-| `tell_closed` | tells Slack why the exchange was closed | Slack was not told; clear it once Slack answers. |
-| `tell_suspect` | tells Slack that calendar and source contradict each other | Look at the source. Was the day a special closure, add a line to `images/collector/collector/overrides.csv`, deploy, clear `decide`. Is the bar only late, clear `decide`. |
-| `fetch_prices` | the session's bar | 69: not published yet, it tries again. 65: the file is wrong, or the source has corrected a session that is committed; the message names line and column, or both versions. |
-| `fetch_headlines` | the day's headlines | 69: no feed can be read. A single broken feed is left out and named in the manifest. |
-| `is_training_day` | lets the training through on the 1st and the 15th, open day or not | A step before it failed: see there. |
-| `train` | trains on every session up to this one | 65: too little history; the message says how to collect it. |
-| `plot` | draws the forecast | 65: the model is missing or damaged; clear `train`. |
-| `send_plot` | sends the picture to Slack | The picture is in the object store all the same: see the links of `plot`. |
-| `done` | tells Slack that the day is done | Slack was not told; clear it once Slack answers. |
+- `decide`: says `open`, `closed` or `suspect`. **When it fails:** 69: the source is down, it tries again.
+- `branch`: leads on to what the decision asks for. **When it fails:** Its log names the answer of `decide`.
+- `tell_closed`: tells Slack why the exchange was closed. **When it fails:** Slack was not told; clear it once Slack answers.
+- `tell_suspect`: tells Slack that calendar and source contradict each other. **When it fails:** Look at the source. Was the day a special closure, add a line to `images/collector/collector/overrides.csv`, deploy, clear `decide`. Is the bar only late, clear `decide`.
+- `fetch_prices`: the session's bar. **When it fails:** 69: not published yet, it tries again. 65: the file is wrong, or the source has corrected a session that is committed; the message names line and column, or both versions.
+- `fetch_headlines`: the day's headlines. **When it fails:** 69: no feed can be read. A single broken feed is left out and named in the manifest.
+- `is_training_day`: lets the training through on the 1st and the 15th, open day or not. **When it fails:** A step before it failed: see there.
+- `train`: trains on every session up to this one. **When it fails:** 65: too little history; the message says how to collect it.
+- `plot`: draws the forecast. **When it fails:** 65: the model is missing or damaged; clear `train`.
+- `send_plot`: sends the picture to Slack. **When it fails:** The picture is in the object store all the same: see the links of `plot`.
+- `done`: tells Slack that the day is done. **When it fails:** Slack was not told; clear it once Slack answers.
 
 Every step commits its artifact under a manifest and returns the manifest's URI (XCom `return_value`, small facts in `facts`).
 Clearing a task is always safe: what is committed is returned and not made again.

@@ -4,9 +4,7 @@
 Collects every session from `from` to `to` that is not committed yet. Run it by hand, once, before the first training, and
 again after a gap. Running it twice is safe: what is committed is passed over.
 
-| task | what it does | when it fails |
-|---|---|---|
-| `fetch_range` | one Parquet partition for each session of the range | 69: a year's file is not there; the message names it. 65: the file is wrong; the message names line and column. |
+- `fetch_range`: one Parquet partition for each session of the range. **When it fails:** 69: a year's file is not there; the message names it. 65: the file is wrong; the message names line and column.
 """
 
 from __future__ import annotations

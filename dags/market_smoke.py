@@ -4,11 +4,9 @@
 Runs every program once on the sample that the collector's image carries, beside the real artifacts, and tells nobody. Each
 `make deploy` ends with a run of it; a run by hand shows whether the cluster still does what it did then.
 
-| task | what it does | when it fails |
-|---|---|---|
-| `decide` | starts a pod of the collector | image, registry, quota, or rights: the log says which. 75 or 78: the bucket, its keys, or a network policy. |
-| `fetch_range` | commits ten months of sessions | as above |
-| `train`, `plot` | train and draw in pods of the trainer | no node for it (`trainer_node_selector`), or too little memory |
+- `decide`: starts a pod of the collector. **When it fails:** image, registry, quota, or rights: the log says which. 75 or 78: the bucket, its keys, or a network policy.
+- `fetch_range`: commits ten months of sessions. **When it fails:** as above.
+- `train`, `plot`: train and draw in pods of the trainer. **When it fails:** no node for it (`trainer_node_selector`), or too little memory
 """
 
 from __future__ import annotations

@@ -37,6 +37,8 @@ def main(options: list[str]) -> int:
     try:
         for name in ("uv", "tools"):
             compile_lock(scripts / f"{name}.lock", [scripts / f"{name}.in"], None, options)
+        browser = tests / "e2e" / "browser" / "requirements.lock"
+        compile_lock(browser, [browser.with_suffix(".in")], None, options)
         for image in environments.IMAGES:
             source, lock = environments.lock_of(image).with_suffix(".in"), environments.lock_of(image)
             compile_lock(lock, [source], None, options)

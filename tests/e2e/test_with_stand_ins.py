@@ -89,6 +89,7 @@ def by_digest(name: str) -> str:
     return f"{repository}@{found}"
 
 
+@pytest.mark.timeout(900)
 def test_staging_is_deployed_tried_out_and_a_value_that_breaks_it_is_rolled_back_by_itself(tmp_path: Path) -> None:
     with environment("staging", tmp_path) as staging:
         without = staging.make("deploy")
@@ -117,6 +118,7 @@ def test_staging_is_deployed_tried_out_and_a_value_that_breaks_it_is_rolled_back
         assert staging.make("diff").stdout.strip() == "nothing would change"
 
 
+@pytest.mark.timeout(1200)
 def test_production_by_digest_loses_no_step_when_it_is_deployed_in_the_middle_of_a_run(tmp_path: Path) -> None:
     with environment("prod", tmp_path) as prod:
         prod.target.kubectl("create", "namespace", prod.target.namespace)

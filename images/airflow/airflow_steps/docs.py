@@ -9,24 +9,23 @@ if TYPE_CHECKING:
     from airflow.sdk import DAG, BaseOperator
 
 
-def document(dag: DAG, text: str) -> None:
-    """Gives `dag` the Markdown `text`, and each task its row of the text's table: task, what it does, when it fails.
+NAME = re.compile(r"`(\w+)`")
+ROW = re.compile(r"^- (`\w+`(?:, `\w+`)*): (.+?) \*\*When it fails:\*\* (.+)$", re.MULTILINE)
 
-    Raises ValueError where a task has no row, or a row no task.
+
+def document(dag: DAG, text: str) -> None:
+    """Gives `dag` the Markdown `text`, and each task its line of the text's list: what it does, and what to do when it fails.
+
+    Raises ValueError where a task has no line, or a line no task.
     """
     dag.doc_md = text
-    rows = dict(_rows(text))
-    if rows.keys() != set(dag.task_ids):
-        raise ValueError(f"the table of {dag.dag_id} and its tasks differ: {sorted(rows.keys() ^ set(dag.task_ids))}")
-    for task_id, (does, fails) in rows.items():
+    told = {
+        name: f"{does}\n\n**When it fails:** {fails}"
+        for names, does, fails in ROW.findall(text)
+        for name in NAME.findall(names)
+    }
+    if told.keys() != set(dag.task_ids):
+        raise ValueError(f"the list of {dag.dag_id} and its tasks differ: {sorted(told.keys() ^ set(dag.task_ids))}")
+    for task_id, doc in told.items():
         task = cast("BaseOperator", dag.get_task(task_id))
-        task.doc_md = f"{does}\n\n**When it fails:** {fails}" if fails else does
-
-
-def _rows(text: str) -> list[tuple[str, tuple[str, str]]]:
-    found = []
-    for line in text.splitlines():
-        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip())[1:-1]]
-        if len(cells) == 3 and cells[0].startswith("`"):
-            found += [(name, (cells[1], cells[2])) for name in re.findall(r"`(\w+)`", cells[0])]
-    return found
+        task.doc_md = doc
