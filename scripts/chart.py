@@ -45,4 +45,5 @@ def values(environment: str, more: Sequence[str] = ()) -> list[str]:
             raise Failed(f"there is no file {file}: environments are named as in helm/values-ENV.yaml")
     names = {image: images.name_of(image) for image in images.IMAGES}
     ids = {"airflow": images.id_of(names["airflow"])}
-    return [*(word for file in files for word in ("--values", str(file))), *image_values(names, ids), *more]
+    version = ["--set-string", f"airflowVersion={images.airflow_version()}"]
+    return [*(word for file in files for word in ("--values", str(file))), *version, *image_values(names, ids), *more]

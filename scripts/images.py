@@ -12,9 +12,10 @@ COLLECTOR_IMAGE and TRAINER_IMAGE replace a whole name, by a digest for instance
 from __future__ import annotations
 
 import os
+import re
 import sys
 
-from commands import Failed, fail, need, progress, run
+from commands import ROOT, Failed, fail, need, progress, run
 
 IMAGES = ("collector", "trainer", "airflow")
 BASES = {"AIRFLOW_BASE_IMAGE": ("airflow",), "PYTHON_IMAGE": ("collector", "trainer"), "TORCH_INDEX": ("trainer",)}
@@ -37,12 +38,22 @@ def name_of(image: str) -> str:
     return given or f"{prefix}/{image}:{tag}"
 
 
+def airflow_version() -> str:
+    """Airflow's version, as images/airflow/requirements.in pins it: the one place that does."""
+    pinned = re.search(r"^apache-airflow==([\w.]+)", (ROOT / "images/airflow/requirements.in").read_text(), re.MULTILINE)
+    if not pinned:
+        raise Failed("images/airflow/requirements.in must pin Airflow: apache-airflow==VERSION")
+    return pinned[1]
+
+
 def build(image: str) -> str:
     """Builds `image` unless its whole name was given; returns the name. Raises Failed with the build's last lines."""
     name = name_of(image)
     if os.environ.get(f"{image.upper()}_IMAGE"):
         return name
     arguments = {"COMMIT": commit(), "VERSION": name.rpartition(":")[2]}
+    if image == "airflow":
+        arguments["AIRFLOW_BASE_IMAGE"] = f"apache/airflow:slim-{airflow_version()}-python3.11"
     arguments |= {key: os.environ[key] for key, used in BASES.items() if image in used and os.environ.get(key)}
     command = ["docker", "build", "--file", f"images/{image}/Dockerfile", "--tag", name]
     command += ["--platform", TRAINER_PLATFORM] if image == "trainer" else []

@@ -132,14 +132,18 @@ def test_what_is_wrong_with_a_pod_is_told_with_its_events_and_last_lines() -> No
     assert "well" not in told and "ended" not in told
 
 
-def test_the_charts_version_is_pinned_in_one_place() -> None:
+def test_the_versions_of_chart_and_airflow_are_pinned_in_one_place_each() -> None:
     makefile = (ROOT / "Makefile").read_text()
     version = next(line.split(":=")[1].strip() for line in makefile.splitlines() if "CHART_VERSION :=" in line)
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    holding = [
-        name
-        for name in tracked
-        if (ROOT / name).is_file() and name.endswith((".py", ".yaml", ".sh")) and version in (ROOT / name).read_text()
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = [
+        ROOT / name for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     ]
-    assert holding == []
+    settings = [
+        file for file in files if file.is_file() and (file.suffix in (".yaml", ".sh", ".in") or file.name == "Dockerfile")
+    ]
+    settings += [file for file in files if file.is_file() and file.parent.name == "scripts" and file.suffix == ".py"]
+    assert [file.name for file in settings if version in file.read_text()] == []
+    assert [file.name for file in settings if images.airflow_version() in file.read_text()] == ["requirements.in"]
+    assert f"airflowVersion={images.airflow_version()}" in chart.values("kind")
     assert os.environ.get("CHART_VERSION") in (None, version)
