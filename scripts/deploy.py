@@ -65,6 +65,9 @@ def deploy(target: Target) -> None:
     print(changes or "nothing would change")
     if changes and not agreed(f"Deploy that to {target.context}/{target.namespace}?"):
         raise Failed("not deployed")
+    if target.is_cut_off():
+        print("a deployment before was cut off: going back to what was in force …", flush=True)
+        target.roll_back(before)
     target.prepare()
     try:
         if changes:

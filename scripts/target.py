@@ -66,8 +66,9 @@ class Target:
         return "".join(run(["helm", "template", one, *chart.chart(one), *options], seconds=120) for one in chart.RELEASES)
 
     def running(self) -> str:
-        """What helm has put there, as YAML; empty where nothing is."""
-        return "".join(self.helm("get", "manifest", one) for one in chart.RELEASES if self.history(one))
+        """What helm has put there and is in force, as YAML; empty where nothing is."""
+        found = self.current()
+        return "".join(self.helm("get", "manifest", one, f"--revision={number}") for one, number in found.items())
 
     def history(self, release: str) -> list[dict[str, Any]]:
         """The revisions of `release`, the oldest first; none where it is not there."""
@@ -80,6 +81,11 @@ class Target:
         """The revision of each release that is in force; a release that is not there is left out."""
         found = {release: revisions.deployed(self.history(release)) for release in chart.RELEASES}
         return {release: int(one["revision"]) for release, one in found.items() if one}
+
+    def is_cut_off(self) -> bool:
+        """Whether a deployment was killed in the middle: helm refuses every other then."""
+        last = [self.history(release)[-1:] for release in chart.RELEASES]
+        return any(one["status"].startswith("pending-") for found in last for one in found)
 
     def upgrade(self, more: Sequence[str] = (), description: str = "") -> None:
         """Installs or upgrades both releases; waits until they are ready. Raises Failed with what is wrong with which pod."""
