@@ -27,12 +27,19 @@ import images
 KIND = ("kind-" + (os.environ.get("CLUSTER") or "market-daily"), "airflow")
 
 
+def number(name: str) -> int | None:
+    """The whole number that the variable `name` holds; None where it is not set. Raises Failed where it is none."""
+    text = os.environ.get(name)
+    if text and not text.isdecimal():
+        raise Failed(f"{name} is {text!r} and must be a whole number")
+    return int(text) if text else None
+
+
 def target_of(environment: str) -> Target:
     """Where the environment is put. Raises Failed where kubectl has no context to go to."""
     context, namespace = KIND if environment == "kind" else ("", f"market-daily-{environment}")
     context = os.environ.get("CONTEXT") or context or run(["kubectl", "config", "current-context"], seconds=30).strip()
-    seconds = int(os.environ.get("DEPLOY_SECONDS") or WAIT_SECONDS)
-    return Target(context, os.environ.get("NAMESPACE") or namespace, environment, seconds)
+    return Target(context, os.environ.get("NAMESPACE") or namespace, environment, number("DEPLOY_SECONDS") or WAIT_SECONDS)
 
 
 def pin(environment: str) -> None:
@@ -87,7 +94,7 @@ def deploy(target: Target) -> None:
 def rollback(target: Target) -> None:
     """Goes back to the last revision that was another and worked, or to REVISION; tries it out."""
     histories = {release: target.history(release) for release in chart.RELEASES}
-    wanted = revisions.before(histories, int(os.environ["REVISION"]) if os.environ.get("REVISION") else None)
+    wanted = revisions.before(histories, number("REVISION"))
     if not agreed(f"Roll {target.context}/{target.namespace} back to revision {wanted['airflow']}?"):
         raise Failed("not rolled back")
     target.roll_back(wanted)

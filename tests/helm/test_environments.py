@@ -52,6 +52,14 @@ def test_nothing_may_speak_until_a_policy_says_so(rendered: dict[str, str], envi
     assert "169.254.0.0/16" in collector["to"][0]["ipBlock"]["except"]
 
 
+def test_what_is_deployed_runs_without_a_hand(rendered: dict[str, str], environment: str) -> None:
+    [text] = [
+        one["data"]["airflow.cfg"] for one in of(rendered, environment, "ConfigMap").values() if "airflow.cfg" in one["data"]
+    ]
+    assert "dags_are_paused_at_creation = False" in text
+    assert ("scheduled = false" in text) == (environment == "kind")
+
+
 def test_pooling_is_a_switch_and_its_containers_are_as_all_others() -> None:
     switched = ["--set", "pgbouncer.enabled=true", "--set", "data.metadataSecretName=airflow-pooled"]
     found = objects_of(Target("", "market-daily-prod", "prod").render(switched))
