@@ -123,6 +123,7 @@ def test_production_by_digest_loses_no_step_when_it_is_deployed_in_the_middle_of
     with environment("prod", tmp_path) as prod:
         prod.target.kubectl("create", "namespace", prod.target.namespace)
         prod.give_secrets()
+        make_secrets.create(prod.target.kubectl, "airflow-admin", {"password": "-begins-with-a-dash"})
         by_tag = prod.make("deploy")
         assert by_tag.returncode == 1 and "has no digest here" in by_tag.stderr
         names = {f"{image.upper()}_IMAGE": by_digest(images.name_of(image)) for image in images.IMAGES}

@@ -60,6 +60,14 @@ def test_what_is_deployed_runs_without_a_hand(rendered: dict[str, str], environm
     assert ("scheduled = false" in text) == (environment == "kind")
 
 
+def test_a_password_may_begin_with_a_dash(rendered: dict[str, str], environment: str) -> None:
+    [arguments] = [
+        job["spec"]["template"]["spec"]["containers"][0]["args"]
+        for job in [of(rendered, environment, "Job")["airflow-create-user"]]
+    ]
+    assert ' --password="$PASSWORD"' in arguments[-1]
+
+
 def test_pooling_is_a_switch_and_its_containers_are_as_all_others() -> None:
     switched = ["--set", "pgbouncer.enabled=true", "--set", "data.metadataSecretName=airflow-pooled"]
     found = objects_of(Target("", "market-daily-prod", "prod").render(switched))
