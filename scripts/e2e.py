@@ -67,6 +67,8 @@ def cluster(more: Sequence[str] = ()) -> Iterator[Airflow]:
     os.environ["COMMIT"] = images.commit()  # of the tree as it is now, whatever is written while the tests run
     os.environ["AIRFLOW_IMAGE"] = build()
     try:
+        if not os.environ.get("KEEP"):
+            kind.down()  # what a run that was killed has left
         kind.up(more)
         yield kind.api()
     except BaseException:

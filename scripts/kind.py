@@ -31,14 +31,33 @@ OTHERS = ("postgres:17", "versity/versitygw:v1.8.0")
 
 
 def create() -> None:
-    """Makes the cluster unless it is there."""
+    """Makes the cluster unless it is there, and waits until it answers."""
     if CLUSTER in run(["kind", "get", "clusters"], seconds=60).split():
+        wait_for_nodes()
         return
     config = (ROOT / "kind-config.yaml").read_text().replace("hostPort: 8080", f"hostPort: {UI_PORT}")
     node = os.environ.get("KIND_NODE_IMAGE")
     command = ["kind", "create", "cluster", "--name", CLUSTER, "--config", "-", "--wait", "120s"]
     with progress(f"cluster {CLUSTER}"):
         run([*command, *(["--image", node] if node else [])], seconds=600, input=config)
+        wait_for_nodes()
+
+
+def wait_for_nodes() -> None:
+    """Waits until every node is ready; raises Failed with kubectl's words where that takes longer than two minutes.
+
+    A cluster that is starting again, as after the machine or Docker did, refuses connections first and then, while it has not
+    read its own roles, its administrator.
+    """
+    until = time.monotonic() + 120
+    while True:
+        try:
+            TARGET.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s", seconds=70)
+            return
+        except Failed as error:
+            if time.monotonic() > until:
+                raise Failed(f"cluster {CLUSTER} is there and does not answer: make kind-down, then make kind-up\n{error}") from error
+            time.sleep(1)
 
 
 def workers() -> list[str]:
