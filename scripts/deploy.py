@@ -16,6 +16,7 @@ import sys
 import time
 
 import chart
+import pooling
 import revisions
 from commands import Failed, fail, need, run
 from rendered import difference
@@ -67,15 +68,15 @@ def agreed(question: str) -> bool:
 
 def deploy(target: Target) -> None:
     """Shows the difference, asks, upgrades and tries out; what fails is rolled back, and Failed is raised."""
-    before = target.current()
-    changes = difference(target.running(), target.render())
+    before, wanted = target.current(), target.render()
+    changes = difference(target.running(), wanted)
     print(changes or "nothing would change")
     if changes and not agreed(f"Deploy that to {target.context}/{target.namespace}?"):
         raise Failed("not deployed")
     if target.is_cut_off():
         print("a deployment before was cut off: going back to what was in force …", flush=True)
         target.roll_back(before)
-    target.prepare()
+    target.prepare(pooled=pooling.POOLED in wanted)
     try:
         if changes:
             target.upgrade(description=f"commit {images.commit()}")

@@ -1,6 +1,6 @@
 """The secrets of an environment: those that can be made are made, once; those that must be given are asked for.
 
-What is there is never changed. No value is printed, nor part of a command line.
+What is there is never changed, but for what follows from another secret. No value is printed, nor part of a command line.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import secrets
 from collections.abc import Callable
 
+import pooling
 from commands import Failed
 
 DATABASE_URL = "postgresql+psycopg2://airflow:{password}@postgres.{namespace}.svc:5432/airflow"
@@ -51,10 +52,20 @@ def read(kubectl: Callable[..., str], name: str) -> dict[str, str]:
     return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
-def create(kubectl: Callable[..., str], name: str, data: dict[str, str]) -> None:
-    """Creates a secret; its values go through standard input alone."""
+def create(kubectl: Callable[..., str], name: str, data: dict[str, str], verb: str = "create") -> None:
+    """Creates (or replaces) a secret; its values go through standard input alone."""
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
-    kubectl("create", "--filename", "-", input=json.dumps(secret))
+    kubectl(verb, "--filename", "-", input=json.dumps(secret))
+
+
+def follow_database(kubectl: Callable[..., str]) -> None:
+    """Creates the secrets of connection pooling, or brings them up to date with the database's address."""
+    there = names(kubectl)
+    for name, data in pooling.secrets_of(read(kubectl, "airflow-metadata")["connection"]).items():
+        if name not in there:
+            create(kubectl, name, data)
+        elif read(kubectl, name) != data:
+            create(kubectl, name, data, verb="replace")
 
 
 def make(kubectl: Callable[..., str], namespace: str, environment: str) -> list[str]:

@@ -48,13 +48,18 @@ class Target:
         """helm's options for the environment's values and images."""
         return chart.values(self.environment, more)
 
-    def prepare(self, manifests: Sequence[str] = ()) -> None:
-        """Makes the namespace, the secrets that are missing, and what the manifests say; waits until it is ready."""
+    def prepare(self, manifests: Sequence[str] = (), pooled: bool = False) -> None:
+        """Makes the namespace, the secrets that are missing, and what the manifests say; waits until it is ready.
+
+        `pooled`: with the secrets of connection pooling.
+        """
         metadata = {"name": self.namespace, "labels": NAMESPACE_LABELS}
         self.kubectl(
             "apply", "--filename", "-", input=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         )
         make_secrets.make(self.kubectl, self.namespace, self.environment)
+        if pooled:
+            make_secrets.follow_database(self.kubectl)
         applied = [self.kubectl("apply", "--filename", str(ROOT / "manifests" / manifest)) for manifest in manifests]
         for line in "".join(applied).splitlines():
             if (what := line.split()[0]).startswith(("statefulset", "deployment")):

@@ -34,8 +34,9 @@ def nothing_else_runs() -> None:
 class Environment:
     """An environment on the kind cluster, and what is outside it."""
 
-    def __init__(self, name: str, folder: Path) -> None:
+    def __init__(self, name: str, folder: Path, more: str = "") -> None:
         self.name, self.folder = name, folder
+        self.values = (HERE / "values-outside.yaml").read_text() + more
         self.target = Target(kind.TARGET.context, f"market-daily-{name}", name)
         self.outside = Target(kind.TARGET.context, f"outside-{name}", "kind")
 
@@ -52,8 +53,7 @@ class Environment:
     def make(self, what: str, channel: str = "workflows", **more: str) -> subprocess.CompletedProcess[str]:
         """`make WHAT ENV=…` as a person would, who has said yes."""
         values = self.folder / f"{self.name}-{channel}.yaml"
-        text = (HERE / "values-outside.yaml").read_text()
-        values.write_text(text.replace("OUTSIDE", self.outside.namespace).replace("CHANNEL", channel))
+        values.write_text(self.values.replace("OUTSIDE", self.outside.namespace).replace("CHANNEL", channel))
         command = [sys.executable, str(ROOT / "scripts" / "deploy.py"), what, self.name]
         settings = {"CONTEXT": self.target.context, "VALUES": str(values), "YES": "1"}
         done = subprocess.run(command, cwd=ROOT, env=os.environ | settings | more, capture_output=True, text=True, timeout=500)
@@ -71,8 +71,8 @@ class Environment:
 
 
 @contextmanager
-def environment(name: str, folder: Path) -> Iterator[Environment]:
-    made = Environment(name, folder)
+def environment(name: str, folder: Path, more: str = "") -> Iterator[Environment]:
+    made = Environment(name, folder, more)
     made.prepare_outside()
     yield made
     if not os.environ.get("KEEP"):
@@ -118,9 +118,27 @@ def test_staging_is_deployed_tried_out_and_a_value_that_breaks_it_is_rolled_back
         assert staging.make("diff").stdout.strip() == "nothing would change"
 
 
+@pytest.fixture
+def pooling() -> str:
+    """The values that switch PgBouncer on, with its images on the nodes."""
+    build = ["docker", "build", "--tag", "market-daily/pooling:test", str(HERE / "pooling")]
+    run(build, seconds=300, more={"DOCKER_BUILDKIT": "1"})
+    kind.load(["market-daily/pooling:test"])
+    return (HERE / "values-pooling.yaml").read_text()
+
+
+def who_speaks_to_the_database(environment: Environment) -> set[str]:
+    """The addresses of the pods that hold connections to it."""
+    query = "SELECT DISTINCT host(client_addr) FROM pg_stat_activity WHERE client_addr IS NOT NULL"
+    psql = ("psql", "--username=airflow", "--tuples-only", "--no-align", f"--command={query}")
+    return set(environment.outside.kubectl("exec", "statefulset/postgres", "--", *psql).split())
+
+
 @pytest.mark.timeout(1200)
-def test_production_by_digest_loses_no_step_when_it_is_deployed_in_the_middle_of_a_run(tmp_path: Path) -> None:
-    with environment("prod", tmp_path) as prod:
+def test_production_by_digest_loses_no_step_when_it_is_deployed_in_the_middle_of_a_run(
+    tmp_path: Path, pooling: str
+) -> None:
+    with environment("prod", tmp_path, pooling) as prod:
         prod.target.kubectl("create", "namespace", prod.target.namespace)
         prod.give_secrets()
         make_secrets.create(prod.target.kubectl, "airflow-admin", {"password": "-begins-with-a-dash"})
@@ -132,13 +150,14 @@ def test_production_by_digest_loses_no_step_when_it_is_deployed_in_the_middle_of
         pods = prod.target.kubectl(
             "get", "pods", "--output=jsonpath={range .items[*]}{.metadata.labels.component} {end}"
         ).split()
-        assert {component: pods.count(component) for component in ("api-server", "scheduler", "triggerer")} == {
-            "api-server": 2,
-            "scheduler": 2,
-            "triggerer": 2,
-        }
+        twice = ("api-server", "scheduler", "triggerer", "pgbouncer")
+        assert {component: pods.count(component) for component in twice} == dict.fromkeys(twice, 2)
         budgets = prod.target.kubectl("get", "poddisruptionbudgets", "--output=jsonpath={.items[*].status.disruptionsAllowed}")
-        assert budgets.split() == ["1", "1", "1"]
+        assert budgets.split() == ["1", "1", "1", "1"]
+        of_poolers = ("--selector=component=pgbouncer", "--output=jsonpath={.items[*].status.podIP}")
+        poolers = prod.target.kubectl("get", "pods", *of_poolers)
+        speaking = who_speaks_to_the_database(prod)
+        assert speaking and speaking <= set(poolers.split())
 
         with prod.airflow() as airflow:
             wait_for_dags(prod.target, airflow, "drill_long")

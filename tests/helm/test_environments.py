@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import yaml
+from commands import ROOT
 from target import Target
 
 from .conftest import objects_of
@@ -68,8 +72,13 @@ def test_a_password_may_begin_with_a_dash(rendered: dict[str, str], environment:
     assert ' --password="$PASSWORD"' in arguments[-1]
 
 
-def test_pooling_is_a_switch_and_its_containers_are_as_all_others() -> None:
-    switched = ["--set", "pgbouncer.enabled=true", "--set", "data.metadataSecretName=airflow-pooled"]
-    found = objects_of(Target("", "market-daily-prod", "prod").render(switched))
-    assert {"Deployment", "Service"} <= {one["kind"] for one in found if one["metadata"]["name"] == "airflow-pgbouncer"}
+def test_pooling_is_a_switch_and_its_containers_are_as_all_others(tmp_path: Path) -> None:
+    text = (ROOT / "helm" / "values-prod.yaml").read_text()
+    switch = tmp_path / "switched.yaml"
+    switch.write_text(re.sub(r"^# (?=pgbouncer:|data:)", "", text, flags=re.MULTILINE))
+    rendered = Target("", "market-daily-prod", "prod").render(["--values", str(switch)])
+    found = objects_of(rendered)
+    kinds = {one["kind"] for one in found if one["metadata"]["name"].startswith("airflow-pgbouncer")}
+    assert {"Deployment", "Service", "PodDisruptionBudget"} <= kinds
+    assert rendered.count("name: airflow-pooled") > 3 and "airflow-metadata" not in rendered
     assert not_restricted(found) == without_bounds(found) == secrets_in_clear(found) == []
