@@ -56,7 +56,7 @@ def wait_for_nodes() -> None:
             return
         except Failed as error:
             if time.monotonic() > until:
-                raise Failed(f"cluster {CLUSTER} is there and does not answer: make kind-down, then make kind-up\n{error}") from error
+                raise Failed(f"cluster {CLUSTER} does not answer: make kind-down, then make kind-up\n{error}") from error
             time.sleep(1)
 
 
