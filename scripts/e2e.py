@@ -84,7 +84,8 @@ def main(arguments: list[str]) -> int:
     """Runs the tests; returns the exit code."""
     try:
         with cluster():
-            pytest = [f"{ROOT}/.venvs/collector-test/bin/pytest", "--timeout=600", "--durations=10", f"{ROOT}/tests/e2e", *arguments]
+            options = ["--timeout=600", "--durations=10", f"{ROOT}/tests/e2e", *arguments]
+            pytest = [f"{ROOT}/.venvs/collector-test/bin/pytest", *options]
             if code := subprocess.run(pytest, cwd=ROOT).returncode:
                 raise Failed("the cluster tests failed")
     except Failed as error:

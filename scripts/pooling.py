@@ -45,7 +45,9 @@ def secrets_of(connection: str) -> dict[str, dict[str, str]]:
     url = urlsplit(connection)
     name = unquote(url.path.removeprefix("/"))
     if not (url.hostname and url.username and url.password and name):
-        raise Failed("connection in the secret airflow-metadata is not like postgresql+psycopg2://USER:PASSWORD@HOST:5432/DATABASE")
+        raise Failed(
+            "connection in the secret airflow-metadata is not like postgresql+psycopg2://USER:PASSWORD@HOST:5432/DATABASE"
+        )
     user, password = unquote(url.username), unquote(url.password)
     login = f"{quote(user, safe='')}:{quote(password, safe='')}"
     users = '"{}" "{}"\n'.format(*(word.replace('"', '""') for word in (user, password)))

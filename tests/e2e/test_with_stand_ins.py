@@ -135,9 +135,7 @@ def who_speaks_to_the_database(environment: Environment) -> set[str]:
 
 
 @pytest.mark.timeout(1200)
-def test_production_by_digest_loses_no_step_when_it_is_deployed_in_the_middle_of_a_run(
-    tmp_path: Path, pooling: str
-) -> None:
+def test_production_by_digest_loses_no_step_when_it_is_deployed_in_the_middle_of_a_run(tmp_path: Path, pooling: str) -> None:
     with environment("prod", tmp_path, pooling) as prod:
         prod.target.kubectl("create", "namespace", prod.target.namespace)
         prod.give_secrets()
