@@ -4,39 +4,44 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
+from pathlib import Path
 
-from step_contract.exit_codes import ConfigurationWrong
+from step_contract.exit_codes import ConfigurationWrong, SourceNotReady
 
-EXCHANGE = "XKRX"
+from collector.sessions import EXCHANGE, SEOUL, closes
+
 OVERRIDE_COLUMNS = ["date", "state", "reason", "source"]
+# The calendar knows no Saturdays; the exchange held them until this one.
+LAST_SATURDAY = date(1998, 12, 5)
+# On the day of the university entrance examination the exchange closes an hour late, of which the calendar does not know
+# every year; and the source takes a while.
+SETTLING = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether the exchange holds a session on a day, and why it is thought so."""
+    """Whether the exchange holds a session on a day, None where nobody but the source knows, and why it is thought so."""
 
-    open: bool
+    open: bool | None
     reason: str
 
 
-def calendar_verdict(session: date) -> Verdict:
-    """What exchange_calendars says of `session`; raises ConfigurationWrong for a day that its calendar does not reach."""
-    import exchange_calendars
-    from exchange_calendars.exchange_calendar_xkrx import XKRXExchangeCalendar
-
-    first, last = XKRXExchangeCalendar.bound_min().date(), XKRXExchangeCalendar.bound_max().date()
-    if not first + timedelta(days=14) <= session <= last - timedelta(days=14):
-        raise ConfigurationWrong(f"{session} is outside the exchange's calendar, which knows {first} to {last}")
-    if session.weekday() >= 5 and session.year > 1998:
-        return Verdict(False, f"a {session:%A}")
-    # A fortnight around the day: building the calendar of all years takes longer than everything else a step does here.
-    window = timedelta(days=14)
-    calendar = exchange_calendars.get_calendar(EXCHANGE, start=str(session - window), end=str(session + window))
-    if calendar.is_session(str(session)):
+def calendar_verdict(day: date) -> Verdict:
+    """What exchange_calendars says of `day`; raises ConfigurationWrong for a day that its calendar does not reach."""
+    known = closes()
+    first, last = next(iter(known)), next(reversed(known))
+    if not first <= day <= last:
+        raise ConfigurationWrong(f"{day} is outside the exchange's calendar, whose sessions are from {first} to {last}")
+    if day in known:
         return Verdict(True, f"a session of the {EXCHANGE} calendar")
-    return Verdict(False, f"a {session:%A} that is no session of the {EXCHANGE} calendar")
+    if day.weekday() == 5 and day <= LAST_SATURDAY:
+        return Verdict(None, f"a Saturday before {LAST_SATURDAY + timedelta(days=7)}, when some were sessions")
+    if day.weekday() >= 5:
+        return Verdict(False, f"a {day:%A}")
+    return Verdict(False, f"a {day:%A} that is no session of the {EXCHANGE} calendar")
 
 
 def overrides(text: str, where: str) -> dict[date, Verdict]:
@@ -55,9 +60,36 @@ def overrides(text: str, where: str) -> dict[date, Verdict]:
             day, state, reason, source = date.fromisoformat(row[0]), row[1], row[2], row[3]
         except (ValueError, IndexError):
             raise ConfigurationWrong(f"{where}, line {number}: {row} is not date,state,reason,source") from None
+        if len(row) > 4:
+            raise ConfigurationWrong(f"{where}, line {number}: a reason or a source with a comma in it needs quotes around it")
         if state not in ("open", "closed") or not reason or not source or day in found:
             raise ConfigurationWrong(
                 f"{where}, line {number}: the state must be open or closed, with a reason and a source, once a date"
             )
         found[day] = Verdict(state == "open", f"{reason} ({source})")
     return found
+
+
+def read_overrides(path: Path) -> dict[date, Verdict]:
+    """The verdicts of the overrides file at `path`; raises ConfigurationWrong where it cannot be read or is wrong."""
+    try:
+        return overrides(path.read_text(encoding="utf-8-sig"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationWrong(f"the overrides file {path} cannot be read: {error}") from error
+
+
+def verdict_of(day: date, known: Mapping[date, Verdict]) -> Verdict:
+    """What the overrides say of `day`, or else the calendar."""
+    return known.get(day) or calendar_verdict(day)
+
+
+def final_from(day: date) -> datetime:
+    """When the bar of `day` can be taken as final, in Seoul's time; before, it grows."""
+    usual = datetime(day.year, day.month, day.day, 15, 30, tzinfo=SEOUL)
+    return closes().get(day, usual) + SETTLING
+
+
+def check_is_final(day: date, now: datetime) -> None:
+    """Raises SourceNotReady while the bar of `day` may still change."""
+    if now < (moment := final_from(day)):
+        raise SourceNotReady(f"the bar of {day} is final from {moment:%Y-%m-%d %H:%M} Seoul time; until then it grows")

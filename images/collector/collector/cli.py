@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import datetime
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date, datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from step_contract.exit_codes import ConfigurationWrong
 from step_contract.program import Parser, common_options, option, outcome, program, run, session_date
+from step_contract.paths import session_of
 from step_contract.result import Result
 
 from collector.source import PRICES_URL, checked_template
+
+if TYPE_CHECKING:
+    from collector.calendar import Verdict
 
 HERE = Path(__file__).parent
 
@@ -24,7 +32,9 @@ Writes decisions/symbol=…/session=…/state=…/.
 """
 FETCH_PRICES = """\
 Reads the source's file of the session's year, checks every row of it, and writes the session's bar as one Parquet partition:
-prices/symbol=…/session=…/. A session is committed once: when the source later says something else, the step refuses (65).
+prices/symbol=…/session=…/. A session is committed once: when the source later says something else, the step tells and refuses
+(65), and tells of the ten sessions before it too. --take-corrections commits what the source says now as a revision beside the
+first: prices/symbol=…/session=…/revision=2/, which is read from then on.
 
   collector fetch-prices --session 2026-03-20 --artifacts s3://market
   collector fetch-prices --from 2021-01-01 --to 2026-03-20 --artifacts s3://market
@@ -41,21 +51,21 @@ as one Parquet partition: headlines/session=…/feeds=…/. A feed that cannot b
 
 def decide(options: argparse.Namespace) -> Result:
     """Decides whether the exchange was open on the session's day."""
-    from collector.calendar import calendar_verdict, overrides
+    from collector.calendar import final_from, read_overrides, verdict_of
     from collector.decide import commit_decision, decision
-    from collector.feeds import SEOUL
+    from collector.sessions import SEOUL
     from collector.source import read_year
     from collector.year_file import parse
 
-    session, where = options.session, options.overrides
-    try:
-        known = overrides(where.read_text(encoding="utf-8"), str(where))
-    except OSError as error:
-        raise ConfigurationWrong(f"the overrides file {where} cannot be read: {error.strerror}") from error
-    verdict = known.get(session) or calendar_verdict(session)
-    has_bar = None
+    session = options.session
+    verdict = verdict_of(session, read_overrides(options.overrides))
     # The clock only tells whether the source can be expected to have the bar; what is decided is about the session.
-    if session < datetime.now(SEOUL).date():
+    now = datetime.now(SEOUL)
+    if verdict.open and now < final_from(session):
+        verdict = replace(verdict, reason=f"{verdict.reason}, whose bar is final from {final_from(session):%Y-%m-%d %H:%M}")
+    print(f"{session}: {verdict.reason}", flush=True)
+    has_bar = None
+    if session < now.date():
         url, data = read_year(options.prices_url, options.symbol, session.year)
         has_bar = data is not None and any(bar.date == session for bar in parse(data, url, session.year))
     made = decision(verdict, has_bar)
@@ -65,22 +75,47 @@ def decide(options: argparse.Namespace) -> Result:
 
 def fetch_prices(options: argparse.Namespace) -> Result:
     """Fetches the bar of one session, or of every session of a range."""
-    from collector import prices
+    from collector.calendar import check_is_final, read_overrides, verdict_of
+    from collector.sessions import SEOUL
 
+    known, now = read_overrides(options.overrides), datetime.now(SEOUL)
     if options.first or options.last:
         if not (options.first and options.last) or options.session or options.first > options.last:
             raise ConfigurationWrong("a range is --from YYYY-MM-DD --to a later YYYY-MM-DD, and without --session")
-        years = prices.years_of(options.prices_url, options.symbol, options.first, options.last)
-        done = prices.fetch_range(options.artifacts, options.symbol, years)
-        told = (
-            f"{options.symbol}, {options.first} to {options.last}: {done.committed} sessions committed, {done.there} were there"
-        )
-        print(told)
-        return Result(done.last, {"told": told, "committed": done.committed, "there": done.there})
+        return fetch_prices_of_range(options, partial(verdict_of, known=known), now)
     if not options.session:
         raise ConfigurationWrong("name the session: --session YYYY-MM-DD, or a range: --from YYYY-MM-DD --to YYYY-MM-DD")
-    one = prices.fetch(options.artifacts, options.prices_url, options.symbol, options.session)
-    return outcome(one, f"{options.symbol} closed at {one.manifest.facts['close']}")
+    from collector import corrections, price_range
+
+    check_is_final(options.session, now)
+    verdict = verdict_of(options.session, known)
+    done = price_range.fetch(
+        options.artifacts, options.prices_url, options.symbol, options.session, verdict, options.take_corrections
+    )
+    told = f"{options.symbol} closed at {done.committed.manifest.facts['close']}"
+    if corrected := corrections.told(options.symbol, done.corrections):
+        print(corrected, file=sys.stderr)
+        told = f"{told}; {corrected}"
+    return outcome(done.committed, told)
+
+
+def fetch_prices_of_range(options: argparse.Namespace, verdict_of: Callable[[date], Verdict], now: datetime) -> Result:
+    """Fetches the bars of every session from `options.first` to `options.last` that is final."""
+    from collector import price_range
+    from collector.calendar import final_from
+
+    symbol, first, last = options.symbol, options.first, options.last
+    while last >= first and now < final_from(last):
+        last -= timedelta(days=1)
+    years = price_range.years_of(options.prices_url, symbol, first, last) if last >= first else iter(())
+    done = price_range.fetch_range(options.artifacts, symbol, first, last, years, verdict_of, options.take_corrections)
+    told = f"{symbol}, {first} to {last}: {done.committed} sessions committed, {done.there} were there"
+    told += f", {done.revised} revised" if done.revised else ""
+    ends = session_of(done.last)
+    if any(verdict_of(ends + timedelta(days=number + 1)).open for number in range((last - ends).days)):
+        told += f"; the source ends with {ends}"
+    print(told)
+    return Result(done.last, {"told": told, "committed": done.committed, "there": done.there, "revised": done.revised})
 
 
 def fetch_headlines(options: argparse.Namespace) -> Result:
@@ -99,20 +134,21 @@ def make_parser() -> Parser:
 
     added = step("decide", decide, "Decide whether the exchange was open on the session's day.", DECIDE)
     common_options(added)
-    option(
-        added, "overrides", "CSV of days that the calendar has wrong", str(HERE / "overrides.csv"), type=Path, metavar="FILE"
-    )
     with_prices.append(added)
 
     added = step("fetch-prices", fetch_prices, "Fetch the session's bar of the index.", FETCH_PRICES)
     common_options(added, session_required=False)
     added.add_argument("--from", dest="first", type=session_date, metavar="YYYY-MM-DD", help="first day of a range")
     added.add_argument("--to", dest="last", type=session_date, metavar="YYYY-MM-DD", help="last day of a range")
+    help = "commit what the source has corrected as a revision beside what is committed"
+    added.add_argument("--take-corrections", action="store_true", help=help)
     with_prices.append(added)
 
     for added in with_prices:
         about = "the source's files: a URL with {symbol} and {year} in it, http, file or s3"
         option(added, "prices-url", about, PRICES_URL, type=checked_template)
+        about, default = "CSV of days that the calendar has wrong", str(HERE / "overrides.csv")
+        option(added, "overrides", about, default, type=Path, metavar="FILE")
 
     added = step("fetch-headlines", fetch_headlines, "Fetch the headlines of the session's day.", FETCH_HEADLINES)
     common_options(added)

@@ -27,8 +27,11 @@ class Decision:
 def decision(verdict: Verdict, has_bar: bool | None) -> Decision:
     """The decision from what the calendar says and whether the source has a bar for the day.
 
-    `has_bar` is None where that is not known yet, as on the day itself. A contradiction is `suspect`.
+    `has_bar` is None where that is not known yet, as on the day itself. A contradiction is `suspect`. Where the calendar does
+    not know, the source does.
     """
+    if verdict.open is None:
+        return Decision("open" if has_bar else "closed", f"{verdict.reason}: the source has {'a' if has_bar else 'no'} bar for it")
     if verdict.open and has_bar is False:
         return Decision("suspect", f"{verdict.reason}, but the source has no bar for it")
     if not verdict.open and has_bar:

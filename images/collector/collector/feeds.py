@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import calendar
-import html
 import io
-import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
-from zoneinfo import ZoneInfo
+from typing import Any
 
 from step_contract.exit_codes import ConfigurationWrong, DataWrong
 
-SEOUL = ZoneInfo("Asia/Seoul")
+from collector.feed_text import link_mark, plain, title_mark, utf8, web_link
+from collector.sessions import SEOUL
+from collector.time_limit import within
 
-_TAG = re.compile(r"<[^>]*>")
-_NOT_TEXT = re.compile(r"[\x00-\x1f\x7f-\x9f\s]+")
-_NOT_WORD = re.compile(r"\W+")
+PARSE_LIMIT = 10  # seconds; what takes longer is made to
 
 
 @dataclass(frozen=True)
@@ -51,32 +50,50 @@ def read_feeds(path: Path) -> list[Feed]:
     return [Feed(name, url if "://" in url else path.resolve().with_name(url).as_uri()) for name, url in listed]
 
 
-def plain(text: str) -> str:
-    """`text` without markup and control characters, white space folded."""
-    return _NOT_TEXT.sub(" ", html.unescape(_TAG.sub(" ", text))).strip()
+@dataclass(frozen=True)
+class Read:
+    """What a feed holds: the session's headlines in order, and how many entries say not when they were published."""
+
+    headlines: list[Headline]
+    undated: int
 
 
-def headlines(data: bytes, feed: Feed, session: date) -> list[Headline]:
-    """The headlines in a feed's `data` that were published on the session's day in Seoul, in order.
+def read_feed(data: bytes, feed: Feed, session: date) -> Read:
+    """The headlines in a feed's `data` that were published on the session's day in Seoul.
 
     Entries without a title or a date are no headlines. Raises DataWrong when the bytes are no feed.
     """
     import feedparser
+    from collector.feed_dates import published
 
-    # As a stream: bytes alone would be tried as the name of a file first.
-    parsed = feedparser.parse(io.BytesIO(data), resolve_relative_uris=False, sanitize_html=False)
+    feedparser.registerDateHandler(published)
+    with within(PARSE_LIMIT, DataWrong(f"the feed {feed.name} at {feed.url} takes more than {PARSE_LIMIT} s to parse")):
+        try:
+            # As a stream: bytes alone would be tried as the name of a file first.
+            parsed = feedparser.parse(io.BytesIO(utf8(data)), resolve_relative_uris=False, sanitize_html=False)
+        except (RecursionError, ValueError, LookupError, AssertionError) as error:
+            raise DataWrong(f"the feed {feed.name} at {feed.url} cannot be parsed: {error!r}") from error
     if not parsed.get("version"):
-        reason = parsed.get("bozo_exception", "neither RSS nor Atom")
+        reason = plain(str(parsed.get("bozo_exception", "neither RSS nor Atom")))
         raise DataWrong(f"the feed {feed.name} at {feed.url} is none: {reason}")
-    found = set()
+    found, undated = set(), 0
     for entry in parsed.entries:
-        when, title = entry.get("published_parsed") or entry.get("updated_parsed"), plain(entry.get("title", ""))
-        if when is None or not title:
+        when, title = _moment(entry), plain(entry.get("title", ""))
+        if not title:
             continue
-        published = datetime.fromtimestamp(calendar.timegm(when), UTC)
-        if published.astimezone(SEOUL).date() == session:
-            found.add(Headline(published, feed.name, title, entry.get("link", "")))
-    return sorted(found)
+        if when is None:
+            undated += 1
+        elif when.astimezone(SEOUL).date() == session:
+            found.add(Headline(when, feed.name, title, web_link(entry.get("link", ""))))
+    return Read(sorted(found), undated)
+
+
+def _moment(entry: Mapping[str, Any]) -> datetime | None:
+    parts = entry.get("published_parsed") or entry.get("updated_parsed")
+    try:
+        return datetime.fromtimestamp(calendar.timegm(parts), UTC) if parts else None
+    except (ValueError, OverflowError, OSError):
+        return None
 
 
 def without_doubles(found: list[Headline]) -> list[Headline]:
@@ -84,7 +101,7 @@ def without_doubles(found: list[Headline]) -> list[Headline]:
     seen: set[str] = set()
     kept = []
     for headline in sorted(found):
-        marks = {_NOT_WORD.sub(" ", headline.title).strip().casefold()} | ({headline.link} if headline.link else set())
+        marks = {title_mark(headline.title)} | ({link_mark(headline.link)} if headline.link else set())
         if not marks & seen:
             kept.append(headline)
         seen |= marks

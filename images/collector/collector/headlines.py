@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 import arro3.core as arrow
@@ -16,7 +17,7 @@ from step_contract.manifest import Fact, canonical, digest
 from step_contract.store import Store
 from step_contract.tables import HEADLINES_COLUMNS, HEADLINES_FILE, HEADLINES_VERSION
 
-from collector.feeds import Feed, Headline, headlines, without_doubles
+from collector.feeds import Feed, Headline, read_feed, without_doubles
 from collector.source import read
 
 STEP = "fetch-headlines"
@@ -36,20 +37,33 @@ def partition(found: Sequence[Headline]) -> bytes:
     return buffer.getvalue()
 
 
-def collect(feeds: Sequence[Feed], session: date) -> tuple[list[Headline], dict[str, str]]:
-    """The session's headlines of all feeds, and for each feed that could not be read the reason, by the feed's name."""
+@dataclass(frozen=True)
+class Collected:
+    """The session's headlines of all feeds, the feeds that could not be read with the reason, by name, and entries without date."""
+
+    headlines: list[Headline]
+    broken: dict[str, str]
+    undated: int
+
+
+def collect(feeds: Sequence[Feed], session: date) -> Collected:
+    """The session's headlines of all feeds that can be read."""
     found: list[Headline] = []
     broken: dict[str, str] = {}
+    undated = 0
     for feed in feeds:
         try:
             data = read(feed.url)
             if data is None:
                 raise SourceNotReady(f"{feed.url} is not there")
-            found += headlines(data, feed, session)
+            held = read_feed(data, feed, session)
         except StepError as error:
             log.warning("the feed %s is left out: %s", feed.name, error)
             broken[feed.name] = str(error)
-    return without_doubles(found), broken
+            continue
+        found += held.headlines
+        undated += held.undated
+    return Collected(without_doubles(found), broken, undated)
 
 
 def fetch(store: Store, feeds: Sequence[Feed], session: date) -> Committed:
@@ -63,10 +77,11 @@ def fetch(store: Store, feeds: Sequence[Feed], session: date) -> Committed:
     inputs = {"session": session.isoformat(), "feeds": read_from}
     if before := find(store, directory, inputs):
         return before
-    found, broken = collect(feeds, session)
-    if len(broken) == len(feeds):
-        raise SourceNotReady(f"none of the {len(feeds)} feeds can be read; the first: {next(iter(broken.values()))}")
-    facts: dict[str, Fact] = {"session": session.isoformat(), "headlines": len(found), "feeds": len(feeds)}
-    facts |= {f"broken {name}": reason[:200] for name, reason in broken.items()}
-    content = Content({HEADLINES_FILE: partition(found)}, len(found), HEADLINES_VERSION, facts)
+    held = collect(feeds, session)
+    if len(held.broken) == len(feeds):
+        raise SourceNotReady(f"none of the {len(feeds)} feeds can be read; the first: {next(iter(held.broken.values()))}")
+    facts: dict[str, Fact] = {"session": session.isoformat(), "headlines": len(held.headlines), "feeds": len(feeds)}
+    facts |= {"undated": held.undated} if held.undated else {}
+    facts |= {f"broken {name}": reason[:200] for name, reason in held.broken.items()}
+    content = Content({HEADLINES_FILE: partition(held.headlines)}, len(held.headlines), HEADLINES_VERSION, facts)
     return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import string
-import time
 
-from step_contract.exit_codes import ConfigurationWrong, PassingFault, SourceNotReady
+from step_contract.exit_codes import ConfigurationWrong, SourceNotReady
 from step_contract.store import Store
 
 PRICES_URL = (
     "https://raw.githubusercontent.com/FinanceData/fdr_krx_data_cache/refs/heads/master/data/index/year_{symbol}/{year}.csv"
 )
 SIZE_LIMIT = 8 * 2**20  # bytes; a year of an index has 26 kB, a feed some 100 kB
-TIME_LIMIT = 60.0  # seconds for one file, from the connection to the last byte
 
 
 def checked_template(template: str) -> str:
@@ -50,34 +48,11 @@ def read(url: str) -> bytes | None:
     """The content of the file at `url`, or None where there is none; raises as `read_year` does."""
     scheme = url.partition("://")[0]
     if scheme in ("http", "https"):
-        return _read_http(url)
+        from collector.download import download
+
+        return download(url)
     folder, _, name = url.rpartition("/")
     data = Store(folder).read(name)
     if data is not None and len(data) > SIZE_LIMIT:
         raise SourceNotReady(f"{url} has {len(data)} bytes, more than the {SIZE_LIMIT} that can be right")
     return data
-
-
-def _read_http(url: str) -> bytes | None:
-    import httpx
-
-    started, data = time.monotonic(), bytearray()
-    try:
-        with httpx.stream("GET", url, timeout=15, follow_redirects=True) as answer:
-            if answer.status_code in (404, 410):
-                return None
-            if answer.status_code == 429:
-                raise PassingFault(f"{url}: throttled (429); Retry-After {answer.headers.get('retry-after', 'not given')}")
-            if answer.status_code != 200:
-                raise SourceNotReady(f"{url}: the source answers {answer.status_code} {answer.reason_phrase}")
-            for chunk in answer.iter_bytes():
-                data += chunk
-                if len(data) > SIZE_LIMIT:
-                    raise SourceNotReady(f"{url} has more than {SIZE_LIMIT} bytes, which cannot be right")
-                if time.monotonic() - started > TIME_LIMIT:
-                    raise SourceNotReady(f"{url}: still sending after {TIME_LIMIT:.0f} s")
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise ConfigurationWrong(f"{url} is no URL that can be read: {error}") from error
-    except httpx.HTTPError as error:
-        raise SourceNotReady(f"{url}: {error or type(error).__name__}; look at the source or at the way out") from error
-    return bytes(data)

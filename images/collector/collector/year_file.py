@@ -5,36 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import re
-from dataclasses import dataclass
 from datetime import date
-from itertools import pairwise
 
-from step_contract.exit_codes import DataWrong
+from collector.bars import NOISE, Bar, Row, check, wrong
 
-REQUIRED = ("Date", "Open", "High", "Low", "Close", "Change", "Volume", "Amount", "MarCap")
-# The source rounds Change to four decimals; over 1995 to 2026 it is never further than 0.0002 from the closes' own.
-CHANGE_TOLERANCE = 0.0005
-CLOSE_STEP = 0.01  # index points to which closes are rounded; of a low index that is a visible change
+PRICES = ("Open", "High", "Low", "Close")
+COUNTS = ("Volume", "Amount", "MarCap")
+COLUMNS = ("Date", *PRICES, "UpDown", "Comp", "Change", *COUNTS)
 
-_NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?")
+CHANGE_DECIMALS = 4
 
-
-@dataclass(frozen=True)
-class Bar:
-    """One session of an index: prices in index points, change as a ratio, volume in shares, amount and market_cap in KRW.
-
-    What the source leaves empty is None: the change of an index's first session, market_cap before 2001.
-    """
-
-    date: date
-    open: float
-    high: float
-    low: float
-    close: float
-    change: float | None
-    volume: int | None
-    amount: int | None
-    market_cap: int | None
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_COUNT = re.compile(r"[0-9]+(\.0+)?")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def parse(data: bytes, where: str, year: int) -> list[Bar]:
@@ -43,82 +26,70 @@ def parse(data: bytes, where: str, year: int) -> list[Bar]:
     Lines that are empty or hold only `""`, a byte-order mark and any order of the columns are as the source writes them.
     Raises DataWrong with line and column for everything else that is not as it must be.
     """
+    rows = _rows(data, where)
+    check(rows, year)
+    return [row.bar for row in rows]
+
+
+def _rows(data: bytes, where: str) -> list[Row]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataWrong(f"{where}: byte {error.start} is not UTF-8; look at the source") from None
+        line = data[: error.start].count(b"\n") + 1
+        raise wrong(f"{where}, line {line}: ", f"byte {error.start} of the file is not UTF-8") from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         lines = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
-        raise DataWrong(f"{where}, line {reader.line_num}: {error}; look at the source") from None
+        raise wrong(f"{where}, line {reader.line_num}: ", str(error)) from None
     header = [name.strip() for name in lines[0][1]] if lines else []
-    if missing := [name for name in REQUIRED if header.count(name) != 1]:
+    if sorted(header) != sorted(COLUMNS):
         shown = ",".join(header)[:80]
-        raise DataWrong(f"{where}, line 1: the header {shown!r} must name {', '.join(missing)} once; look at the source")
+        raise wrong(f"{where}, line 1: ", f"the header {shown!r} must name {', '.join(COLUMNS)}, each once")
     if not text.endswith("\n"):
-        raise DataWrong(f"{where}, line {lines[-1][0]}: the last line has no end, the file was cut; look at the source")
-    rows = [(number, row) for number, row in lines[1:] if row not in ([], [""])]
-    bars = [(number, _bar(row, header, f"{where}, line {number}")) for number, row in rows]
-    _check_dates(bars, where, year)
-    _check_changes(bars, where)
-    return [bar for _, bar in bars]
+        raise wrong(f"{where}, line {lines[-1][0]}: ", "the last line has no end, the file was cut")
+    return [_row(row, header, f"{where}, line {number}") for number, row in lines[1:] if row not in ([], [""])]
 
 
-def _bar(row: list[str], header: list[str], where: str) -> Bar:
+def _row(row: list[str], header: list[str], where: str) -> Row:
     if len(row) != len(header):
-        raise DataWrong(f"{where}: {len(row)} columns where the header has {len(header)}; look at the source")
+        raise wrong(f"{where}: ", f"{len(row)} columns where the header has {len(header)}")
     cells = dict(zip(header, row, strict=True))
-    prices = {name: _number(cells[name], name, where) for name in ("Open", "High", "Low", "Close")}
-    for name, price in prices.items():
-        if not 0 < price < float("inf"):
-            raise DataWrong(f"{where}, column {name}: {cells[name]!r} is no price; look at the source")
-    opened, high, low, close = prices.values()
-    for name in ("Open", "Close"):
-        if not low <= prices[name] <= high:
-            raise DataWrong(
-                f"{where}, column {name}: {prices[name]} is not between Low {low} and High {high}; look at the source"
-            )
+    opened, high, low, close = (_price(cells[name], f"{where}, column {name}: ") for name in PRICES)
+    volume, amount, market_cap = (_count(cells[name], f"{where}, column {name}: ") for name in COUNTS)
+    difference, change = (
+        _number(cells[name], f"{where}, column {name}: ") if cells[name] else None for name in ("Comp", "Change")
+    )
+    if change is not None and abs(change - round(change, CHANGE_DECIMALS)) < NOISE:
+        change = round(change, CHANGE_DECIMALS)  # 0.016200000000000003 is how a program wrote 0.0162
+    day = _day(cells["Date"], f"{where}, column Date: ")
+    return Row(where, Bar(day, opened, high, low, close, change, volume, amount, market_cap), difference, cells["UpDown"])
+
+
+def _day(text: str, where: str) -> date:
     try:
-        day = date.fromisoformat(cells["Date"])
+        return date.fromisoformat(text if _DATE.fullmatch(text) else "")
     except ValueError:
-        raise DataWrong(f"{where}, column Date: {cells['Date']!r} is not a date YYYY-MM-DD; look at the source") from None
-    volume, amount, market_cap = (_count(cells[name], name, where) for name in ("Volume", "Amount", "MarCap"))
-    change = _number(cells["Change"], "Change", where) if cells["Change"] else None
-    return Bar(day, opened, high, low, close, change, volume, amount, market_cap)
+        raise wrong(where, f"{text!r} is not a date YYYY-MM-DD") from None
 
 
-def _number(text: str, column: str, where: str) -> float:
+def _number(text: str, where: str) -> float:
     if not _NUMBER.fullmatch(text):
-        raise DataWrong(f"{where}, column {column}: {text!r} is not a number; look at the source")
+        raise wrong(where, f"{text!r} is not a number")
     return float(text)
 
 
-def _count(text: str, column: str, where: str) -> int | None:
+def _price(text: str, where: str) -> float:
+    price = _number(text, where)
+    if not 0 < price < float("inf"):
+        raise wrong(where, f"{text!r} is no price")
+    return price
+
+
+def _count(text: str, where: str) -> int | None:
     if not text:
         return None
     # Not by way of a float, which holds whole numbers exactly only up to 9e15: the market's value in KRW comes near it.
-    whole, _, fraction = text.partition(".")
-    if not whole.isdecimal() or fraction.strip("0"):
-        raise DataWrong(f"{where}, column {column}: {text!r} is not a count; look at the source")
-    return int(whole)
-
-
-def _check_dates(bars: list[tuple[int, Bar]], where: str, year: int) -> None:
-    for number, bar in bars:
-        if bar.date.year != year:
-            raise DataWrong(f"{where}, line {number}, column Date: {bar.date} in the file of {year}; look at the source")
-    for (_, before), (number, bar) in pairwise(bars):
-        if bar.date <= before.date:
-            what = "twice" if bar.date == before.date else f"after {before.date}"
-            raise DataWrong(f"{where}, line {number}, column Date: {bar.date} stands {what}; look at the source")
-
-
-def _check_changes(bars: list[tuple[int, Bar]], where: str) -> None:
-    for (_, before), (number, bar) in pairwise(bars):
-        tolerance = CHANGE_TOLERANCE + CLOSE_STEP / before.close
-        if bar.change is not None and abs(bar.close / before.close - 1 - bar.change) > tolerance:
-            raise DataWrong(
-                f"{where}, line {number}, column Change: {bar.change} does not fit the closes {before.close} and {bar.close}; "
-                "look at the source"
-            )
+    if not _COUNT.fullmatch(text):
+        raise wrong(where, f"{text!r} is not a count")
+    return int(text.partition(".")[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import date
 
 from step_contract.exit_codes import ConfigurationWrong, DataWrong
@@ -11,6 +12,7 @@ MANIFEST = "manifest.json"
 
 _SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _SESSION = re.compile(r"/session=(\d{4}-\d\d-\d\d)/")
+_REVISION = re.compile(r"/revision=(\d+)/")
 
 
 def checked_symbol(symbol: str) -> str:
@@ -38,9 +40,24 @@ def prices_of(symbol: str) -> str:
     return f"prices/symbol={checked_symbol(symbol)}"
 
 
-def prices(symbol: str, session: date) -> str:
-    """Directory of the price partition of `symbol` on `session`."""
-    return _of("prices", symbol, session)
+def prices(symbol: str, session: date, revision: int = 1) -> str:
+    """Directory of the price partition of `symbol` on `session`.
+
+    What the source corrected later, and a person took, is revision 2 and so on, beside the first.
+    """
+    return _of("prices", symbol, session) + (f"/revision={revision}" if revision > 1 else "")
+
+
+def revision_of(path: str) -> int:
+    """The revision that the path of a price partition names; 1 where it names none."""
+    found = _REVISION.search(f"/{path}/")
+    return int(found.group(1)) if found else 1
+
+
+def latest(names: Iterable[str]) -> dict[date, str]:
+    """Of objects below `prices_of`, the manifest of each session's latest revision, in order of the sessions."""
+    manifests = sorted((session_of(name), revision_of(name), name) for name in names if name.endswith(f"/{MANIFEST}"))
+    return {session: name for session, _, name in manifests}
 
 
 def headlines(session: date, feeds: str) -> str:

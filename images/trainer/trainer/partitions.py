@@ -28,11 +28,12 @@ class Partitions:
 def committed(store: Store, symbol: str, until: date, since: date | None = None, last: int | None = None) -> Partitions:
     """The partitions of `symbol` up to `until`, that day included: those from `since` on, and of them the `last` ones.
 
+    Of a session that was revised it is the latest revision.
+
     Raises DataWrong when there is none and when a manifest is damaged.
     """
-    listed = store.list(paths.prices_of(symbol))
-    found = {paths.session_of(path): path for path in listed if path.endswith(f"/{paths.MANIFEST}")}
-    sessions = sorted(session for session in found if session <= until and (since is None or session >= since))
+    found = paths.latest(store.list(paths.prices_of(symbol)))
+    sessions = [session for session in found if session <= until and (since is None or session >= since)]
     sessions = sessions[-last:] if last else sessions
     if not sessions:
         between = f"from {since} to {until}" if since else f"up to {until}"

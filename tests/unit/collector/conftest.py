@@ -8,6 +8,7 @@ from collector.cli import make_parser
 
 ROOT = Path(__file__).resolve().parents[3]
 REAL = ROOT / "data" / "krx" / "index" / "year_ks11"
+HEADER = "Date,Close,UpDown,Comp,Change,Open,High,Low,Volume,Amount,MarCap\n"
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-from collector.calendar import Verdict, calendar_verdict, overrides
+from collector import cli, sessions
+from collector.calendar import Verdict, calendar_verdict, overrides, read_overrides, verdict_of
 from collector.decide import decision
 from step_contract.exit_codes import ConfigurationWrong
 
@@ -59,21 +60,46 @@ def test_a_day_that_the_calendar_does_not_reach_is_78(session: str, collector: R
     assert "outside the exchange's calendar" in shown
 
 
-def test_a_day_to_come_is_decided_by_the_calendar_alone(collector: Run) -> None:
-    assert collector("decide", "--session", "2049-11-01")[2]["facts"]["state"] == "open"  # type: ignore[index]
-
-
-def test_the_calendar_agrees_with_every_real_day_of_the_last_five_years() -> None:
+def test_every_day_since_1995_is_decided_as_the_exchange_did() -> None:
     bars = set()
-    for year in range(2021, 2027):
+    for year in range(1995, 2027):
         with (REAL / f"{year}.csv").open(encoding="utf-8-sig") as file:
             bars |= {date.fromisoformat(row["Date"]) for row in csv.DictReader(file)}
-    import exchange_calendars
+    known = read_overrides(Path(cli.__file__).with_name("overrides.csv"))
+    first, last = min(bars), max(bars)
+    days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
+    made = {day: decision(verdict_of(day, known), day in bars).state for day in days}
+    assert made == {day: "open" if day in bars else "closed" for day in days}  # none is suspect
+    since = date(2006, 1, 2)
+    weekdays = [day for day in days if day >= since and day.weekday() < 5]
+    differ = [day for day in days if (verdict := calendar_verdict(day)).open is not None and verdict.open != (day in bars)]
+    assert (len(weekdays), sum(day in bars for day in weekdays), len(bars)) == (5275, 4985, 7784)
+    assert differ == sorted(known) and not [day for day in differ if day >= since]
 
-    calendar = exchange_calendars.get_calendar("XKRX", start="2021-01-01", end="2026-03-20")
-    assert bars == {session.date() for session in calendar.sessions}
-    week = [max(bars) - timedelta(days=days) for days in range(7)]
-    assert [calendar_verdict(day).open for day in week] == [day in bars for day in week]
+
+def test_an_override_that_the_calendar_or_the_source_contradicts_is_suspect(collector: Run, tmp_path: Path) -> None:
+    mine = tmp_path / "overrides.csv"
+    mine.write_text("date,state,reason,source\n2026-03-20,closed,a mistake,somebody\n2026-03-21,open,a mistake,somebody\n")
+    for session, what in (("2026-03-20", "a bar"), ("2026-03-21", "no bar")):
+        code, shown, result = collector("decide", "--session", session, "--overrides", str(mine))
+        assert (code, result["facts"]["state"]) == (0, "suspect")  # type: ignore[index]
+        assert f"a mistake (somebody), but the source has {what} for it" in shown
+
+
+def test_a_session_that_has_not_closed_yet_is_open_and_says_when_its_bar_is_final(collector: Run) -> None:
+    code, shown, result = collector("decide", "--session", "2049-11-01")
+    assert (code, result["facts"]["state"]) == (0, "open")  # type: ignore[index]
+    assert "whose bar is final from 2049-11-01 16:30" in shown
+
+
+def test_the_sessions_that_are_kept_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    kept = sessions.closes()
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    sessions.closes.cache_clear()
+    assert sessions.closes() == kept
+    assert sessions.kept_file().read_text() == sessions.from_library()
+    exam = date(2020, 12, 3)
+    assert f"{kept[exam]:%H:%M %Z}" == "16:30 KST"
 
 
 @pytest.mark.parametrize(

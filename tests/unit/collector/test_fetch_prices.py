@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import io
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from arro3.io import read_parquet
+from collector.calendar import calendar_verdict
 from collector.prices import partition
+from collector.sessions import SEOUL
 from collector.year_file import parse
 from step_contract.commit import open_artifact
 from step_contract.tables import PRICES_COLUMNS, PRICES_FILE
 
-from .conftest import REAL, Run
+from .conftest import HEADER, REAL, Run
 
 
 def row(data: bytes) -> dict[str, object]:
@@ -60,13 +62,21 @@ def test_a_second_fetch_returns_the_first_partition_although_the_file_has_grown(
     assert "committed before" in shown
 
 
-def test_a_corrected_bar_is_refused_and_the_committed_one_stays(collector: Run, mirror: Path) -> None:
-    first = collector("fetch-prices", "--session", "2026-03-20")[2]
+def test_a_bar_that_still_grows_is_69_and_nothing_is_committed(collector: Run, mirror: Path, tmp_path: Path) -> None:
+    today = datetime.now(SEOUL).date()
+    coming = next(day for day in (today + timedelta(days=number) for number in range(1, 30)) if calendar_verdict(day).open)
+    (mirror / f"{coming.year}.csv").write_text(f"{HEADER}{coming},100,3,0,0.0,100,100,100,1,1,1\n")
+    code, shown, _ = collector("fetch-prices", "--session", str(coming))
+    assert (code, f"the bar of {coming} is final from {coming} 16:30 Seoul time" in shown) == (69, True)
+    assert collector("fetch-prices", "--from", str(coming), "--to", str(coming))[0] == 99
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_a_bar_on_a_day_without_a_session_is_65(collector: Run, mirror: Path) -> None:
     data = (mirror / "2026.csv").read_bytes()
-    (mirror / "2026.csv").write_bytes(data.replace(b",34025853798776,", b",34025853798777,"))
-    code, shown, _ = collector("fetch-prices", "--session", "2026-03-20")
-    assert (code, "made from other inputs (bar: " in shown) == (65, True)
-    assert row(open_artifact(str(first["manifest"]))[1][PRICES_FILE])["amount"] == 34025853798776
+    (mirror / "2026.csv").write_bytes(data.replace(b"\n2026-02-13,", b"\n2026-02-14,"))
+    code, shown, _ = collector("fetch-prices", "--session", "2026-02-14")
+    assert (code, "2026-02-14: a Saturday, but the source has a bar for it; if the exchange was open" in shown) == (65, True)
 
 
 def test_a_session_that_is_not_published_yet_is_69(collector: Run) -> None:
@@ -82,9 +92,9 @@ def test_a_day_that_the_source_passes_over_is_65(collector: Run) -> None:
 
 
 def test_a_source_without_the_years_file_is_69_and_its_name_is_told(collector: Run) -> None:
-    code, shown, _ = collector("fetch-prices", "--session", "2027-01-04")
+    code, shown, _ = collector("fetch-prices", "--session", "2024-01-04")
     assert code == 69
-    assert "year_ks11/2027.csv" in shown
+    assert "year_ks11/2024.csv" in shown
 
 
 def test_a_damaged_file_commits_nothing(collector: Run, mirror: Path, tmp_path: Path) -> None:
@@ -110,42 +120,6 @@ def test_a_template_that_cannot_be_one_is_78(template: str, collector: Run) -> N
     code, shown, _ = collector("fetch-prices", "--session", "2026-03-20", "--prices-url", template)
     assert code == 78
     assert "{year}" in shown
-
-
-def test_a_range_commits_every_session_of_it_once(collector: Run, tmp_path: Path) -> None:
-    code, shown, result = collector("fetch-prices", "--from", "2025-12-29", "--to", "2026-01-06")
-    sessions = sorted(path.name for path in (tmp_path / "artifacts/prices/symbol=KS11").iterdir())
-    assert sessions == [f"session={day}" for day in ("2025-12-29", "2025-12-30", "2026-01-02", "2026-01-05", "2026-01-06")]
-    told = "KS11, 2025-12-29 to 2026-01-06: 5 sessions committed, 0 were there"
-    assert (code, result["facts"]) == (0, {"told": told, "committed": 5, "there": 0})
-    assert open_artifact(str(result["manifest"]))[0].session == date(2026, 1, 6)
-    assert "2025: 2 sessions committed" in shown and "2026: 3 sessions committed" in shown
-    again = collector("fetch-prices", "--from", "2025-12-29", "--to", "2026-01-07")[2]["facts"]
-    assert (again["committed"], again["there"]) == (1, 5)
-
-
-def test_a_range_without_a_session_is_nothing_to_do(collector: Run) -> None:
-    assert collector("fetch-prices", "--from", "2026-01-03", "--to", "2026-01-04")[0] == 99
-
-
-def test_a_range_and_single_sessions_give_the_same_partitions(collector: Run, tmp_path: Path) -> None:
-    collector("fetch-prices", "--from", "2026-03-19", "--to", "2026-03-20")
-    _, shown, result = collector("fetch-prices", "--session", "2026-03-20")
-    assert "committed before" in shown
-    assert row(open_artifact(str(result["manifest"]))[1][PRICES_FILE])["date"] == date(2026, 3, 20)
-
-
-def test_a_range_that_begins_before_the_source_begins_there(collector: Run) -> None:
-    code, shown, result = collector("fetch-prices", "--from", "2023-01-01", "--to", "2025-01-03")
-    assert (code, result["facts"]["committed"], result["facts"]["there"]) == (0, 2, 0)
-    assert "2024: the source has no file" in shown
-
-
-def test_a_year_that_is_missing_within_a_range_is_69(collector: Run, mirror: Path) -> None:
-    assert collector("fetch-prices", "--from", "2025-01-01", "--to", "2027-02-01")[0] == 69
-    (mirror / "2025.csv").unlink()
-    (mirror / "2026.csv").unlink()
-    assert collector("fetch-prices", "--from", "2025-01-01", "--to", "2026-02-01")[0] == 69
 
 
 @pytest.mark.parametrize(

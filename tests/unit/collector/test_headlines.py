@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from arro3.io import read_parquet
-from collector.feeds import Feed, Headline, headlines, plain, read_feeds, without_doubles
+from collector.feed_text import plain
+from collector.feeds import Feed, Headline, read_feed, read_feeds, without_doubles
 from step_contract.commit import open_artifact
 from step_contract.exit_codes import ConfigurationWrong, DataWrong
 from step_contract.tables import HEADLINES_COLUMNS, HEADLINES_FILE
@@ -15,6 +16,10 @@ from .conftest import ROOT, Run
 
 SESSION = date(2026, 3, 20)
 FEED = Feed("mine", "https://news.example/rss")
+
+
+def headlines(data: bytes, feed: Feed, session: date) -> list[Headline]:
+    return read_feed(data, feed, session).headlines
 
 
 def rss(*items: str) -> bytes:
@@ -37,7 +42,8 @@ def test_headlines_are_those_of_the_sessions_day_in_seoul() -> None:
 
 def test_an_entry_without_a_date_or_a_title_is_no_headline() -> None:
     data = rss("<item><title>no date</title></item>", item("", "Fri, 20 Mar 2026 09:00:00 +0900"))
-    assert headlines(data, FEED, SESSION) == []
+    held = read_feed(data, FEED, SESSION)
+    assert (held.headlines, held.undated) == ([], 1)
 
 
 def test_titles_are_plain_text() -> None:

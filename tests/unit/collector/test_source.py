@@ -1,31 +1,57 @@
 from __future__ import annotations
 
+import gzip
 import threading
+import time
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from collector import source
+from collector import download, source
 from step_contract.exit_codes import ConfigurationWrong, PassingFault, SourceNotReady
 from step_contract.store import Store
 
+ASKED: Counter[str] = Counter()
+
 
 class Answers(BaseHTTPRequestHandler):
+    """Answers with the code that the path begins with, after 503 as often as it says, in the way that it ends with."""
+
     def do_GET(self) -> None:
-        if self.path == "/moved":
-            self.send_response(302)
-            self.send_header("Location", "/200")
-            self.end_headers()
-            return
-        code = int(self.path.strip("/").partition("-")[0])
-        self.send_response(code)
-        self.send_header("Retry-After", "30")
-        self.send_header("Content-Length", str(9 * 2**20 if self.path.endswith("large") else 5))
+        ASKED[self.path] += 1
+        code, _, how = self.path.strip("/").partition("-")
+        if how.startswith("after") and ASKED[self.path] <= int(how[-1]):
+            code = how[6:9]
+        self.send_response(int(code))
+        if code.startswith("3"):
+            self.send_header("Location", MOVED[how])
+        if code == "429":
+            self.send_header("Retry-After", "0" if how.startswith("after") else "300")
+        body = {"large": b"x" * 9 * 2**20, "bomb": gzip.compress(b"x" * 2**27)}.get(how, b"bytes")
+        if how == "bomb":
+            self.send_header("Content-Encoding", "gzip")
+        said = {"short": 3, "long": 50}.get(how, len(body))
+        self.send_header("Content-Length", str(1000 if how == "stalls" else said))
         self.end_headers()
-        self.wfile.write(b"x" * 9 * 2**20 if self.path.endswith("large") else b"bytes")
+        with suppress(OSError):  # the client may have seen enough
+            self.wfile.write(body)
+            if how == "stalls":
+                self.wfile.flush()
+                RELEASED.wait(20)
 
     def log_message(self, format: str, *values: object) -> None:
         pass
+
+
+RELEASED = threading.Event()
+MOVED = {
+    "here": "/200",
+    "ftp": "ftp://127.0.0.1/x",
+    "file": "file:///etc/passwd",
+    "ever": "/302-ever",
+}
 
 
 @pytest.fixture(scope="module")
@@ -33,12 +59,13 @@ def server() -> Iterator[str]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{running.server_address[1]}"
+        RELEASED.set()
         running.shutdown()
 
 
 def test_a_file_is_read_over_http_also_from_where_it_was_moved(server: str) -> None:
     assert source.read(f"{server}/200") == b"bytes"
-    assert source.read(f"{server}/moved") == b"bytes"
+    assert source.read(f"{server}/302-here") == b"bytes"
 
 
 def test_a_file_that_is_not_there_is_none(server: str) -> None:
@@ -51,14 +78,57 @@ def test_a_source_that_refuses_or_is_down_is_not_ready(server: str, code: int) -
         source.read(f"{server}/{code}")
 
 
-def test_a_throttle_is_a_passing_fault_and_tells_how_long(server: str) -> None:
-    with pytest.raises(PassingFault, match="Retry-After 30"):
+@pytest.mark.parametrize("how", ["503-1", "503-2", "429-1", "429-2"])
+def test_what_passes_is_tried_again_a_few_times(server: str, how: str) -> None:
+    assert source.read(f"{server}/200-after-{how}") == b"bytes"
+
+
+def test_a_source_that_stays_down_is_asked_three_times(server: str) -> None:
+    with pytest.raises(SourceNotReady, match="503"):
+        source.read(f"{server}/200-after-503-9")
+    assert ASKED["/200-after-503-9"] == 3
+
+
+def test_a_throttle_for_longer_than_a_step_waits_is_a_passing_fault_at_once_and_tells_how_long(server: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(PassingFault, match="Retry-After 300"):
         source.read(f"{server}/429")
+    assert (ASKED["/429"], time.monotonic() - started < 5) == (1, True)
 
 
-def test_a_file_that_is_too_large_is_refused(server: str) -> None:
+@pytest.mark.parametrize(("asked", "seconds"), [("7", 7), ("Thu, 01 Jan 1970 00:00:00 GMT", 0), ("soon", None), ("", None), ("-1", None)])
+def test_a_retry_after_is_read_in_both_its_forms(asked: str, seconds: float | None) -> None:
+    assert download.retry_after(asked) == seconds
+
+
+@pytest.mark.parametrize("how", ["large", "bomb"])
+def test_a_file_that_is_too_large_is_refused(server: str, how: str) -> None:
     with pytest.raises(SourceNotReady, match="more than"):
-        source.read(f"{server}/200-large")
+        source.read(f"{server}/200-{how}")
+
+
+def test_a_server_that_stalls_is_given_up(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "SILENCE_LIMIT", 1)
+    started = time.monotonic()
+    with pytest.raises(SourceNotReady, match="200-stalls"):
+        source.read(f"{server}/200-stalls")
+    assert time.monotonic() - started < 15
+
+
+def test_a_server_that_drips_is_given_up_when_the_time_is_over(server: str) -> None:
+    with pytest.raises(SourceNotReady, match="still sending"):
+        download.download(f"{server}/200-large", time_limit=0)
+
+
+def test_a_file_that_is_shorter_than_the_server_says_is_not_taken_for_whole(server: str) -> None:
+    with pytest.raises(SourceNotReady, match="200-long"):
+        source.read(f"{server}/200-long")
+
+
+@pytest.mark.parametrize(("how", "why"), [("ftp", "another scheme"), ("file", "another scheme"), ("ever", "ever further")])
+def test_a_redirect_to_where_no_file_can_be_is_refused(server: str, how: str, why: str) -> None:
+    with pytest.raises(SourceNotReady, match=why):
+        source.read(f"{server}/302-{how}")
 
 
 def test_a_server_that_is_not_there_is_not_ready() -> None:

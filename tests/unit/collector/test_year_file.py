@@ -12,7 +12,7 @@ import pytest
 from collector.year_file import parse
 from step_contract.exit_codes import DataWrong
 
-from .conftest import REAL
+from .conftest import HEADER, REAL
 
 Change = Callable[[bytes], bytes]
 
@@ -67,11 +67,11 @@ def test_what_the_source_writes_in_other_ways_is_read_the_same(same: Change) -> 
     [
         pytest.param(lambda data: b"<!DOCTYPE html>\n<html></html>\n", "line 1: the header '<!DOCTYPE html>'", id="HTML"),
         pytest.param(lambda data: b"", "line 1", id="empty"),
-        pytest.param(line(1, lambda text: text.replace(b"Close", b"Shut")), "line 1: .* must name Close once", id="header"),
+        pytest.param(line(1, lambda text: text.replace(b"Close", b"Shut")), "line 1: .* must name Date, Open", id="header"),
         pytest.param(lambda data: data[:-1], "line 53: the last line has no end", id="cut in the last number"),
         pytest.param(lambda data: data[:-20] + b"\n", "line 53: 10 columns", id="cut in the last line"),
         pytest.param(line(10, lambda text: text + text), "line 11, column Date: .* twice", id="a date twice"),
-        pytest.param(line(10, lambda text: b""), "line 10, column Change", id="a line that is missing"),
+        pytest.param(line(10, lambda text: b""), "line 10, column Close: 4797.55 less the close before", id="a line that is missing"),
         pytest.param(line(10, lambda text: text.replace(b"2026-01-14", b"2026-01-04")), "line 10, column Date", id="order"),
         pytest.param(line(10, lambda text: text.replace(b"2026-", b"2025-")), "line 10, column Date", id="another year"),
         pytest.param(line(10, lambda text: text.replace(b"2026-01-14", b"14.01.2026")), "column Date", id="date format"),
@@ -105,11 +105,24 @@ def test_prices_are_finite_positive_and_in_order_of_dates_in_every_real_year(tmp
     assert (len(bars), bars[0].date, bars[-1].date) == (7784, date(1995, 5, 2), date(2026, 3, 20))
 
 
+def made_up(*rows: str) -> bytes:
+    """A file of rows `date,close,difference,change`; the other columns fit."""
+    lines = []
+    for row in rows:
+        day, close, difference, change = row.split(",")
+        direction = "1" if float(difference) > 0 else "2" if float(difference) < 0 else "3"
+        lines.append(f"{day},{close},{direction},{difference},{change},{close},{close},{close},1,1,1\n")
+    return (HEADER + "".join(lines)).encode()
+
+
 def test_a_low_index_is_not_refused_for_the_rounding_of_its_closes() -> None:
-    rows = [("2026-01-02", "2.10", "0.0"), ("2026-01-05", "2.13", "0.0119"), ("2026-01-06", "2.14", "0.0071")]
-    lines = [f"{day},{close},{close},{close},{close},{change},1,1,1" for day, close, change in rows]
-    data = "Date,Open,High,Low,Close,Change,Volume,Amount,MarCap\n" + "\n".join(lines) + "\n"
-    assert [bar.close for bar in parse(data.encode(), "here", 2026)] == [2.10, 2.13, 2.14]
+    data = made_up("2026-01-02,2.10,0.01,0.0048", "2026-01-05,2.13,0.03,0.0119", "2026-01-06,2.14,0.01,0.0071")
+    assert [bar.close for bar in parse(data, "here", 2026)] == [2.10, 2.13, 2.14]
+
+
+def test_an_index_whose_differences_are_rounded_on_their_own_is_read() -> None:
+    data = made_up("2026-01-02,100.00,1.00,0.0101", "2026-01-05,102.00,2.01,0.0201", "2026-01-06,101.00,-0.99,-0.0098")
+    assert len(parse(data, "here", 2026)) == 3
 
 
 def test_the_message_names_the_line_as_an_editor_counts_it() -> None:

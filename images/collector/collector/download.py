@@ -1,0 +1,114 @@
+"""Downloads a file over HTTP: a few tries, within bounds of time and size, and never to a lesser scheme."""
+
+from __future__ import annotations
+
+import time
+from email.utils import parsedate_to_datetime
+from functools import cache
+from urllib.parse import urlsplit
+
+import httpx
+import tenacity
+from step_contract.exit_codes import ConfigurationWrong, PassingFault, SourceNotReady, StepError
+
+from collector.source import SIZE_LIMIT
+
+TIME_LIMIT = 60.0  # seconds for one file, all tries and waits together
+SILENCE_LIMIT = 15.0  # seconds without a byte
+TRIES = 3
+REDIRECTS = 5
+
+
+class _Trouble(Exception):
+    """What another try may mend: the error that is raised when none is left, and after how many seconds to try, if told."""
+
+    def __init__(self, error: StepError, wait: float | None = None) -> None:
+        self.error, self.wait = error, wait
+
+
+class _Wait(tenacity.wait.wait_base):
+    """As long as the server asks for, or else longer each time."""
+
+    _usual = tenacity.wait_random_exponential(multiplier=0.5, max=5)
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        trouble = retry_state.outcome.exception() if retry_state.outcome else None
+        asked = trouble.wait if isinstance(trouble, _Trouble) else None
+        return self._usual(retry_state) if asked is None else asked
+
+
+def download(url: str, time_limit: float = TIME_LIMIT) -> bytes | None:
+    """The content of the file at `url`, or None where the server has none.
+
+    Raises SourceNotReady when the server is down, refuses, stalls, sends too much or other than it said; PassingFault when it
+    throttles for longer than a step waits; ConfigurationWrong for what is no URL.
+    """
+    until = time.monotonic() + time_limit
+    tries = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(_Trouble),
+        stop=tenacity.stop_any(tenacity.stop_after_attempt(TRIES), tenacity.stop_before_delay(time_limit)),
+        wait=_Wait(),
+        reraise=True,
+    )
+    try:
+        return tries(_follow, url, until)
+    except _Trouble as trouble:
+        raise trouble.error from trouble
+
+
+def _follow(url: str, until: float) -> bytes | None:
+    at, seen = url, 0
+    while True:
+        found = _get(at, until)
+        if not isinstance(found, httpx.URL):
+            return found
+        seen += 1
+        if found.scheme not in (urlsplit(at).scheme, "https"):
+            raise SourceNotReady(f"{at} sends to {str(found)[:200]}, which is another scheme; look at the source")
+        if seen > REDIRECTS:
+            raise SourceNotReady(f"{url} sends ever further, at last to {str(found)[:200]}; look at the source")
+        at = str(found)
+
+
+@cache
+def _client() -> httpx.Client:
+    return httpx.Client()
+
+
+def _get(url: str, until: float) -> bytes | None | httpx.URL:
+    data = bytearray()
+    try:
+        with _client().stream("GET", url, timeout=SILENCE_LIMIT) as answer:
+            if answer.status_code in (404, 410):
+                return None
+            if answer.has_redirect_location:
+                return answer.url.join(answer.headers["location"])
+            if answer.status_code == 429:
+                asked = answer.headers.get("retry-after", "")
+                text = f"{url}: throttled (429); Retry-After {asked or 'not given'}"
+                raise _Trouble(PassingFault(text), retry_after(asked))
+            if answer.status_code != 200:
+                error = SourceNotReady(f"{url}: the source answers {answer.status_code} {answer.reason_phrase}")
+                raise _Trouble(error) if answer.status_code >= 500 else error
+            for chunk in answer.iter_bytes(2**16):
+                data += chunk
+                if len(data) > SIZE_LIMIT:
+                    raise SourceNotReady(f"{url} has more than {SIZE_LIMIT} bytes, which cannot be right")
+                if time.monotonic() > until:
+                    raise SourceNotReady(f"{url}: still sending when its time was over; look at the source")
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+        raise ConfigurationWrong(f"{url} is no URL that can be read: {error}") from error
+    except httpx.HTTPError as error:
+        told = SourceNotReady(f"{url}: {error or type(error).__name__}; look at the source or at the way out")
+        raise _Trouble(told) from error
+    return bytes(data)
+
+
+def retry_after(asked: str) -> float | None:
+    """The seconds that a Retry-After asks for (RFC 9110, 10.2.3); None where it is none."""
+    if asked.isascii() and asked.isdigit():
+        return float(asked)
+    try:
+        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+    except ValueError:
+        return None

@@ -1,0 +1,153 @@
+"""The step `fetch-prices` for one session and for a range of them, each year's file read once."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+from step_contract import paths
+from step_contract.commit import Committed
+from step_contract.exit_codes import DataWrong, NothingToDo
+from step_contract.store import Store
+
+from collector.bars import Bar
+from collector.calendar import Verdict
+from collector.corrections import SHOWN, Correction, corrections, take, told
+from collector.prices import bar_of, commit_bar, contradiction, no_file
+from collector.source import read_year
+from collector.year_file import parse
+
+# Sessions that are compared with the source again when one is fetched. Corrections come within days.
+LOOKED_BACK = 10
+# Objects that are written at once to a remote store, where a commit is mostly waiting.
+AT_ONCE = 16
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A session's partition, and what the source has corrected of it and of the sessions before it."""
+
+    committed: Committed
+    corrections: list[Correction]
+
+
+def fetch(
+    store: Store, template: str, symbol: str, session: date, verdict: Verdict, take_corrections: bool = False
+) -> Fetched:
+    """Fetches and commits the bar of one session, and compares the sessions before it with the source.
+
+    `verdict` is what the calendar and its overrides say of it. Raises SourceNotReady when the source has no bar yet, DataWrong
+    when it should have none, and when it has corrected the session and corrections are not to be taken.
+    """
+    url, data = read_year(template, symbol, session.year)
+    if data is None:
+        raise no_file(url)
+    bars = parse(data, url, session.year)
+    bar = bar_of(bars, session, url)
+    if wrong := contradiction(session, verdict, has_bar=True):
+        raise DataWrong(f"{wrong}; if the exchange was open, say so by a line in the overrides file")
+    place = bars.index(bar)
+    looked_at = bars[max(0, place - LOOKED_BACK) : place + 1]
+    with ThreadPoolExecutor(1 if store.local else AT_ONCE) as pool:
+        names = pool.map(lambda one: store.list(paths.prices(symbol, one.date)), looked_at)
+        latest = paths.latest(name for listed in names for name in listed)
+    found = corrections(store, symbol, looked_at, latest)
+    own = [one for one in found if one.bar == bar]
+    if own and not take_corrections:
+        raise DataWrong(told(symbol, own))
+    if own:
+        return Fetched(take(store, symbol, own)[0], [one for one in found if one not in own])
+    revision = paths.revision_of(latest[session]) if session in latest else 1
+    return Fetched(commit_bar(store, symbol, bar, revision), found)
+
+
+def years_of(template: str, symbol: str, first: date, last: date) -> Iterator[tuple[int, list[Bar]]]:
+    """The years from `first` to `last` with all bars of each, each year's file read once.
+
+    Years before the source's first are told and passed over; raises SourceNotReady for one that is missing later, and when
+    there is none at all.
+    """
+    found = False
+    for year in range(first.year, last.year + 1):
+        url, data = read_year(template, symbol, year)
+        if data is None:
+            if found or year == last.year:
+                raise no_file(url)
+            log.info("%d: the source has no file %s", year, url)
+            continue
+        found = True
+        yield year, parse(data, url, year)
+
+
+@dataclass(frozen=True)
+class Range:
+    """What became of a range: how many sessions were committed, were there, and were revised; the URI of the last one's manifest."""
+
+    committed: int
+    there: int
+    revised: int
+    last: str
+
+
+def fetch_range(
+    store: Store,
+    symbol: str,
+    first: date,
+    last: date,
+    years: Iterable[tuple[int, Sequence[Bar]]],
+    verdict_of: Callable[[date], Verdict],
+    take_corrections: bool = False,
+) -> Range:
+    """Commits every bar from `first` to `last` that is not committed yet.
+
+    Raises NothingToDo where the range holds no session. Raises DataWrong, once all the others are committed, where calendar and
+    source contradict each other, and where the source has corrected what is committed and corrections are not to be taken.
+    """
+    from tqdm import tqdm
+
+    latest = paths.latest(store.list(paths.prices_of(symbol)))
+    committed: list[Committed] = []
+    suspect: dict[date, str] = {}
+    corrected: list[Correction] = []
+    sessions: list[date] = []
+    with tqdm(disable=None, unit=" sessions", file=sys.stderr) as progress, ThreadPoolExecutor(AT_ONCE) as pool:
+        for year, bars in years:
+            wanted = [bar for bar in bars if first <= bar.date <= last]
+            # Up to the source's last bar, which tells nothing of the days after it; a year's end is looked at with the next.
+            suspect |= contradictions({bar.date for bar in wanted}, sessions[-1] if sessions else None, verdict_of)
+            wanted = [bar for bar in wanted if bar.date not in suspect]
+            new = [bar for bar in wanted if bar.date not in latest]
+            old = [bar for bar in wanted if bar.date in latest]
+            for done in (map if store.local else pool.map)(lambda bar: commit_bar(store, symbol, bar), new):
+                committed.append(done)
+                progress.update()
+            corrected += corrections(store, symbol, old, latest)
+            progress.update(len(old))
+            sessions += [bar.date for bar in wanted]
+            if progress.disable and wanted:
+                log.info("%d: %d sessions committed, %d were there", year, len(new), len(old))
+    revised = take(store, symbol, corrected) if take_corrections else []
+    if suspect or (corrected and not revised):
+        shown = list(suspect.values())[:SHOWN] + ([f"and {len(suspect) - SHOWN} more"] if len(suspect) > SHOWN else [])
+        raise DataWrong("; ".join([*shown, *filter(None, [told(symbol, corrected if not revised else [])])]) + f"; committed: {len(committed)} others")
+    if not sessions:
+        raise NothingToDo("the source has no session in that range")
+    uris = {session: store.uri(name) for session, name in latest.items()}
+    uris |= {done.manifest.session: done.uri for done in (*committed, *revised)}
+    return Range(len(committed), len(sessions) - len(committed), len(revised), uris[sessions[-1]])
+
+
+def contradictions(
+    bars: Collection[date], before: date | None, verdict_of: Callable[[date], Verdict]
+) -> dict[date, str]:
+    """The days from the first to the last of `bars`, or from the one after `before`, on which calendar and source differ."""
+    if not bars:
+        return {}
+    first = before + timedelta(days=1) if before else min(bars)
+    days = (first + timedelta(days=number) for number in range((max(bars) - first).days + 1))
+    return {day: text for day in days if (text := contradiction(day, verdict_of(day), day in bars))}

@@ -1,0 +1,177 @@
+"""What strangers' feeds may hold, and what becomes of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, date, datetime
+from email.utils import format_datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from collector import feeds as feeds_module
+from collector.feed_text import link_mark, plain, title_mark, web_link
+from collector.feeds import Feed, read_feed
+from step_contract.commit import open_artifact
+from step_contract.exit_codes import DataWrong
+
+from .conftest import Run
+from .test_headlines import feeds_file, item, rss
+
+SESSION = date(2026, 3, 20)
+FEED = Feed("mine", "https://news.example/rss")
+AT = "Fri, 20 Mar 2026 09:00:00 +0900"
+
+
+def titles(data: bytes) -> list[str]:
+    return [headline.title for headline in read_feed(data, FEED, SESSION).headlines]
+
+
+def test_a_bomb_of_entities_is_not_unpacked() -> None:
+    names = "abcdefghij"
+    entities = '<!ENTITY a "ha">' + "".join(f'<!ENTITY {two} "{f"&{one};" * 10}">' for one, two in zip(names, names[1:], strict=False))
+    bomb = f'<?xml version="1.0"?><!DOCTYPE rss [{entities}]>'.encode() + rss(item("&j;", AT), item("a title", AT, "x")).split(b"?>")[1]
+    started = time.monotonic()
+    try:
+        found = titles(bomb)
+    except DataWrong:
+        found = []
+    assert time.monotonic() - started < 5
+    assert all(len(title) <= 500 for title in found)
+
+
+def test_no_file_of_this_machine_gets_into_a_headline(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("the password")
+    entity = f'<?xml version="1.0"?><!DOCTYPE rss [<!ENTITY it SYSTEM "{secret.as_uri()}">]>'.encode()
+    data = entity + rss(item("see &it;", AT)).split(b"?>")[1]
+    try:
+        assert "password" not in str(titles(data))
+    except DataWrong:
+        pass
+
+
+@pytest.mark.parametrize("filling", [b"<", b"<a ", b"<!DOCTYPE ", b"&", b"<![CDATA[", b"<!--", b"<item>", b"\x00", b"]]>", b"<?xml "])
+def test_a_feed_that_is_made_to_be_slow_is_given_up(filling: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds_module, "PARSE_LIMIT", 1)
+    head = b'<?xml version="1.0"?><rss version="2.0"><channel>'
+    started = time.monotonic()
+    try:
+        titles(head + filling * (2**20 // len(filling)))
+    except DataWrong as error:
+        assert "mine" in str(error)
+    assert time.monotonic() - started < 6
+
+
+@pytest.mark.parametrize(
+    ("dirty", "clean"),
+    [
+        ("코스피 <b>5,781</b>&amp;마감", "코스피 5,781 &마감"),
+        ("&lt;script&gt;alert(1)&lt;/script&gt; 코스피", "alert(1) 코스피"),
+        ("&amp;lt;b&amp;gt;코스피&amp;lt;/b&amp;gt;", "&lt;b&gt;코스피&lt;/b&gt;"),
+        ("a < b > c", "a < b > c"),
+        ("코스피\x00\x1b[31m\u202e마감\u200b", "코스피 [31m 마감"),
+        ("\u1100\u1161", "가"),
+        ("\ud800코스피", "코스피"),
+        ("가" * 10_000, "가" * 500),
+        ("<" * 10_000, "<" * 500),
+    ],
+)
+def test_a_title_is_one_short_line_of_plain_text(dirty: str, clean: str) -> None:
+    assert plain(dirty) == clean
+
+
+@pytest.mark.parametrize(
+    "link", ["javascript:alert(1)", "data:text/html,x", "file:///etc/passwd", "https://", "http://[", "//host/x", "https://a/" + "x" * 3000]
+)
+def test_a_link_that_no_browser_should_open_is_left_out(link: str) -> None:
+    assert web_link(link) == ""
+    [kept] = read_feed(rss(item("코스피", AT, link.replace("<", ""))), FEED, SESSION).headlines
+    assert (kept.title, kept.link) == ("코스피", "")
+
+
+def test_links_and_titles_that_differ_in_nothing_that_matters_are_the_same() -> None:
+    one = "https://News.example/a/?id=1&utm_source=rss#top"
+    assert link_mark(one) == link_mark("http://news.example/a?id=1") != link_mark("http://news.example/a?id=2")
+    assert title_mark("ＫＯＳＰＩ, 상승!") == title_mark("kospi 상승") != title_mark("kospi 하락")
+    assert title_mark("…") != title_mark("!!")
+
+
+@pytest.mark.parametrize(
+    ("written", "hour"),
+    [
+        ("Fri, 20 Mar 2026 09:30:00 +0900", 0),
+        ("Fri, 20 Mar 2026 09:30:00 KST", 0),
+        ("2026-03-20T09:30:00+09:00", 0),
+        ("2026-03-20T00:30:00Z", 0),
+        ("2026-03-20T09:30:00", 0),
+        ("2026-03-20 09:30:00", 0),
+        ("2026.03.20 09:30", 0),
+        ("20260320093000", 0),
+        ("Fri, 20 Mar 2026 09:30:00", 0),
+        ("Thu, 19 Mar 2026 20:30:00 EDT", 0),
+        ("Fri, 20 Mar 2026 01:30:00 GMT", 1),
+    ],
+)
+def test_a_date_is_read_in_every_form_and_without_a_zone_as_seouls(written: str, hour: int) -> None:
+    [headline] = read_feed(rss(item("코스피", written)), FEED, SESSION).headlines
+    assert headline.published == datetime(2026, 3, 20, hour, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("written", ["", "yesterday", "0000-00-00", "Fri, 99 Zzz 2026", "9" * 400, "99999-01-01T00:00:00Z", "2026-03-20T25:61:61Z"])
+def test_an_entry_whose_date_cannot_be_read_is_counted_and_left_out(written: str) -> None:
+    held = read_feed(rss(item("코스피", written), item("코스닥", AT, "https://b")), FEED, SESSION)
+    assert [headline.title for headline in held.headlines] == ["코스닥"]
+    assert held.undated <= 1
+
+
+@pytest.mark.parametrize("said", ["EUC-KR", "euc-kr", "CP949", "KS_C_5601-1987", "UTF-8", None])
+def test_korean_in_its_old_encodings_is_read_whatever_the_feed_says(said: str | None) -> None:
+    declaration = f'<?xml version="1.0" encoding="{said}"?>' if said else ""
+    body = rss(item("코스피 똠방각하 상승", AT)).decode().split("?>")[1]
+    assert titles((declaration + body).encode("cp949")) == ["코스피 똠방각하 상승"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_unicode_is_read_as_it_is_encoded(encoding: str) -> None:
+    said = "utf-16" if encoding == "utf-16" else "utf-8"
+    text = f'<?xml version="1.0" encoding="{said}"?>' + rss(item("코스피 상승", AT)).decode().split("?>")[1]
+    assert titles(text.encode(encoding)) == ["코스피 상승"]
+
+
+class Endless(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        try:
+            self.wfile.write(rss().split(b"</channel>")[0])
+            while True:
+                self.wfile.write(item("코스피", AT).encode() * 1000)
+        except OSError:
+            pass
+
+    def log_message(self, format: str, *values: object) -> None:
+        pass
+
+
+@pytest.fixture
+def endless() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{running.server_address[1]}/"
+        running.shutdown()
+
+
+def test_a_feed_without_end_is_recorded_and_the_others_are_collected(collector: Run, tmp_path: Path, endless: str) -> None:
+    path = Path(feeds_file(tmp_path, good=rss(item("코스피", AT))))
+    path.write_text(f'{path.read_text()}\n[[feed]]\nname = "endless"\nurl = "{endless}"\n')
+    code, _, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", str(path))
+    manifest = open_artifact(str(result["manifest"]))[0]
+    assert (code, manifest.rows, "more than" in str(manifest.facts["broken endless"])) == (0, 1, True)
+
+
+def test_a_feed_of_very_many_entries_is_read() -> None:
+    at = format_datetime(datetime(2026, 3, 20, tzinfo=UTC))
+    assert len(titles(rss(*(item(f"코스피 {number}", at, f"https://a/{number}") for number in range(3000))))) == 3000
