@@ -10,7 +10,7 @@ TEST_ENVIRONMENTS := $(IMAGES:%=%-test)
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format lock clean setup-tests images push kind-up kind-down kind-status \
-	render diff deploy rollback ui test-e2e bench-steps
+	render diff deploy rollback ui test-e2e bench bench-steps
 
 # The official chart, in the one place that pins its version. AIRFLOW_CHART takes it from elsewhere, a file for instance.
 export CHART_VERSION := 1.22.0
@@ -71,6 +71,10 @@ ui: ## Open a port to the UI and print the login
 
 test-e2e: setup-tests ## Run the cluster tests on a kind cluster of their own; KEEP=1 leaves it
 	@"$(PYTHON)" scripts/e2e.py $(OPTIONS)
+
+bench: ## Measure the collector: a range of sessions beside plain pandas, the time to a decision
+	@"$(PYTHON)" scripts/environments.py collector collector-bench
+	@.venvs/collector-bench/bin/python scripts/bench.py
 
 bench-steps: ## Measure what a step costs, on the cluster of kind-up: bare pods, this operator, the stock one
 	@"$(PYTHON)" scripts/bench_steps.py

@@ -2,6 +2,7 @@
 
     python scripts/environments.py collector trainer airflow   # as in the images
     python scripts/environments.py collector-test tools        # an image's environment with its tests' needs; ruff and S3
+    python scripts/environments.py collector-bench             # the collector's with what it is measured against
 
 An environment is made again when its lock or the way it is made changes.
 """
@@ -19,6 +20,7 @@ import packages
 ROOT = Path(__file__).resolve().parent.parent
 VENVS = ROOT / ".venvs"
 IMAGES = ("airflow", "collector", "trainer")
+BENCH = "collector-bench"
 
 
 def lock_of(name: str) -> Path:
@@ -30,13 +32,15 @@ def lock_of(name: str) -> Path:
     image, _, kind = name.partition("-")
     if image in IMAGES and kind == "test":
         return ROOT / "tests" / "locks" / f"{image}.lock"
-    known = f"{', '.join(IMAGES)}, each also with -test, and tools"
+    if name == BENCH:
+        return ROOT / "tests" / "locks" / f"{name}.lock"
+    known = f"{', '.join(IMAGES)}, each also with -test, {BENCH} and tools"
     raise packages.SetupError(f"there is no environment {name!r}: choose from {known}")
 
 
 def own_packages(name: str) -> list[Path]:
     """The project's own packages that the environment `name` holds."""
-    image = name.removesuffix("-test")
+    image = name.removesuffix("-test").removesuffix("-bench")
     return [ROOT / "images" / "contract", ROOT / "images" / image] if image in IMAGES else []
 
 

@@ -43,6 +43,9 @@ def main(options: list[str]) -> int:
             source, lock = environments.lock_of(image).with_suffix(".in"), environments.lock_of(image)
             compile_lock(lock, [source], None, options)
             compile_lock(environments.lock_of(f"{image}-test"), [source, tests / "requirements.in"], lock, options)
+        collector = environments.lock_of("collector")
+        sources = [collector.with_suffix(".in"), tests / "bench.in"]
+        compile_lock(environments.lock_of(environments.BENCH), sources, collector, options)
     except packages.SetupError as error:
         print(error, file=sys.stderr)
         return 1

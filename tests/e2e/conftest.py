@@ -106,3 +106,18 @@ def wait_for_end(airflow: Airflow, dag: str, run: str, seconds: float) -> str:
 
     result: str = wait_until(f"{dag} {run}", ended, seconds)
     return result
+
+
+def wait_for_log(airflow: Airflow, dag: str, run: str, task: str, text: str, number: int = 1) -> str:
+    """The log of a task that has ended, with `text` in it. It reaches the bucket a moment after the task's state is set."""
+    logs: list[str] = []
+
+    def told() -> bool:
+        logs.append(airflow.log(dag, run, task, number))
+        return text in logs[-1]
+
+    try:
+        wait_until(f"{text!r} in the log of {task}", told, 30)
+    except pytest.fail.Exception as missing:
+        pytest.fail(f"{missing}; it says:\n{logs[-1]}")
+    return logs[-1]

@@ -9,7 +9,7 @@ from step_contract.store import Store
 
 import images
 
-from .conftest import Watched, pods_now, start, states, wait_for_end, wait_until
+from .conftest import Watched, pods_now, start, states, wait_for_end, wait_for_log, wait_until
 
 OPEN = ("decide", "fetch_prices", "fetch_headlines")
 TRAINING = ("train", "plot")
@@ -74,10 +74,10 @@ def test_a_steps_log_tells_everything_after_its_pod_is_gone(airflow: Airflow) ->
     wait_until(
         "pods gone", lambda: not [pod for pod in pods_now() if pod["metadata"]["labels"]["dag_id"] == "market_daily"], 60
     )
-    log = airflow.log("market_daily", run_of("2026-01-16"), "fetch_prices")
+    verified = "artifact verified: s3://market/artifacts/prices/symbol=KS11/session=2026-01-16/manifest.json"
+    log = wait_for_log(airflow, "market_daily", run_of("2026-01-16"), "fetch_prices", verified)
     assert f"{images.name_of('collector')} fetch-prices --session 2026-01-16" in log
     assert "KS11 closed at" in log
-    assert "artifact verified: s3://market/artifacts/prices/symbol=KS11/session=2026-01-16/manifest.json" in log
 
 
 def test_a_session_that_is_run_again_makes_no_artifact_and_computes_nothing(airflow: Airflow, bucket: Store) -> None:
@@ -87,4 +87,4 @@ def test_a_session_that_is_run_again_makes_no_artifact_and_computes_nothing(airf
     assert wait_for_end(airflow, "market_daily", run, 120) == "success"
     assert bucket.list("") == before
     assert [airflow.xcom("market_daily", run, task) for task in DAYS["2026-03-01"]] == uris
-    assert "(committed before)" in airflow.log("market_daily", run, "train", 2)
+    wait_for_log(airflow, "market_daily", run, "train", "(committed before)", 2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from airflow_api import Airflow
 
-from .conftest import Watched, kubectl, pods_now, start, states, wait_for_end, wait_until
+from .conftest import Watched, kubectl, pods_now, start, states, wait_for_end, wait_for_log, wait_until
 
 ENDED = ("success", "failed", "skipped", "up_for_retry")
 
@@ -36,7 +36,7 @@ def test_a_triggerer_that_is_killed_loses_no_step_and_starts_none_twice(airflow:
     [instance] = airflow.tasks("drill_long", "killed").values()
     assert instance["try_number"] == 1
     assert len(watched.steps("drill_long", "killed")) == 1
-    assert "second 40" in airflow.log("drill_long", "killed", "long")
+    wait_for_log(airflow, "drill_long", "killed", "long", "second 40")
 
 
 def test_a_pod_goes_when_its_task_is_marked_and_a_cleared_tasks_with_it(airflow: Airflow, watched: Watched) -> None:
@@ -54,7 +54,7 @@ def test_a_pod_goes_when_its_task_is_marked_and_a_cleared_tasks_with_it(airflow:
         assert instance["try_number"] == 2
         assert one_pod_of_the_try(watched, "drill_long", run, 1)
         assert one_pod_of_the_try(watched, "drill_long", run, 2)
-    assert "its pod was deleted" in airflow.log("drill_long", "deleted", "long")
+    wait_for_log(airflow, "drill_long", "deleted", "long", "its pod was deleted")
     assert states(airflow, "drill_long", "marked") == {"long": "failed"}
     assert len(watched.steps("drill_long", "marked")) == 1
 
@@ -67,12 +67,12 @@ def test_a_step_ends_the_same_way_from_the_triggerer_and_from_a_worker(airflow: 
         assert {end: found[f"{end}_{runner}"] for end in expected} == expected
         assert airflow.xcom("drill_runners", "drill", f"done_{runner}").endswith(f"/done-{runner}/manifest.json")
         assert airflow.xcom("drill_runners", "drill", f"done_{runner}", "facts")["host"].startswith("drill-runners-done-")
-        assert "ends with 65 as it was told to" in airflow.log("drill_runners", "drill", f"wrong_{runner}")
+        wait_for_log(airflow, "drill_runners", "drill", f"wrong_{runner}", "ends with 65 as it was told to")
 
 
 def test_a_step_that_outlives_its_limit_is_ended_and_told(airflow: Airflow) -> None:
     assert wait_for_end(airflow, "drill_timeout", "drill", 120) == "failed"
-    assert "DeadlineExceeded" in airflow.log("drill_timeout", "drill", "late")
+    wait_for_log(airflow, "drill_timeout", "drill", "late", "DeadlineExceeded")
     assert not running("drill_timeout", "drill")
 
 

@@ -19,7 +19,7 @@ from target import Target
 
 import images
 
-from .conftest import start, wait_for_end, wait_until
+from .conftest import start, wait_for_end, wait_for_log, wait_until
 
 HERE = Path(__file__).parent
 PRICES = "fetch_prices"
@@ -108,7 +108,7 @@ def test_staging_is_deployed_tried_out_and_a_value_that_breaks_it_is_rolled_back
             wait_for_dags(staging.target, airflow, "market_daily")
             start(airflow, "market_daily", "session__2026-01-16", "2026-01-16T09:00:00Z")
             assert wait_for_end(airflow, "market_daily", "session__2026-01-16", 180) == "success"
-            assert "http://source.outside-staging.svc:8000" in airflow.log("market_daily", "session__2026-01-16", PRICES)
+            wait_for_log(airflow, "market_daily", "session__2026-01-16", PRICES, "http://source.outside-staging.svc:8000")
 
         broken = staging.make("deploy", COLLECTOR_IMAGE="market-daily/collector:missing")
         assert broken.returncode == 1

@@ -86,7 +86,9 @@ def _check_range(row: Row) -> None:
     before = bar.close - row.difference
     for name, price in (("Low", bar.low), ("High", bar.high)):
         if before > 0 and abs(price / before - 1) > DAILY_LIMIT:
-            raise wrong(f"{row.where}, column {name}: ", f"{price} is further from the close before, {before:.2f}, than a day can go")
+            raise wrong(
+                f"{row.where}, column {name}: ", f"{price} is further from the close before, {before:.2f}, than a day can go"
+            )
 
 
 def _check_counts(row: Row) -> None:

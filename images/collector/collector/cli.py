@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from step_contract.exit_codes import ConfigurationWrong
-from step_contract.program import Parser, common_options, option, outcome, program, run, session_date
 from step_contract.paths import session_of
+from step_contract.program import Parser, common_options, option, outcome, program, run, session_date
 from step_contract.result import Result
 
 from collector.source import PRICES_URL, checked_template

@@ -1,4 +1,4 @@
-"""What the source says otherwise than when it was committed. The committed partition stays; a revision beside it is chosen by hand."""
+"""What the source says otherwise than when it was committed: told; committed beside the first, as a revision, by hand."""
 
 from __future__ import annotations
 

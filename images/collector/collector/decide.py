@@ -31,7 +31,9 @@ def decision(verdict: Verdict, has_bar: bool | None) -> Decision:
     not know, the source does.
     """
     if verdict.open is None:
-        return Decision("open" if has_bar else "closed", f"{verdict.reason}: the source has {'a' if has_bar else 'no'} bar for it")
+        return Decision(
+            "open" if has_bar else "closed", f"{verdict.reason}: the source has {'a' if has_bar else 'no'} bar for it"
+        )
     if verdict.open and has_bar is False:
         return Decision("suspect", f"{verdict.reason}, but the source has no bar for it")
     if not verdict.open and has_bar:

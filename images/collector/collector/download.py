@@ -75,7 +75,7 @@ def _client() -> httpx.Client:
     return httpx.Client()
 
 
-def _get(url: str, until: float) -> bytes | None | httpx.URL:
+def _get(url: str, until: float) -> bytes | httpx.URL | None:
     data = bytearray()
     try:
         with _client().stream("GET", url, timeout=SILENCE_LIMIT) as answer:

@@ -64,6 +64,7 @@ def read_feed(data: bytes, feed: Feed, session: date) -> Read:
     Entries without a title or a date are no headlines. Raises DataWrong when the bytes are no feed.
     """
     import feedparser
+
     from collector.feed_dates import published
 
     feedparser.registerDateHandler(published)

@@ -39,7 +39,7 @@ def partition(found: Sequence[Headline]) -> bytes:
 
 @dataclass(frozen=True)
 class Collected:
-    """The session's headlines of all feeds, the feeds that could not be read with the reason, by name, and entries without date."""
+    """The session's headlines of all feeds, why a feed could not be read by its name, and how many entries have no date."""
 
     headlines: list[Headline]
     broken: dict[str, str]

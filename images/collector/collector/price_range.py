@@ -36,9 +36,7 @@ class Fetched:
     corrections: list[Correction]
 
 
-def fetch(
-    store: Store, template: str, symbol: str, session: date, verdict: Verdict, take_corrections: bool = False
-) -> Fetched:
+def fetch(store: Store, template: str, symbol: str, session: date, verdict: Verdict, take_corrections: bool = False) -> Fetched:
     """Fetches and commits the bar of one session, and compares the sessions before it with the source.
 
     `verdict` is what the calendar and its overrides say of it. Raises SourceNotReady when the source has no bar yet, DataWrong
@@ -86,7 +84,7 @@ def years_of(template: str, symbol: str, first: date, last: date) -> Iterator[tu
 
 @dataclass(frozen=True)
 class Range:
-    """What became of a range: how many sessions were committed, were there, and were revised; the URI of the last one's manifest."""
+    """What became of a range: how many sessions were committed, were there, were revised; the URI of the last manifest."""
 
     committed: int
     there: int
@@ -134,7 +132,10 @@ def fetch_range(
     revised = take(store, symbol, corrected) if take_corrections else []
     if suspect or (corrected and not revised):
         shown = list(suspect.values())[:SHOWN] + ([f"and {len(suspect) - SHOWN} more"] if len(suspect) > SHOWN else [])
-        raise DataWrong("; ".join([*shown, *filter(None, [told(symbol, corrected if not revised else [])])]) + f"; committed: {len(committed)} others")
+        raise DataWrong(
+            "; ".join([*shown, *filter(None, [told(symbol, corrected if not revised else [])])])
+            + f"; committed: {len(committed)} others"
+        )
     if not sessions:
         raise NothingToDo("the source has no session in that range")
     uris = {session: store.uri(name) for session, name in latest.items()}
@@ -142,9 +143,7 @@ def fetch_range(
     return Range(len(committed), len(sessions) - len(committed), len(revised), uris[sessions[-1]])
 
 
-def contradictions(
-    bars: Collection[date], before: date | None, verdict_of: Callable[[date], Verdict]
-) -> dict[date, str]:
+def contradictions(bars: Collection[date], before: date | None, verdict_of: Callable[[date], Verdict]) -> dict[date, str]:
     """The days from the first to the last of `bars`, or from the one after `before`, on which calendar and source differ."""
     if not bars:
         return {}

@@ -44,7 +44,7 @@ def bar_of(bars: Sequence[Bar], session: date, where: str) -> Bar:
 
 
 def contradiction(day: date, verdict: Verdict, has_bar: bool) -> str:
-    """What is wrong when the calendar with its overrides and the source do not agree on a day that is past; empty where they do."""
+    """What is wrong where the calendar with its overrides and the source do not agree on a day that is past; or nothing."""
     if verdict.open is None or verdict.open == has_bar:
         return ""
     return f"{day}: {verdict.reason}, but the source has {'a' if has_bar else 'no'} bar for it"

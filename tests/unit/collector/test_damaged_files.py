@@ -76,7 +76,9 @@ def piece_taken(draw: st.DrawFn, size: int) -> Damage:
 
 @st.composite
 def piece_put(draw: st.DrawFn, size: int) -> Damage:
-    start, piece = draw(st.tuples(st.integers(0, size), st.binary(min_size=1, max_size=40) | st.sampled_from([b",", b'"', b"\n", b"\r"])))
+    start, piece = draw(
+        st.tuples(st.integers(0, size), st.binary(min_size=1, max_size=40) | st.sampled_from([b",", b'"', b"\n", b"\r"]))
+    )
     return lambda data: data[:start] + piece + data[start:]
 
 
@@ -107,7 +109,9 @@ def lines_mixed(draw: st.DrawFn, size: int) -> Damage:
 
 @st.composite
 def columns_swapped(draw: st.DrawFn, size: int) -> Damage:
-    one, other, header = draw(st.tuples(st.integers(0, 10), st.integers(0, 10), st.sampled_from(["header", "rows", "both", "one"])))
+    one, other, header = draw(
+        st.tuples(st.integers(0, 10), st.integers(0, 10), st.sampled_from(["header", "rows", "both", "one"]))
+    )
     at = draw(st.integers(1, 240))
 
     def damage(data: bytes) -> bytes:
@@ -152,6 +156,16 @@ def test_of_a_damaged_file_every_row_that_is_taken_is_right_or_the_file_is_refus
         same = {name: getattr(truth, name) for name in SAID_ONCE}
         assert replace(bar, **same) == truth
         unseen += bar != truth
-    missing = {day for day in right(year) if min((bar.date for bar in bars), default=day) <= day <= max((bar.date for bar in bars), default=day)}
+    missing = {
+        day
+        for day in right(year)
+        if min((bar.date for bar in bars), default=day) <= day <= max((bar.date for bar in bars), default=day)
+    }
     assert missing <= {bar.date for bar in bars} | set(suspect)
-    event("read, with a figure that only the source knows changed" if unseen else "a day found suspect" if suspect else "read right")
+    event(
+        "read, with a figure that only the source knows changed"
+        if unseen
+        else "a day found suspect"
+        if suspect
+        else "read right"
+    )

@@ -96,7 +96,9 @@ def test_a_throttle_for_longer_than_a_step_waits_is_a_passing_fault_at_once_and_
     assert (ASKED["/429"], time.monotonic() - started < 5) == (1, True)
 
 
-@pytest.mark.parametrize(("asked", "seconds"), [("7", 7), ("Thu, 01 Jan 1970 00:00:00 GMT", 0), ("soon", None), ("", None), ("-1", None)])
+@pytest.mark.parametrize(
+    ("asked", "seconds"), [("7", 7), ("Thu, 01 Jan 1970 00:00:00 GMT", 0), ("soon", None), ("", None), ("-1", None)]
+)
 def test_a_retry_after_is_read_in_both_its_forms(asked: str, seconds: float | None) -> None:
     assert download.retry_after(asked) == seconds
 

@@ -71,7 +71,9 @@ def test_what_the_source_writes_in_other_ways_is_read_the_same(same: Change) -> 
         pytest.param(lambda data: data[:-1], "line 53: the last line has no end", id="cut in the last number"),
         pytest.param(lambda data: data[:-20] + b"\n", "line 53: 10 columns", id="cut in the last line"),
         pytest.param(line(10, lambda text: text + text), "line 11, column Date: .* twice", id="a date twice"),
-        pytest.param(line(10, lambda text: b""), "line 10, column Close: 4797.55 less the close before", id="a line that is missing"),
+        pytest.param(
+            line(10, lambda text: b""), "line 10, column Close: 4797.55 less the close before", id="a line that is missing"
+        ),
         pytest.param(line(10, lambda text: text.replace(b"2026-01-14", b"2026-01-04")), "line 10, column Date", id="order"),
         pytest.param(line(10, lambda text: text.replace(b"2026-", b"2025-")), "line 10, column Date", id="another year"),
         pytest.param(line(10, lambda text: text.replace(b"2026-01-14", b"14.01.2026")), "column Date", id="date format"),
