@@ -30,7 +30,7 @@ TEMPLATE = f"file://{SAMPLE}/year_{{symbol}}/{{year}}.csv"
 OVERRIDES = ROOT / "images" / "collector" / "collector" / "overrides.csv"
 SYMBOL, SESSION = "KS11", "2026-03-20"
 # 250 sessions, and all there are.
-SHORT = (date(2025, 3, 11), date(2026, 3, 20))
+SHORT = (date(2025, 3, 12), date(2026, 3, 20))
 LONG = (date(1995, 5, 2), date(2026, 3, 20))
 ROUNDS = 5
 

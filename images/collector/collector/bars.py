@@ -13,6 +13,7 @@ from step_contract.exit_codes import DataWrong
 # from 1995 to 2026. Change is that difference over the close before, rounded to four decimals.
 CLOSE_STEP = 0.01
 CHANGE_STEP = 0.0001
+CHANGE_DECIMALS = 4
 # A file of an index whose differences are rounded on their own shows that throughout, not in a row or two.
 ROUNDED_APART = 0.05
 # No share may move further in a day (30 % since 15 June 2015, less before), so no index of shares can.
@@ -117,8 +118,8 @@ def _check_difference(row: Row) -> None:
 
 def _check_closes(rows: Sequence[Row]) -> None:
     """Whether each Comp is the difference of the closes, and each Change that difference over the close before."""
-    befores = [None, *(row.bar.close for row in rows[:-1])]
-    off = [_off(row, before) for row, before in zip(rows, befores, strict=True)]
+    befores = [None, *(row.bar.close for row in rows)]
+    off = [_off(row, before) for row, before in zip(rows, befores, strict=False)]
     # Of an index that is rounded apart a step is allowed, which also moves Change: by that step over the close before.
     apart = sum(any(one) for one in off) > ROUNDED_APART * len(rows)
     for row, (difference, change) in zip(rows, off, strict=True):
@@ -135,4 +136,5 @@ def _off(row: Row, before: float | None) -> tuple[float, float]:
     difference = 0.0 if before is None else abs(row.bar.close - before - row.difference) - CLOSE_STEP / 2
     ratio = row.difference / (row.bar.close - row.difference)
     change = 0.0 if row.bar.change is None else abs(ratio - row.bar.change) - CHANGE_STEP / 2 - NOISE
-    return max(0, difference), max(0, change)
+    unrounded = NOISE if row.bar.change is not None and row.bar.change != round(row.bar.change, CHANGE_DECIMALS) else 0
+    return max(0, difference), max(unrounded, change)

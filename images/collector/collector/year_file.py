@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import re
 from datetime import date
 
-from collector.bars import NOISE, Bar, Row, check, wrong
+from collector.bars import CHANGE_DECIMALS, NOISE, Bar, Row, check, wrong
 
 PRICES = ("Open", "High", "Low", "Close")
 COUNTS = ("Volume", "Amount", "MarCap")
 COLUMNS = ("Date", *PRICES, "UpDown", "Comp", "Change", *COUNTS)
-
-CHANGE_DECIMALS = 4
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _COUNT = re.compile(r"[0-9]+(\.0+)?")
@@ -32,11 +31,12 @@ def parse(data: bytes, where: str, year: int) -> list[Bar]:
 
 
 def _rows(data: bytes, where: str) -> list[Row]:
+    data = data.removeprefix(codecs.BOM_UTF8)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode()
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise wrong(f"{where}, line {line}: ", f"byte {error.start} of the file is not UTF-8") from None
+        raise wrong(f"{where}, line {line}: ", f"{data[error.start]:#x} is not UTF-8") from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         lines = [(reader.line_num, row) for row in reader]

@@ -88,7 +88,24 @@ def test_what_the_source_writes_in_other_ways_is_read_the_same(same: Change) -> 
             line(10, lambda text: text.replace(b",4685.11,", b",9685.11,")), "line 10, column Open", id="above the high"
         ),
         pytest.param(line(10, lambda text: text.replace(b",0.0065", b",0.0165")), "line 10, column Change", id="change"),
-        pytest.param(line(10, lambda text: text.replace(b"2", b"\xff", 1)), "not UTF-8", id="encoding"),
+        pytest.param(line(10, lambda text: text.replace(b",1,", b",2,", 1)), "line 10, column UpDown: 2", id="direction"),
+        pytest.param(line(10, lambda text: text.replace(b",1,", b",7,", 1)), "line 10, column UpDown: '7'", id="no direction"),
+        pytest.param(line(10, lambda text: text.replace(b"4723.1,", b"4723.2,", 1)), "line 10, column Close", id="a digit"),
+        pytest.param(line(10, lambda text: text.replace(b"4723.1,1,", b"4723.1,1,1", 1)), "column C", id="difference"),
+        pytest.param(
+            line(10, lambda text: text.replace(b",0.0065", b",0.0066")), "line 10, column Change", id="change's digit"
+        ),
+        pytest.param(
+            line(10, lambda text: re.sub(rb",46(\d\d\.\d+),(\d+),", rb",26\1,\2,", text)), "column Low", id="a day's limit"
+        ),
+        pytest.param(line(1, lambda text: text.replace(b"Volume,Amount", b"Amount,Volume")), "column Amount", id="columns"),
+        pytest.param(
+            line(1, lambda text: text.replace(b"Amount,MarCap", b"MarCap,Amount")), "column MarCap", id="more columns"
+        ),
+        pytest.param(line(1, lambda text: text.replace(b"MarCap", b"MarCap,More")), "line 1: the header", id="a column more"),
+        pytest.param(line(10, lambda text: text.replace(b"2026-01-14", b"2026-W03-3")), "column Date", id="a week's day"),
+        pytest.param(line(10, lambda text: text.replace(b"4723", "\u0664723".encode(), 1)), "column Close", id="other digits"),
+        pytest.param(line(10, lambda text: text.replace(b"2", b"\xff", 1)), "line 10: 0xff is not UTF-8", id="encoding"),
         pytest.param(line(10, lambda text: b'"' + text), "here, line", id="a quote that is not closed"),
     ],
 )
@@ -133,3 +150,7 @@ def test_the_message_names_the_line_as_an_editor_counts_it() -> None:
     with pytest.raises(DataWrong) as error:
         parse(damaged, "here", 2026)
     assert re.search(rf"line {number}, column Date", str(error.value))
+
+
+def test_a_year_without_a_session_yet_is_empty() -> None:
+    assert parse(HEADER.encode(), "here", 2026) == []
