@@ -42,9 +42,9 @@ def parquet(session: date, close: float) -> bytes:
     return buffer.getvalue()
 
 
-def put(store: Store, session: date, close: float, symbol: str = "KS11") -> None:
+def put(store: Store, session: date, close: float, symbol: str = "KS11", revision: int = 1) -> None:
     content = Content({PRICES_FILE: parquet(session, close)}, 1, PRICES_VERSION, {})
-    directory = paths.prices(symbol, session)
+    directory = paths.prices(symbol, session, revision)
     commit(store, directory, step="fetch-prices", session=session, inputs={"close": str(close)}, content=content)
 
 
