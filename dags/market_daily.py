@@ -45,6 +45,7 @@ SESSION = "{{ logical_date.in_timezone('Asia/Seoul').to_date_string() }}"
 COMMON = {"session": SESSION, "artifacts": SETTINGS.artifacts}
 INDEX = COMMON | {"symbol": SETTINGS.symbol}
 MODEL = INDEX | {"history_years": SETTINGS.history_years}
+CORRECTED = "{{ (ti.xcom_pull('fetch_prices', key='facts') or {}).get('corrected', '') }}"
 DECIDED = "{{ ti.xcom_pull('decide', key='facts')['%s'] }}"
 
 with DAG(
@@ -111,7 +112,9 @@ with DAG(
             artifact="{{ ti.xcom_pull('plot') }}",
             initial_comment=f"{SESSION}: the forecast",
         )
-    done = SlackMessage(task_id="done", channel=SETTINGS.slack_channel, text=f"{SESSION}: done", trigger_rule="none_failed")
+    done = SlackMessage(
+        task_id="done", channel=SETTINGS.slack_channel, text=f"{SESSION}: done {CORRECTED}", trigger_rule="none_failed"
+    )
 
     gate = is_training_day(SESSION)
     decide >> branch(DECIDED % "state") >> [fetch_prices, tell_closed, tell_suspect]

@@ -93,10 +93,11 @@ def _check_range(row: Row) -> None:
 
 
 def _check_counts(row: Row) -> None:
+    # Where an index has no figure, its source writes nothing or nought.
     bar = row.bar
-    if bar.volume is not None and bar.amount is not None and bar.amount < bar.volume:
+    if bar.volume and bar.amount and bar.amount < bar.volume:
         raise wrong(f"{row.where}, column Amount: ", f"{bar.amount} KRW for {bar.volume} shares is less than 1 KRW a share")
-    if bar.amount is not None and bar.market_cap is not None and bar.amount > bar.market_cap:
+    if bar.amount and bar.market_cap and bar.amount > bar.market_cap:
         raise wrong(f"{row.where}, column MarCap: ", f"{bar.market_cap} KRW is less than a day's Amount, {bar.amount} KRW")
 
 

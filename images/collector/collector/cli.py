@@ -92,11 +92,11 @@ def fetch_prices(options: argparse.Namespace) -> Result:
     done = price_range.fetch(
         options.artifacts, options.prices_url, options.symbol, options.session, verdict, options.take_corrections
     )
-    told = f"{options.symbol} closed at {done.committed.manifest.facts['close']}"
+    result = outcome(done.committed, f"{options.symbol} closed at {done.committed.manifest.facts['close']}")
     if corrected := corrections.told(options.symbol, done.corrections):
         print(corrected, file=sys.stderr)
-        told = f"{told}; {corrected}"
-    return outcome(done.committed, told)
+        result = replace(result, facts={**result.facts, "corrected": corrected})
+    return result
 
 
 def fetch_prices_of_range(options: argparse.Namespace, verdict_of: Callable[[date], Verdict], now: datetime) -> Result:

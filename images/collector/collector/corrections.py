@@ -18,7 +18,7 @@ from step_contract.tables import PRICES_FILE
 from collector.bars import Bar
 from collector.prices import commit_bar, inputs_of
 
-SHOWN = 5
+SHOWN = 3
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from collector.feeds import Feed, Headline, read_feed, without_doubles
 from collector.source import read
 
 STEP = "fetch-headlines"
+REASONS, NAME_LENGTH, REASON_LENGTH = 10, 40, 200  # of the feeds that could not be read, in the manifest; the log has all
 log = logging.getLogger(__name__)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -82,6 +83,9 @@ def fetch(store: Store, feeds: Sequence[Feed], session: date) -> Committed:
         raise SourceNotReady(f"none of the {len(feeds)} feeds can be read; the first: {next(iter(held.broken.values()))}")
     facts: dict[str, Fact] = {"session": session.isoformat(), "headlines": len(held.headlines), "feeds": len(feeds)}
     facts |= {"undated": held.undated} if held.undated else {}
-    facts |= {f"broken {name}": reason[:200] for name, reason in held.broken.items()}
+    facts |= {"broken": len(held.broken)} if held.broken else {}
+    # Facts are also the step's result, of 4 KiB at most.
+    shown = list(held.broken.items())[:REASONS]
+    facts |= {f"broken {name[:NAME_LENGTH]}": reason[:REASON_LENGTH] for name, reason in shown}
     content = Content({HEADLINES_FILE: partition(held.headlines)}, len(held.headlines), HEADLINES_VERSION, facts)
     return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)

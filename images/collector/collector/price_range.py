@@ -18,6 +18,7 @@ from collector.bars import Bar
 from collector.calendar import Verdict
 from collector.corrections import SHOWN, Correction, corrections, take, told
 from collector.prices import bar_of, commit_bar, contradiction, no_file
+from collector.sessions import closes
 from collector.source import read_year
 from collector.year_file import parse
 
@@ -113,7 +114,8 @@ def fetch_range(
     suspect: dict[date, str] = {}
     corrected: list[Correction] = []
     sessions: list[date] = []
-    with tqdm(disable=None, unit=" sessions", file=sys.stderr) as progress, ThreadPoolExecutor(AT_ONCE) as pool:
+    expected = sum(first <= day <= last for day in closes())
+    with tqdm(total=expected, disable=None, unit=" sessions", file=sys.stderr) as progress, ThreadPoolExecutor(AT_ONCE) as pool:
         for year, bars in years:
             wanted = [bar for bar in bars if first <= bar.date <= last]
             # Up to the source's last bar, which tells nothing of the days after it; a year's end is looked at with the next.

@@ -90,7 +90,7 @@ def test_a_day_tells_of_corrections_to_the_days_before_and_is_committed_itself(c
     correct(b"22994678385098,", b"22994678385099,")
     code, shown, result = collector("fetch-prices", "--session", "2026-03-20")
     told = "2026-03-19: amount 22994678385098 is now 22994678385099"
-    assert (code, told in shown, told in result["facts"]["told"]) == (0, True, True)  # type: ignore[index]
+    assert (code, told in shown, told in result["facts"]["corrected"]) == (0, True, True)  # type: ignore[index]
     assert collector("fetch-prices", "--session", "2026-03-20")[0] == 0
 
 

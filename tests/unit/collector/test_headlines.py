@@ -134,3 +134,10 @@ def test_a_feed_more_is_another_partition_beside_the_first(collector: Run, tmp_p
     )
     assert (code, open_artifact(str(second["manifest"]))[0].rows) == (0, 2)
     assert open_artifact(str(first["manifest"]))[0].rows == 1
+
+
+def test_many_broken_feeds_are_counted_and_do_not_fail_the_one_that_is_whole(collector: Run, tmp_path: Path) -> None:
+    good = rss(item("코스피 상승", "Fri, 20 Mar 2026 09:00:00 +0900"))
+    feeds = feeds_file(tmp_path, good=good, **{f"feed{number}{'x' * 60}": b"<html/>" for number in range(99)})
+    code, shown, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)
+    assert (code, result["facts"]["broken"], shown.count("is left out")) == (0, 99, 99)  # type: ignore[index]
