@@ -76,6 +76,16 @@ def model(symbol: str, session: date, recipe: str) -> str:
     return f"{_of('models', symbol, session)}/recipe={recipe}"
 
 
+def promotions(symbol: str) -> str:
+    """Directory of the promotions of `symbol`'s models, one object each, by number."""
+    return f"models/symbol={checked_symbol(symbol)}/promotions"
+
+
+def current_model(symbol: str) -> str:
+    """The object that says which model of `symbol` is the current one."""
+    return f"models/symbol={checked_symbol(symbol)}/current.json"
+
+
 def plot(symbol: str, session: date, recipe: str) -> str:
     """Directory of the plot of the forecast for `symbol` made on `session` by `recipe`."""
     return f"{_of('plots', symbol, session)}/recipe={recipe}"

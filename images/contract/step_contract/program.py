@@ -66,6 +66,11 @@ def common_options(parser: argparse.ArgumentParser, *, session_required: bool = 
     """Adds the options that every step has: --session, --artifacts and --symbol."""
     about = "the session's date in Seoul"
     option(parser, "session", about, type=session_date, metavar="YYYY-MM-DD", required=session_required)
+    artifacts_options(parser)
+
+
+def artifacts_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say where artifacts lie and of which index: --artifacts and --symbol."""
     option(parser, "artifacts", "where artifacts lie: file:///folder or s3://bucket/prefix", metavar="URL", type=Store)
     option(parser, "symbol", "the index's symbol at the source", "KS11", type=symbol)
 

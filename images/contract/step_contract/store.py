@@ -121,6 +121,20 @@ class Store:
                 return False
             raise
 
+    def replace(self, path: str, data: bytes) -> None:
+        """Writes the object whole, in place of what is there: a reader sees the old or the new, never half of one."""
+        with self._told("write", path), self._folder(path):
+            if not self.local:
+                self._fs.pipe_file(self._key(path), data)
+                return
+            whole = self._key(f"{path}.{uuid4().hex[:12]}")
+            try:
+                self._fs.pipe_file(whole, data)
+                Path(whole).replace(self._key(path))
+            finally:
+                with suppress(FileNotFoundError):
+                    self._fs.rm_file(whole)
+
     @contextmanager
     def _folder(self, path: str) -> Iterator[None]:
         """Makes the folder that will hold `path`, and tells of a root, a bucket for instance, that cannot be made so."""

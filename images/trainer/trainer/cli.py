@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
-from step_contract.program import Parser, common_options, option, outcome, program, run
+from step_contract.program import Parser, artifacts_options, common_options, option, outcome, program, run
 from step_contract.result import Result
 
 from trainer.configuration import DEFAULT, read_configuration
+from trainer.promotion import current, promote, read_moves, roll_back
 from trainer.recipe import Recipe
 
 TRAIN = """\
@@ -25,6 +27,16 @@ Reads the model that was trained for the session and the last sessions' prices, 
 Writes plots/symbol=…/session=…/recipe=…/: forecast.png. The options name the model: give those it was trained with.
 
   trainer plot --session 2026-01-15 --artifacts s3://market
+"""
+ROLLBACK = """\
+Moves models/symbol=…/current.json back to the model that was current before. What was rolled back is not promoted again.
+
+  trainer rollback --why "it follows the index down" --artifacts s3://market
+"""
+HISTORY = """\
+Lists every promotion and roll-back with the reason, the current one marked by a star.
+
+  trainer history --artifacts s3://market
 """
 
 
@@ -45,7 +57,9 @@ def train(options: argparse.Namespace) -> Result:
     from trainer.train import train
 
     committed = train(options.artifacts, options.symbol, options.session, recipe_of(options))
-    return outcome(committed, str(committed.manifest.facts["in_words"]))
+    became = promote(options.artifacts, options.symbol, options.session, committed)
+    result = outcome(committed, f"{committed.manifest.facts['in_words']} {became.capitalize()}.")
+    return replace(result, facts={**result.facts, "promotion": became})
 
 
 def plot(options: argparse.Namespace) -> Result:
@@ -53,6 +67,25 @@ def plot(options: argparse.Namespace) -> Result:
     from trainer.plot import plot
 
     return outcome(plot(options.artifacts, options.symbol, options.session, recipe_of(options)), "plotted")
+
+
+def rollback(options: argparse.Namespace) -> Result:
+    """Takes the last promotion back."""
+    told = roll_back(options.artifacts, options.symbol, options.why)
+    print(told)
+    return Result(facts={"told": told})
+
+
+def history(options: argparse.Namespace) -> Result:
+    """Lists the promotions and roll-backs."""
+    moves = read_moves(options.artifacts, options.symbol)
+    now = current(moves)
+    for move in moves:
+        mark = "*" if move == now else " "
+        print(f"{mark} {move.number:>4}  {move.at}  {move.done:<11}  {move.session}  {move.model}\n        {move.why}")
+    told = f"{len(moves)} moves; " + (f"the current model is that of {now.session}" if now else "no model is current")
+    print(told)
+    return Result(facts={"told": told})
 
 
 def make_parser() -> Parser:
@@ -63,6 +96,11 @@ def make_parser() -> Parser:
     with_recipe = [added]
     added = step("plot", plot, "Plot the forecast of the session's model.", PLOT)
     with_recipe.append(added)
+
+    added = step("rollback", rollback, "Make the model before the current one the current one.", ROLLBACK)
+    artifacts_options(added)
+    added.add_argument("--why", required=True, metavar="TEXT", help="why: it is kept with the roll-back")
+    artifacts_options(step("history", history, "List what was promoted and rolled back.", HISTORY))
 
     for added in with_recipe:
         common_options(added)

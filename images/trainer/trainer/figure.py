@@ -65,7 +65,7 @@ def _write(figure: Figure, forecast: Mapping[str, Any], middle: list[float], low
     )
     says = f"{middle[-1]:,.0f} ({change:+.1%}), between {low[-1]:,.0f} and {high[-1]:,.0f}"
     figure.text(0.04, 0.235, says, fontsize=16, fontweight="bold", color=FORECAST, va="center")
-    words = textwrap.fill(forecast["in_words"], width=66)
+    words = textwrap.fill(forecast["in_words"], width=64)
     figure.text(0.04, 0.2, words, fontsize=12.5, va="top", linespacing=1.35)
     corner = f"session {forecast['session']} · model {forecast['model']} · no advice"
     figure.text(0.96, 0.022, corner, fontsize=10.5, ha="right", va="center", color="#555555")

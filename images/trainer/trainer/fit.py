@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +12,8 @@ from torch import Tensor, nn
 
 from trainer.configuration import Configuration
 from trainer.model import MODELS
+from trainer.progress import Epochs
 from trainer.samples import Array, Scaler, targets, windows
-
-log = logging.getLogger(__name__)
 
 Indexes = npt.NDArray[np.int64]
 
@@ -71,16 +69,19 @@ def fit(returns: Array, at: Indexes, configuration: Configuration, name: str) ->
     steps = configuration.epochs * -(-len(at) // configuration.batch)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, configuration.learning_rate, total_steps=steps)
     quantiles = torch.tensor(configuration.quantiles)
-    for epoch in range(1, configuration.epochs + 1):
-        total = 0.0
-        for batch in torch.split(torch.randperm(len(at)), configuration.batch):
-            optimizer.zero_grad()
-            loss = pinball_loss(network(seen[batch]), wanted[batch], quantiles)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            total += float(loss.detach()) * len(batch)
-        if not np.isfinite(total):
-            raise DataWrong(f"{name}: the loss is {total} in epoch {epoch}: lower learning_rate in the model's configuration")
-    log.info("%s: %d samples, %d epochs, loss %.4f", name, len(at), configuration.epochs, total / len(at))
+    with Epochs(name, configuration.epochs, len(at)) as epochs:
+        for epoch in range(1, configuration.epochs + 1):
+            total = 0.0
+            for batch in torch.split(torch.randperm(len(at)), configuration.batch):
+                optimizer.zero_grad()
+                loss = pinball_loss(network(seen[batch]), wanted[batch], quantiles)
+                loss.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                schedule.step()
+                total += float(loss.detach()) * len(batch)
+            if not np.isfinite(total):
+                raise DataWrong(
+                    f"{name}: the loss is {total} in epoch {epoch}: lower learning_rate in the model's configuration"
+                )
+            epochs.ended(total / len(at))
     return Fitted(network.eval(), scaler, configuration)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import resource
+import sys
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +21,7 @@ from step_contract.store import Store
 from step_contract.tables import FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_VERSION
 
 from trainer.configuration import Configuration
-from trainer.evaluate import Evaluation, in_words, split, walk_forward
+from trainer.evaluate import Evaluation, beats_naive, in_words, split, walk_forward
 from trainer.partitions import committed, read_closes
 from trainer.recipe import Recipe
 from trainer.samples import Array, log_returns, origins
@@ -64,11 +68,12 @@ def forecast_points(fitted: Fitted, returns: Array, close: float) -> list[dict[s
     ]
 
 
-def files_of(fitted: Fitted, evaluation: Evaluation, forecast: dict[str, Any]) -> dict[str, bytes]:
-    """The artifact's files: weights with scaler and configuration beside them, metrics, forecast."""
+def files_of(fitted: Fitted, evaluation: Evaluation, forecast: dict[str, Any], inputs: Mapping[str, str]) -> dict[str, bytes]:
+    """The artifact's files: weights with scaler, configuration, inputs and libraries beside them, metrics, forecast."""
     import safetensors.torch
 
-    about = {"scaler": asdict(fitted.scaler), "configuration": asdict(fitted.configuration)}
+    about = {"scaler": asdict(fitted.scaler), "configuration": asdict(fitted.configuration), "inputs": dict(inputs)}
+    about["libraries"] = {name: version(name) for name in ("numpy", "safetensors", "torch")}
     # One entry: safetensors writes several in any order, and the bytes would differ.
     metadata = {"trainer": json.dumps(about, sort_keys=True)}
     weights = {name: tensor.contiguous() for name, tensor in sorted(fitted.network.state_dict().items())}
@@ -77,6 +82,12 @@ def files_of(fitted: Fitted, evaluation: Evaluation, forecast: dict[str, Any]) -
         METRICS_FILE: _json(evaluation),
         FORECAST_FILE: _json(forecast),
     }
+
+
+def peak_memory() -> int:
+    """The most memory that this process has held so far, in bytes."""
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024  # getrusage(2): kilobytes, but on a Mac bytes
 
 
 def _json(content: object) -> bytes:
@@ -126,6 +137,14 @@ def train(store: Store, symbol: str, session: date, recipe: Recipe) -> Committed
     }
     last = evaluation["overall"][-1]
     facts: dict[str, Fact] = {"last_session": forecast["last_session"], "last_close": close, "in_words": forecast["in_words"]}
-    facts |= {"horizon": last["horizon"], "mae": last["mae"], "mae_naive": last["mae_naive"], "skill": last["skill"]}
-    content = Content(files_of(fitted, evaluation, forecast), len(sessions), MODEL_VERSION, facts)
+    facts |= {
+        "beats_naive": beats_naive(evaluation),
+        "p_value": last["p_value"],
+        "horizon": last["horizon"],
+        "mae": last["mae"],
+        "mae_naive": last["mae_naive"],
+        "skill": last["skill"],
+    }
+    facts |= {"peak_memory_mib": peak_memory() // 2**20}
+    content = Content(files_of(fitted, evaluation, forecast, inputs), len(sessions), MODEL_VERSION, facts)
     return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trainer.configuration import DEFAULT, Configuration, read_configuration
-from trainer.evaluate import Evaluation, beats_naive, in_words, score, split, walk_forward
+from trainer.evaluate import Baselines, Evaluation, beats_naive, in_words, score, split, walk_forward
 from trainer.fit import fit
 from trainer.samples import Array, Scaler, log_returns, origins, targets, windows
 
@@ -85,7 +85,7 @@ def test_a_signal_is_found(small: Configuration) -> None:
     assert beats_naive(evaluation)
     assert evaluation["overall"][0]["skill"] > 0.4
     assert evaluation["overall"][0]["directional_accuracy"] > 0.8
-    assert "Better than that in every fold" in in_words(evaluation, 0.8)
+    assert "Better than that in every fold, beyond noise" in in_words(evaluation, 0.8)
 
 
 def test_on_a_random_walk_there_is_no_skill_and_the_interval_holds(small: Configuration) -> None:
@@ -98,12 +98,14 @@ def test_on_a_random_walk_there_is_no_skill_and_the_interval_holds(small: Config
 def test_the_figures_are_those_of_their_formulas() -> None:
     came = np.array([[0.01], [-0.03]])
     forecast = np.array([[[0.0, 0.02, 0.03]], [[-0.02, -0.01, 0.0]]])
-    [one] = score(forecast, came, drift=0.01)
+    [one] = score(forecast, came, Baselines(drift=0.01, average=0.02))
     assert one["mae"] == pytest.approx((0.01 + 0.02) / 2)
     assert one["rmse"] == pytest.approx(np.sqrt((0.01**2 + 0.02**2) / 2))
     assert one["mae_naive"] == pytest.approx(0.02)
     assert one["mae_drift"] == pytest.approx((0.0 + 0.04) / 2)
     assert one["rmse_drift"] == pytest.approx(np.sqrt((0.0**2 + 0.04**2) / 2))
+    assert one["mae_average"] == pytest.approx((0.01 + 0.05) / 2)
+    assert one["rmse_average"] == pytest.approx(np.sqrt((0.01**2 + 0.05**2) / 2))
     assert one["skill"] == pytest.approx(1 - 0.015 / 0.02)
     assert (one["directional_accuracy"], one["coverage"], one["forecasts"]) == (1.0, 0.5, 2)
 
@@ -123,11 +125,12 @@ def test_each_fold_is_compared_with_the_drift_that_was_known_then(small: Configu
 
 
 def test_a_model_that_is_worse_in_one_fold_is_not_said_to_be_better() -> None:
-    came = np.full((4, 1), 0.02)
-    better, worse = (np.array([[[value - 0.01, value, value + 0.01]]] * 4) for value in (0.019, -0.001))
-    folds = [score(better, came, drift=0.0), score(worse, came, drift=0.0)]
-    overall = score(np.concatenate([better, better, better, worse]), np.concatenate([came] * 4), drift=0.0)
-    assert overall[0]["skill"] > 0
+    came = np.linspace(0.02, 0.021, 40)[:, None]
+    better, worse = (np.array([[[value - 0.01, value, value + 0.01]]] * 40) for value in (0.019, -0.001))
+    none = Baselines(drift=0.0, average=0.0)
+    folds = [score(better, came, none), score(worse, came, none)]
+    overall = score(np.concatenate([better, better, better, worse]), np.concatenate([came] * 4), none)
+    assert overall[0]["skill"] > 0 and overall[0]["p_value"] < 0.01
     for parts, verdict in ((folds, False), (folds[:1], True)):
         evaluation = Evaluation(folds=parts, overall=overall)
         assert beats_naive(evaluation) is verdict

@@ -42,6 +42,8 @@ def test_a_model_is_committed_with_metrics_and_forecast(real: Store, trainer: Ru
     assert [score["horizon"] for score in metrics["overall"]] == [1, 2, 3]
     assert len(metrics["folds"]) == 2
     assert "repeating the last close" in shown
+    assert "fold 2 of 2: epoch 2 of 2, loss " in shown and " s left, " in shown
+    assert 50 < int(manifest.facts["peak_memory_mib"]) < 1024
 
 
 def test_later_sessions_change_no_byte_of_the_model(real: Store, trainer: Run, tmp_path: Path) -> None:
@@ -115,6 +117,8 @@ def test_the_weights_carry_scaler_and_configuration(real: Store, trainer: Run, t
     closes = [close for session, close in real_closes(2025, 2026).items() if session <= date(2026, 1, 15)]
     assert about["scaler"]["deviation"] == pytest.approx(np.diff(np.log(closes)).std())
     assert about["configuration"]["window"] == 16
+    assert about["inputs"]["sessions"] == "252 from 2025-01-02 to 2026-01-15" and len(about["inputs"]["prices"]) == 64
+    assert about["libraries"]["torch"].startswith("2.")
 
 
 def test_too_little_history_is_65_and_says_how_to_collect_more(store: Store, trainer: Run) -> None:
