@@ -76,6 +76,11 @@ def model(symbol: str, session: date, recipe: str) -> str:
     return f"{_of('models', symbol, session)}/recipe={recipe}"
 
 
+def checkpoints(symbol: str, session: date, recipe: str, inputs: str) -> str:
+    """Directory of the state of a training for `session` by `recipe` from `inputs`, digits that stand for them."""
+    return f"{_of('checkpoints', symbol, session)}/recipe={recipe}/inputs={inputs}"
+
+
 def promotions(symbol: str) -> str:
     """Directory of the promotions of `symbol`'s models, one object each, by number."""
     return f"models/symbol={checked_symbol(symbol)}/promotions"

@@ -18,7 +18,8 @@ TRAIN = """\
 Reads every committed price partition of the symbol up to the session's day and none after it, fits the network that the
 configuration names, measures it out of sample by walk-forward validation, and forecasts the next sessions from the last one.
 The day itself need not be a session. Writes models/symbol=…/session=…/recipe=…/: model.safetensors, metrics.json,
-forecast.json. Another configuration, number of years or network is another recipe, and another model beside the first.
+forecast.json. Its state is kept in checkpoints/ while it trains: interrupted, it goes on from there, to the same bytes.
+Another configuration, number of years or network is another recipe, and another model beside the first.
 
   trainer train --session 2026-01-15 --artifacts file:///tmp/artifacts
 """
@@ -47,6 +48,13 @@ def years(text: str) -> int:
     return int(text)
 
 
+def count(text: str) -> int:
+    """The number written as `text`; raises argparse.ArgumentTypeError when it is none from 1 on."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
 def recipe_of(options: argparse.Namespace) -> Recipe:
     """How the model is made that `options` ask for."""
     return Recipe(read_configuration(options.model_config), options.history_years)
@@ -56,7 +64,7 @@ def train(options: argparse.Namespace) -> Result:
     """Trains the forecaster on the sessions up to the session's day."""
     from trainer.train import train
 
-    committed = train(options.artifacts, options.symbol, options.session, recipe_of(options))
+    committed = train(options.artifacts, options.symbol, options.session, recipe_of(options), options.checkpoint_steps)
     became = promote(options.artifacts, options.symbol, options.session, committed)
     result = outcome(committed, f"{committed.manifest.facts['in_words']} {became.capitalize()}.")
     return replace(result, facts={**result.facts, "promotion": became})
@@ -93,6 +101,7 @@ def make_parser() -> Parser:
     parser, step = program("trainer", "Trains the forecaster and plots its forecast.")
 
     added = step("train", train, "Train the forecaster on every session up to the session's day.", TRAIN)
+    option(added, "checkpoint-steps", "steps after which the state is kept", "200", type=count, metavar="N")
     with_recipe = [added]
     added = step("plot", plot, "Plot the forecast of the session's model.", PLOT)
     with_recipe.append(added)

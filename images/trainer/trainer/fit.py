@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +13,13 @@ from step_contract.exit_codes import ConfigurationWrong, DataWrong
 from torch import Tensor, nn
 
 from trainer.configuration import Configuration
+from trainer.loop import Loop
 from trainer.model import MODELS
 from trainer.progress import Epochs
 from trainer.samples import Array, Scaler, targets, windows
+
+if TYPE_CHECKING:
+    from trainer.checkpoint import Checkpoints
 
 Indexes = npt.NDArray[np.int64]
 
@@ -46,10 +52,11 @@ def pinball_loss(forecast: Tensor, target: Tensor, quantiles: Tensor) -> Tensor:
     return torch.maximum(quantiles * error, (quantiles - 1) * error).mean()
 
 
-def fit(returns: Array, at: Indexes, configuration: Configuration, name: str) -> Fitted:
+def fit(returns: Array, at: Indexes, configuration: Configuration, name: str, checkpoints: Checkpoints | None = None) -> Fitted:
     """A network fitted to forecast from the origins `at`, with a scaler of the log returns up to the last target alone.
 
-    The same arguments give the same network on the same machine. Raises DataWrong when the loss is no number any more.
+    The same arguments give the same network on the same machine, however often it was interrupted and went on from
+    `checkpoints`. Raises DataWrong when the loss is no number any more.
     """
     if configuration.model not in MODELS:
         known = ", ".join(sorted(MODELS))
@@ -61,27 +68,31 @@ def fit(returns: Array, at: Indexes, configuration: Configuration, name: str) ->
     torch.set_num_threads(1)
     horizon = configuration.horizon
     scaler = Scaler.fit(returns[: at[-1] + horizon])
+    network = MODELS[configuration.model](configuration)
+    if checkpoints and (weights := checkpoints.weights_of(name)):
+        network.load_state_dict(dict(weights))
+        return Fitted(network.eval(), scaler, configuration)
     seen = _scaled(windows(returns, at, configuration.window), scaler)
     drift = scaler.mean * np.arange(1, horizon + 1)
     wanted = torch.from_numpy((targets(returns, at, horizon) - drift) / scaler.units(horizon)).float()
-    network = MODELS[configuration.model](configuration)
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=configuration.weight_decay)
-    steps = configuration.epochs * -(-len(at) // configuration.batch)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, configuration.learning_rate, total_steps=steps)
+    loop = Loop(network, configuration, len(at))
+    if checkpoints and (left := checkpoints.begun(name)):
+        loop.resume(left.tensors, left.numbers)
     quantiles = torch.tensor(configuration.quantiles)
-    with Epochs(name, configuration.epochs, len(at)) as epochs:
-        for epoch in range(1, configuration.epochs + 1):
-            total = 0.0
-            for batch in torch.split(torch.randperm(len(at)), configuration.batch):
-                optimizer.zero_grad()
-                loss = pinball_loss(network(seen[batch]), wanted[batch], quantiles)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                schedule.step()
-                total += float(loss.detach()) * len(batch)
-            if not np.isfinite(total):
-                raise DataWrong(
-                    f"{name}: the loss is {total} in epoch {epoch}: lower learning_rate in the model's configuration"
-                )
-            epochs.ended(total / len(at))
+    with Epochs(name, configuration.epochs, len(at), loop.epoch) as epochs:
+        for batch in loop:
+            loop.optimizer.zero_grad()
+            loss = pinball_loss(network(seen[batch]), wanted[batch], quantiles)
+            loss.backward()  # type: ignore[no-untyped-call]
+            loop.optimizer.step()
+            loop.schedule.step()
+            if not math.isfinite(value := loss.item()):
+                where = f"step {loop.step} of epoch {loop.epoch}"
+                raise DataWrong(f"{name}: the loss is {value} in {where}: lower learning_rate in the model's configuration")
+            if (mean := loop.ended(value, len(batch))) is not None:
+                epochs.ended(mean)
+            if checkpoints:
+                checkpoints.after_step(name, loop.state)
+    if checkpoints:
+        checkpoints.fit_ended(name, network.state_dict())
     return Fitted(network.eval(), scaler, configuration)

@@ -13,12 +13,12 @@ log = logging.getLogger(__name__)
 
 
 class Epochs:
-    """The `count` epochs of the fit `name`, each over `samples` samples."""
+    """The `count` epochs of the fit `name`, each over `samples` samples, from the epoch `first` on."""
 
-    def __init__(self, name: str, count: int, samples: int) -> None:
+    def __init__(self, name: str, count: int, samples: int, first: int) -> None:
         self.name, self.count, self.samples = name, count, samples
-        self.started, self.done = time.monotonic(), 0
-        self.bar = tqdm(total=count, desc=name, unit=" epochs", disable=None, file=sys.stderr)
+        self.started, self.done, self.before = time.monotonic(), first - 1, first - 1
+        self.bar = tqdm(total=count, initial=self.before, desc=name, unit=" epochs", disable=None, file=sys.stderr)
 
     def __enter__(self) -> Epochs:
         return self
@@ -29,7 +29,7 @@ class Epochs:
     def ended(self, loss: float) -> None:
         """Tells that an epoch ended with the mean `loss`, how long the rest will take and how fast it goes."""
         self.done += 1
-        each = (time.monotonic() - self.started) / self.done
+        each = (time.monotonic() - self.started) / (self.done - self.before)
         self.bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
         self.bar.update()
         if self.bar.disable:

@@ -10,7 +10,7 @@ from step_contract.manifest import canonical, digest
 
 from trainer.configuration import Configuration
 
-MODEL_CODE = ("model.py", "fit.py", "samples.py", "evaluate.py", "significance.py")
+MODEL_CODE = ("model.py", "fit.py", "loop.py", "samples.py", "evaluate.py", "significance.py")
 PLOT_CODE = ("figure.py",)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from step_contract import paths
 from step_contract.commit import Committed, Content, commit, find
 from step_contract.exit_codes import DataWrong
-from step_contract.manifest import Fact
+from step_contract.manifest import Fact, canonical, digest
 from step_contract.store import Store
 from step_contract.tables import FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_VERSION
 
@@ -72,7 +72,8 @@ def files_of(fitted: Fitted, evaluation: Evaluation, forecast: dict[str, Any], i
     """The artifact's files: weights with scaler, configuration, inputs and libraries beside them, metrics, forecast."""
     import safetensors.torch
 
-    about = {"scaler": asdict(fitted.scaler), "configuration": asdict(fitted.configuration), "inputs": dict(inputs)}
+    about = {"scaler": asdict(fitted.scaler), "configuration": asdict(fitted.configuration)}
+    about["data"] = {name: inputs[name] for name in ("symbol", "sessions", "prices")}
     about["libraries"] = {name: version(name) for name in ("numpy", "safetensors", "torch")}
     # One entry: safetensors writes several in any order, and the bytes would differ.
     metadata = {"trainer": json.dumps(about, sort_keys=True)}
@@ -94,8 +95,10 @@ def _json(content: object) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def train(store: Store, symbol: str, session: date, recipe: Recipe) -> Committed:
+def train(store: Store, symbol: str, session: date, recipe: Recipe, every: int) -> Committed:
     """Trains by `recipe` on the sessions of `symbol` up to `session`, or returns the model committed from the same ones.
+
+    Keeps its state every `every` steps, and goes on from there when it was interrupted.
 
     Raises DataWrong when there are too few, when one is damaged, and when the model was committed from other sessions.
     """
@@ -109,21 +112,28 @@ def train(store: Store, symbol: str, session: date, recipe: Recipe) -> Committed
         "prices": partitions.digest,
         "recipe": recipe.model,
     }
+    unfinished = paths.checkpoints(symbol, session, recipe.model, digest(canonical(inputs))[:12])
     if before := find(store, directory, inputs):
+        store.remove_folder(unfinished)  # where the one who committed it did not come to that
         return before
     closes = read_closes(store, partitions)
     check_history(sessions, closes, configuration, symbol, session, since)
     # Loading torch takes longer than all that was done so far; who finds the model committed need not wait for it.
+    from trainer.checkpoint import Checkpoints
     from trainer.fit import fit
 
     returns = log_returns(closes)
+    kept = Checkpoints(store, unfinished, every)
 
     def fit_fold(known: Array, at: Any, name: str) -> Any:
-        return fit(known, at, configuration, name).forecast
+        return fit(known, at, configuration, name, kept).forecast
 
     plan = (configuration.window, configuration.horizon, configuration.folds, configuration.test_share)
-    evaluation = walk_forward(returns, *plan, fit_fold)
-    fitted = fit(returns, origins(returns, configuration.window)[: -configuration.horizon], configuration, "final fit")
+    with kept.listening():
+        evaluation = walk_forward(returns, *plan, fit_fold)
+        fitted = fit(
+            returns, origins(returns, configuration.window)[: -configuration.horizon], configuration, "final fit", kept
+        )
     close = float(closes[-1])
     forecast: dict[str, Any] = {
         "symbol": symbol,
@@ -147,4 +157,6 @@ def train(store: Store, symbol: str, session: date, recipe: Recipe) -> Committed
     }
     facts |= {"peak_memory_mib": peak_memory() // 2**20}
     content = Content(files_of(fitted, evaluation, forecast, inputs), len(sessions), MODEL_VERSION, facts)
-    return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)
+    made = commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)
+    kept.clear()
+    return made

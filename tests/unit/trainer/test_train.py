@@ -117,7 +117,7 @@ def test_the_weights_carry_scaler_and_configuration(real: Store, trainer: Run, t
     closes = [close for session, close in real_closes(2025, 2026).items() if session <= date(2026, 1, 15)]
     assert about["scaler"]["deviation"] == pytest.approx(np.diff(np.log(closes)).std())
     assert about["configuration"]["window"] == 16
-    assert about["inputs"]["sessions"] == "252 from 2025-01-02 to 2026-01-15" and len(about["inputs"]["prices"]) == 64
+    assert about["data"]["sessions"] == "252 from 2025-01-02 to 2026-01-15" and len(about["data"]["prices"]) == 64
     assert about["libraries"]["torch"].startswith("2.")
 
 
@@ -207,11 +207,11 @@ def test_a_partition_of_another_session_is_65(real: Store, trainer: Run, tmp_pat
     assert (code, "must hold 2025-01-01 alone" in shown) == (65, True)
 
 
-def test_a_loss_that_is_no_number_is_65_and_the_epoch_is_named(real: Store, trainer: Run, tmp_path: Path) -> None:
+def test_a_loss_that_is_no_number_is_65_and_the_step_is_named(real: Store, trainer: Run, tmp_path: Path) -> None:
     (tmp_path / "model.toml").write_text(SMALL.replace("learning_rate = 0.01", "learning_rate = 1e30"))
     code, shown, _ = trainer(*TRAIN)
     assert code == 65
-    assert "in epoch" in shown and "learning_rate" in shown
+    assert "in step " in shown and " of epoch 1" in shown and "learning_rate" in shown
     assert not (tmp_path / "artifacts" / "models").exists()
 
 
