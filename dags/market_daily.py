@@ -13,7 +13,7 @@ A closed or suspect day collects nothing. The graph reads from left to right; a 
 - `fetch_prices`: the session's bar. **When it fails:** 69: not published yet, it tries again. 65: the file is wrong, or the source has corrected a session that is committed; the message names line and column, or both versions.
 - `fetch_headlines`: the day's headlines. **When it fails:** 69: no feed can be read. A single broken feed is left out and named in the manifest.
 - `is_training_day`: lets the training through on the 1st and the 15th, open day or not. **When it fails:** A step before it failed: see there.
-- `train`: trains on every session up to this one. **When it fails:** 65: too little history; the message says how to collect it.
+- `train`: trains on every session up to this one. **When it fails:** 65: too little history; the message says how to collect it. Interrupted, it goes on where it was.
 - `plot`: draws the forecast. **When it fails:** 65: the model is missing or damaged; clear `train`.
 - `send_plot`: sends the picture to Slack. **When it fails:** The picture is in the object store all the same: see the links of `plot`.
 - `done`: tells Slack that the day is done. **When it fails:** Slack was not told; clear it once Slack answers.
@@ -46,6 +46,7 @@ COMMON = {"session": SESSION, "artifacts": SETTINGS.artifacts}
 INDEX = COMMON | {"symbol": SETTINGS.symbol}
 MODEL = INDEX | {"history_years": SETTINGS.history_years}
 CORRECTED = "{{ (ti.xcom_pull('fetch_prices', key='facts') or {}).get('corrected', '') }}"
+BECAME = "{{ ti.xcom_pull('train', key='facts')['promotion'] }}"
 DECIDED = "{{ ti.xcom_pull('decide', key='facts')['%s'] }}"
 
 with DAG(
@@ -110,7 +111,7 @@ with DAG(
             task_id="send_plot",
             channels=SETTINGS.slack_channel,
             artifact="{{ ti.xcom_pull('plot') }}",
-            initial_comment=f"{SESSION}: the forecast",
+            initial_comment=f"{SESSION}: the forecast. The model is {BECAME}.",
         )
     done = SlackMessage(
         task_id="done", channel=SETTINGS.slack_channel, text=f"{SESSION}: done {CORRECTED}", trigger_rule="none_failed"

@@ -9,11 +9,19 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from step_contract.program import Parser, run
+
+# How long a case takes says how busy the machine is.
+with suppress(ImportError):
+    from hypothesis import settings
+
+    settings.register_profile("any-machine", deadline=None)
+    settings.load_profile("any-machine")
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "tests-access-key"

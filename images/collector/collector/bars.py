@@ -14,8 +14,8 @@ from step_contract.exit_codes import DataWrong
 CLOSE_STEP = 0.01
 CHANGE_STEP = 0.0001
 CHANGE_DECIMALS = 4
-# A file of an index whose differences are rounded on their own shows that throughout, not in a row or two.
-ROUNDED_APART = 0.05
+# A file of an index whose differences are rounded on their own shows that throughout; one wrong close shows in two rows.
+ROUNDED_APART, ONE_WRONG = 0.05, 2
 # No share may move further in a day (30 % since 15 June 2015, less before), so no index of shares can.
 # https://global.krx.co.kr/contents/GLB/06/0602/0602010201/GLB0602010201T2.jsp
 DAILY_LIMIT = 0.30
@@ -64,29 +64,34 @@ def check(rows: Sequence[Row], year: int) -> None:
     for row in rows:
         if row.bar.date.year != year:
             raise wrong(f"{row.where}, column Date: ", f"{row.bar.date} in the file of {year}")
-    for before, row in pairwise(rows):
-        if row.bar.date <= before.bar.date:
-            what = "twice" if row.bar.date == before.bar.date else f"after {before.bar.date}"
+    for earlier, row in pairwise(rows):
+        if row.bar.date <= earlier.bar.date:
+            what = "twice" if row.bar.date == earlier.bar.date else f"after {earlier.bar.date}"
             raise wrong(f"{row.where}, column Date: ", f"{row.bar.date} stands {what}")
-    for row in rows:
-        _check_range(row)
-        _check_counts(row)
+    befores = [None, *(row.bar.close for row in rows)]
+    given = [row.difference is not None for row in rows]
+    for row, before, has_difference in zip(rows, befores, given, strict=False):
+        # An index's first session has none, and in the first years of some no session has.
+        if not has_difference and before is not None and any(given):
+            raise wrong(f"{row.where}, column Comp: ", "it is empty, and in other rows it is not")
         _check_difference(row)
+        _check_range(row, before)
+        _check_counts(row)
     _check_closes(rows)
 
 
-def _check_range(row: Row) -> None:
+def _check_range(row: Row, before: float | None) -> None:
     bar = row.bar
     if bar.low > bar.high:
         raise wrong(f"{row.where}, column Low: ", f"{bar.low} is above High {bar.high}")
     for name, price in (("Open", bar.open), ("Close", bar.close)):
         if not bar.low <= price <= bar.high:
             raise wrong(f"{row.where}, column {name}: ", f"{price} is not between Low {bar.low} and High {bar.high}")
-    if row.difference is None:
+    before = before if row.difference is None else bar.close - row.difference
+    if not before or not bar.volume:  # what is not traded, as volatility, has no limit
         return
-    before = bar.close - row.difference
     for name, price in (("Low", bar.low), ("High", bar.high)):
-        if before > 0 and abs(price / before - 1) > DAILY_LIMIT:
+        if abs(price / before - 1) > DAILY_LIMIT:
             raise wrong(
                 f"{row.where}, column {name}: ", f"{price} is further from the close before, {before:.2f}, than a day can go"
             )
@@ -105,9 +110,12 @@ def _check_difference(row: Row) -> None:
     """Whether Comp and UpDown of one row say the same."""
     difference = row.difference
     if difference is None:
-        if row.bar.change is not None:
-            raise wrong(f"{row.where}, column Comp: ", f"it is empty, and Change is {row.bar.change}")
+        if row.bar.change is not None or row.direction:
+            name, value = ("UpDown", row.direction) if row.direction else ("Change", row.bar.change)
+            raise wrong(f"{row.where}, column Comp: ", f"it is empty, and {name} is {value}")
         return
+    if row.bar.change is None:
+        raise wrong(f"{row.where}, column Change: ", f"it is empty, and Comp is {difference}")
     sign = (difference > 0) - (difference < 0)
     if row.direction not in SIGNS:
         raise wrong(f"{row.where}, column UpDown: ", f"{row.direction!r} is none of {', '.join(SIGNS)}")
@@ -122,7 +130,7 @@ def _check_closes(rows: Sequence[Row]) -> None:
     befores = [None, *(row.bar.close for row in rows)]
     off = [_off(row, before) for row, before in zip(rows, befores, strict=False)]
     # Of an index that is rounded apart a step is allowed, which also moves Change: by that step over the close before.
-    apart = sum(any(one) for one in off) > ROUNDED_APART * len(rows)
+    apart = sum(any(one) for one in off) > max(ONE_WRONG, ROUNDED_APART * len(rows))
     for row, (difference, change) in zip(rows, off, strict=True):
         if difference > (CLOSE_STEP if apart else 0):
             raise wrong(f"{row.where}, column Close: ", f"{row.bar.close} less the close before is not Comp {row.difference}")

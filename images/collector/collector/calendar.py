@@ -14,6 +14,7 @@ from step_contract.exit_codes import ConfigurationWrong, SourceNotReady
 from collector.sessions import EXCHANGE, SEOUL, closes
 
 OVERRIDE_COLUMNS = ["date", "state", "reason", "source"]
+LONGEST_REASON = 300  # characters
 # The calendar knows no Saturdays; the exchange held them until this one.
 LAST_SATURDAY = date(1998, 12, 5)
 # On the day of the university entrance examination the exchange closes an hour late, of which the calendar does not know
@@ -49,7 +50,10 @@ def overrides(text: str, where: str) -> dict[date, Verdict]:
 
     Raises ConfigurationWrong naming the line that is not of that form.
     """
-    rows = list(csv.reader(io.StringIO(text)))
+    try:
+        rows = list(csv.reader(io.StringIO(text), strict=True))
+    except csv.Error as error:
+        raise ConfigurationWrong(f"{where}: {error}; it must be CSV with {','.join(OVERRIDE_COLUMNS)}") from None
     if not rows or rows[0] != OVERRIDE_COLUMNS:
         raise ConfigurationWrong(f"{where}, line 1: the header must be {','.join(OVERRIDE_COLUMNS)}")
     found: dict[date, Verdict] = {}
@@ -57,17 +61,23 @@ def overrides(text: str, where: str) -> dict[date, Verdict]:
         if not row:
             continue
         try:
-            day, state, reason, source = date.fromisoformat(row[0]), row[1], row[2], row[3]
+            day, state, reason, source = _day(row[0]), row[1], row[2], row[3]
         except (ValueError, IndexError):
             raise ConfigurationWrong(f"{where}, line {number}: {row} is not date,state,reason,source") from None
         if len(row) > 4:
             raise ConfigurationWrong(f"{where}, line {number}: a reason or a source with a comma in it needs quotes around it")
+        if len(reason + source) > LONGEST_REASON or not (reason + source).isprintable():
+            raise ConfigurationWrong(f"{where}, line {number}: reason and source must be a short line of text")
         if state not in ("open", "closed") or not reason or not source or day in found:
             raise ConfigurationWrong(
                 f"{where}, line {number}: the state must be open or closed, with a reason and a source, once a date"
             )
         found[day] = Verdict(state == "open", f"{reason} ({source})")
     return found
+
+
+def _day(text: str) -> date:
+    return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=SEOUL).date()
 
 
 def read_overrides(path: Path) -> dict[date, Verdict]:

@@ -87,8 +87,8 @@ def fetch_prices(options: argparse.Namespace) -> Result:
         raise ConfigurationWrong("name the session: --session YYYY-MM-DD, or a range: --from YYYY-MM-DD --to YYYY-MM-DD")
     from collector import corrections, price_range
 
-    check_is_final(options.session, now)
     verdict = verdict_of(options.session, known)
+    check_is_final(options.session, now)
     done = price_range.fetch(
         options.artifacts, options.prices_url, options.symbol, options.session, verdict, options.take_corrections
     )
@@ -104,7 +104,8 @@ def fetch_prices_of_range(options: argparse.Namespace, verdict_of: Callable[[dat
     from collector import price_range
     from collector.calendar import final_from
 
-    symbol, first, last = options.symbol, options.first, options.last
+    symbol, first, last = options.symbol, options.first, min(options.last, now.date())
+    verdict_of(first)  # the calendar must reach it
     while last >= first and now < final_from(last):
         last -= timedelta(days=1)
     years = price_range.years_of(options.prices_url, symbol, first, last) if last >= first else iter(())

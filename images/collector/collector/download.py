@@ -12,6 +12,7 @@ import tenacity
 from step_contract.exit_codes import ConfigurationWrong, PassingFault, SourceNotReady, StepError
 
 from collector.source import SIZE_LIMIT
+from collector.time_limit import within
 
 TIME_LIMIT = 60.0  # seconds for one file, all tries and waits together
 SILENCE_LIMIT = 15.0  # seconds without a byte
@@ -38,28 +39,35 @@ class _Wait(tenacity.wait.wait_base):
 
 
 def download(url: str, time_limit: float = TIME_LIMIT) -> bytes | None:
-    """The content of the file at `url`, or None where the server has none.
+    """The content of the file at `url`, or None where the server has none. For the main thread.
 
     Raises SourceNotReady when the server is down, refuses, stalls, sends too much or other than it said; PassingFault when it
     throttles for longer than a step waits; ConfigurationWrong for what is no URL.
     """
-    until = time.monotonic() + time_limit
     tries = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(_Trouble),
         stop=tenacity.stop_any(tenacity.stop_after_attempt(TRIES), tenacity.stop_before_delay(time_limit)),
         wait=_Wait(),
         reraise=True,
     )
+    late = SourceNotReady(f"{url} was not there, whole, after {time_limit:.0f} s; look at the source")
     try:
-        return tries(_follow, url, until)
+        # A server that sends a byte now and then, of its headers too, is never silent for long.
+        with within(time_limit, late):
+            return tries(_follow, url)
     except _Trouble as trouble:
         raise trouble.error from trouble
 
 
-def _follow(url: str, until: float) -> bytes | None:
+def _follow(url: str) -> bytes | None:
     at, seen = url, 0
     while True:
-        found = _get(at, until)
+        try:
+            found = _get(at)
+        except ConfigurationWrong as error:
+            if seen:
+                raise SourceNotReady(f"{url} sends to {at[:200]}, which is no address; look at the source") from error
+            raise
         if not isinstance(found, httpx.URL):
             return found
         seen += 1
@@ -72,10 +80,15 @@ def _follow(url: str, until: float) -> bytes | None:
 
 @cache
 def _client() -> httpx.Client:
-    return httpx.Client()
+    # What is packed can be a bomb, and cut off without anyone noticing.
+    try:
+        return httpx.Client(headers={"Accept-Encoding": "identity"})
+    except (ValueError, ImportError, OSError) as error:
+        advice = "look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE"
+        raise ConfigurationWrong(f"nothing can be downloaded: {error}; {advice}") from error
 
 
-def _get(url: str, until: float) -> bytes | httpx.URL | None:
+def _get(url: str) -> bytes | httpx.URL | None:
     data = bytearray()
     try:
         with _client().stream("GET", url, timeout=SILENCE_LIMIT) as answer:
@@ -85,18 +98,18 @@ def _get(url: str, until: float) -> bytes | httpx.URL | None:
                 return answer.url.join(answer.headers["location"])
             if answer.status_code == 429:
                 asked = answer.headers.get("retry-after", "")
-                text = f"{url}: throttled (429); Retry-After {asked or 'not given'}"
+                text = f"{url}: throttled (429); Retry-After {asked[:60] or 'not given'}"
                 raise _Trouble(PassingFault(text), retry_after(asked))
             if answer.status_code != 200:
-                error = SourceNotReady(f"{url}: the source answers {answer.status_code} {answer.reason_phrase}")
+                error = SourceNotReady(f"{url}: the source answers {answer.status_code} {answer.reason_phrase[:60]}")
                 raise _Trouble(error) if answer.status_code >= 500 else error
-            for chunk in answer.iter_bytes(2**16):
+            if (packed := answer.headers.get("content-encoding", "").lower()) not in ("", "identity"):
+                raise SourceNotReady(f"{url}: the source sends {packed[:60]!r}, and was asked not to; look at the source")
+            for chunk in answer.iter_raw():
                 data += chunk
                 if len(data) > SIZE_LIMIT:
                     raise SourceNotReady(f"{url} has more than {SIZE_LIMIT} bytes, which cannot be right")
-                if time.monotonic() > until:
-                    raise SourceNotReady(f"{url}: still sending when its time was over; look at the source")
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
         raise ConfigurationWrong(f"{url} is no URL that can be read: {error}") from error
     except httpx.HTTPError as error:
         told = SourceNotReady(f"{url}: {error or type(error).__name__}; look at the source or at the way out")
@@ -110,5 +123,5 @@ def retry_after(asked: str) -> float | None:
         return float(asked)
     try:
         return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, TypeError, OverflowError):
         return None

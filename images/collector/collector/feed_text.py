@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import html
 import re
 import unicodedata
@@ -11,29 +12,35 @@ LONGEST_TITLE = 500  # characters
 LONGEST_LINK = 2000
 
 _DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
+_DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
 _TAG = re.compile(r"<!\[CDATA\[|\]\]>|<[/!?a-zA-Z][^<>]*>")
 _NOT_WORD = re.compile(r"[\W_]+")
 _TRACKING = re.compile(r"(utm_.*|fbclid|gclid)", re.IGNORECASE)
 # Korean pages say EUC-KR, or nothing, or UTF-8, and send Microsoft's superset of EUC-KR.
 _KOREAN = "cp949"
+_KOREAN_NAMES = ("euc-kr", "ks-c-5601-1987", "cp949", "uhc", "x-windows-949", "ms949")
 
 
 def utf8(data: bytes) -> bytes:
-    """The feed `data` in UTF-8, if it is Korean text that is not in the encoding it says; otherwise as it is."""
+    """The feed `data` in UTF-8, whatever it is in, if that can be found out; otherwise as it is."""
     declared = _DECLARED.match(data[:1024])
     name = declared.group(1).decode("ascii").lower() if declared else "utf-8"
-    korean = name.replace("_", "-") in ("euc-kr", "ks-c-5601-1987", "cp949", "uhc", "x-windows-949", "ms949")
-    if not korean:
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        name = "utf-16"
+    korean = name.replace("_", "-") in _KOREAN_NAMES
+    for encoding in ("utf-8" if korean else name, _KOREAN):
         try:
-            data.decode(name)
-            return data
+            text = data.decode(encoding)
+            break
         except (UnicodeDecodeError, LookupError):
-            pass
-    try:
-        text = data.decode(_KOREAN, errors="replace" if korean else "strict")
-    except UnicodeDecodeError:
-        return data
-    return b'<?xml version="1.0" encoding="utf-8"?>' + (text[len(declared.group()) :] if declared else text).encode()
+            continue
+    else:
+        if not korean:
+            return data
+        text = data.decode(_KOREAN, errors="replace")
+    return b'<?xml version="1.0" encoding="utf-8"?>' + _DECLARATION.sub("", text.lstrip("\ufeff"), count=1).encode(
+        errors="replace"
+    )
 
 
 def plain(text: str) -> str:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import calendar
 import io
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
 from step_contract.exit_codes import ConfigurationWrong, DataWrong
 
+from collector.feed_dates import moment
 from collector.feed_text import link_mark, plain, title_mark, utf8, web_link
 from collector.sessions import SEOUL
 from collector.time_limit import within
 
+SCHEMES = ("http", "https", "file", "s3")
 PARSE_LIMIT = 10  # seconds; what takes longer is made to
+_END = re.compile(rb"</([A-Za-z_][\w.-]*:)?(rss|feed|RDF|channel)\s*>", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,17 @@ def read_feeds(path: Path) -> list[Feed]:
     """The feeds that the configuration file at `path` names; raises ConfigurationWrong when it is missing or wrong."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-        listed = [(str(feed["name"]), str(feed["url"])) for feed in content["feed"]]
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError) as error:
+        listed = [(feed["name"], feed["url"]) for feed in content["feed"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigurationWrong(f"the feeds' file {path} is wrong: {error!r}; it lists [[feed]] with name and url") from None
+    for name, url in listed:
+        if not (isinstance(name, str) and isinstance(url, str) and name.strip() and url.strip()):
+            raise ConfigurationWrong(f"the feeds' file {path} has a feed {name!r} at {url!r}: both must be text")
+        if "://" in url and url.partition("://")[0] not in SCHEMES:
+            raise ConfigurationWrong(f"the feeds' file {path} has a feed at {url}: it must begin with one of {SCHEMES}")
     if len({name for name, _ in listed}) != len(listed) or not listed:
         raise ConfigurationWrong(f"the feeds' file {path} must name at least one feed, and each by a name of its own")
-    return [Feed(name, url if "://" in url else path.resolve().with_name(url).as_uri()) for name, url in listed]
+    return [Feed(name, url if "://" in url else f"file://{path.resolve().parent / url}") for name, url in listed]
 
 
 @dataclass(frozen=True)
@@ -65,36 +73,36 @@ def read_feed(data: bytes, feed: Feed, session: date) -> Read:
     """
     import feedparser
 
-    from collector.feed_dates import published
-
-    feedparser.registerDateHandler(published)
+    data = utf8(data)
     with within(PARSE_LIMIT, DataWrong(f"the feed {feed.name} at {feed.url} takes more than {PARSE_LIMIT} s to parse")):
         try:
             # As a stream: bytes alone would be tried as the name of a file first.
-            parsed = feedparser.parse(io.BytesIO(utf8(data)), resolve_relative_uris=False, sanitize_html=False)
+            parsed = feedparser.parse(io.BytesIO(data), resolve_relative_uris=False, sanitize_html=False)
         except (RecursionError, ValueError, LookupError, AssertionError) as error:
             raise DataWrong(f"the feed {feed.name} at {feed.url} cannot be parsed: {error!r}") from error
     if not parsed.get("version"):
         reason = plain(str(parsed.get("bozo_exception", "neither RSS nor Atom")))
         raise DataWrong(f"the feed {feed.name} at {feed.url} is none: {reason}")
+    if not _END.search(data[-1000:]):
+        raise DataWrong(f"the feed {feed.name} at {feed.url} has no end: it was cut")
     found, undated = set(), 0
     for entry in parsed.entries:
-        when, title = _moment(entry), plain(entry.get("title", ""))
+        when, title = _moment(entry), plain(str(entry.get("title") or ""))
         if not title:
             continue
         if when is None:
             undated += 1
         elif when.astimezone(SEOUL).date() == session:
-            found.add(Headline(when, feed.name, title, web_link(entry.get("link", ""))))
+            found.add(Headline(when, feed.name, title, web_link(str(entry.get("link") or ""))))
     return Read(sorted(found), undated)
 
 
 def _moment(entry: Mapping[str, Any]) -> datetime | None:
-    parts = entry.get("published_parsed") or entry.get("updated_parsed")
-    try:
-        return datetime.fromtimestamp(calendar.timegm(parts), UTC) if parts else None
-    except (ValueError, OverflowError, OSError):
-        return None
+    """When the entry was published, else updated; None where it does not say, or not so that it can be understood."""
+    for name in ("published", "updated"):
+        if written := str(entry.get(name) or ""):
+            return moment(written, entry.get(f"{name}_parsed"))
+    return None
 
 
 def without_doubles(found: list[Headline]) -> list[Headline]:

@@ -18,10 +18,11 @@ from step_contract.store import Store
 from step_contract.tables import HEADLINES_COLUMNS, HEADLINES_FILE, HEADLINES_VERSION
 
 from collector.feeds import Feed, Headline, read_feed, without_doubles
+from collector.sessions import SEOUL
 from collector.source import read
 
 STEP = "fetch-headlines"
-REASONS, NAME_LENGTH, REASON_LENGTH = 10, 40, 200  # of the feeds that could not be read, in the manifest; the log has all
+REASONS, NAME_LENGTH, REASON_LENGTH = 5, 40, 120  # of the feeds that could not be read, in the manifest; the log has all
 log = logging.getLogger(__name__)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -78,6 +79,8 @@ def fetch(store: Store, feeds: Sequence[Feed], session: date) -> Committed:
     inputs = {"session": session.isoformat(), "feeds": read_from}
     if before := find(store, directory, inputs):
         return before
+    if session > datetime.now(SEOUL).date():
+        raise SourceNotReady(f"{session} has not begun in Seoul: there are no headlines of it")
     held = collect(feeds, session)
     if len(held.broken) == len(feeds):
         raise SourceNotReady(f"none of the {len(feeds)} feeds can be read; the first: {next(iter(held.broken.values()))}")

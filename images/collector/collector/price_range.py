@@ -75,6 +75,8 @@ def years_of(template: str, symbol: str, first: date, last: date) -> Iterator[tu
     for year in range(first.year, last.year + 1):
         url, data = read_year(template, symbol, year)
         if data is None:
+            if not any(max(first, date(year, 1, 1)) <= day <= last for day in closes()):
+                continue  # on the first of January nobody needs the new year's file
             if found or year == last.year:
                 raise no_file(url)
             log.info("%d: the source has no file %s", year, url)

@@ -16,10 +16,18 @@ SIZE_LIMIT = 8 * 2**20  # bytes; a year of an index has 26 kB, a feed some 100 k
 def checked_template(template: str) -> str:
     """`template` itself if it is a URL with {year} and no other field than {symbol}; raises ConfigurationWrong otherwise."""
     try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(template) if name is not None}
+        found = [
+            (name, form, conversion) for _, name, form, conversion in string.Formatter().parse(template) if name is not None
+        ]
     except ValueError:
-        fields = set()
-    if "year" not in fields or fields - {"year", "symbol"} or "://" not in template:
+        found = []
+    fields = {name for name, _, _ in found}
+    if (
+        any(form or conversion for _, form, conversion in found)
+        or "year" not in fields
+        or fields - {"year", "symbol"}
+        or "://" not in template
+    ):
         raise ConfigurationWrong(
             f"the prices' URL {template!r} must be a URL with {{year}} and, where symbols differ, {{symbol}} in it: "
             "file:///mirror/year_{symbol}/{year}.csv"

@@ -14,6 +14,8 @@ PRICES = ("Open", "High", "Low", "Close")
 COUNTS = ("Volume", "Amount", "MarCap")
 COLUMNS = ("Date", *PRICES, "UpDown", "Comp", "Change", *COUNTS)
 
+COUNT_DIGITS = 18  # what a partition holds, and a million times the market's value in KRW
+
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _COUNT = re.compile(r"[0-9]+(\.0+)?")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
@@ -61,7 +63,7 @@ def _row(row: list[str], header: list[str], where: str) -> Row:
         _number(cells[name], f"{where}, column {name}: ") if cells[name] else None for name in ("Comp", "Change")
     )
     if change is not None and abs(change - round(change, CHANGE_DECIMALS)) < NOISE:
-        change = round(change, CHANGE_DECIMALS)  # 0.016200000000000003 is how a program wrote 0.0162
+        change = round(change, CHANGE_DECIMALS) + 0.0  # 0.016200000000000003 is how a program wrote 0.0162
     day = _day(cells["Date"], f"{where}, column Date: ")
     return Row(where, Bar(day, opened, high, low, close, change, volume, amount, market_cap), difference, cells["UpDown"])
 
@@ -75,8 +77,8 @@ def _day(text: str, where: str) -> date:
 
 def _number(text: str, where: str) -> float:
     if not _NUMBER.fullmatch(text):
-        raise wrong(where, f"{text!r} is not a number")
-    return float(text)
+        raise wrong(where, f"{text[:40]!r} is not a number")
+    return float(text) + 0.0  # no -0.0, which is another value to whoever compares bytes
 
 
 def _price(text: str, where: str) -> float:
@@ -90,6 +92,7 @@ def _count(text: str, where: str) -> int | None:
     if not text:
         return None
     # Not by way of a float, which holds whole numbers exactly only up to 9e15: the market's value in KRW comes near it.
-    if not _COUNT.fullmatch(text):
-        raise wrong(where, f"{text!r} is not a count")
-    return int(text.partition(".")[0])
+    whole = text.partition(".")[0].lstrip("0") or "0"
+    if not _COUNT.fullmatch(text) or len(whole) > COUNT_DIGITS:
+        raise wrong(where, f"{text[:40]!r} is not a count")
+    return int(whole)

@@ -92,7 +92,7 @@ class Manifest:
             content = json.loads(data)
             stored = content.pop("sha256")
             found = digest(canonical(content))
-        except (ValueError, AttributeError, KeyError, TypeError):
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
             raise DataWrong(
                 f"{where} is torn or no manifest: {len(data)} bytes with sha256 {digest(data)} that do not hold the digest "
                 "they must; remove it with the files beside it and run its step again"
@@ -109,7 +109,7 @@ class Manifest:
                 step=content["step"],
                 session=date.fromisoformat(content["session"]),
                 inputs=dict(content["inputs"]),
-                files=tuple(File(str(f["path"]), str(f["sha256"]), int(f["size"])) for f in content["files"]),
+                files=tuple(File(_inside(str(f["path"])), str(f["sha256"]), int(f["size"])) for f in content["files"]),
                 rows=int(content["rows"]),
                 schema_version=int(content["schema_version"]),
                 facts=dict(content["facts"]),
@@ -119,6 +119,12 @@ class Manifest:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataWrong(f"{where} is no manifest of format {FORMAT}: {error!r}") from None
+
+
+def _inside(path: str) -> str:
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"{path!r} leads out of the artifact")
+    return path
 
 
 def check_content(where: str, file: File, data: bytes | None) -> bytes:

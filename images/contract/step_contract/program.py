@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,6 +24,7 @@ from step_contract.store import Store
 
 Step = Callable[[argparse.Namespace], Result]
 
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 EXIT_CODES = "exit codes:\n" + "\n".join(f"  {code.value:>3}  {rule.meaning}" for code, rule in RULES.items())
 
 
@@ -35,7 +39,7 @@ class Parser(argparse.ArgumentParser):
 def session_date(text: str) -> date:
     """The date written as YYYY-MM-DD; raises argparse.ArgumentTypeError otherwise."""
     try:
-        return date.fromisoformat(text) if len(text) == 10 else date.fromisoformat("")
+        return date.fromisoformat(text if _DATE.fullmatch(text) else "")
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a date: write YYYY-MM-DD") from None
 
@@ -108,6 +112,9 @@ def run(make_parser: Callable[[], Parser], arguments: Sequence[str]) -> int:
     """
     # The first process of a container ignores the signal unless it handles it: clean up, leave nothing half-written, and go.
     signal.signal(signal.SIGTERM, _terminated)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a letter is no reason to fail
+            stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
     name = "step"
     try:
@@ -122,8 +129,12 @@ def run(make_parser: Callable[[], Parser], arguments: Sequence[str]) -> int:
         return Exit.DONE
     except StepError as error:
         print(f"{name}: {error}", file=sys.stderr)
-        _hand_over(Result(error=str(error)))
+        with suppress(StepError):
+            _hand_over(Result(error=str(error)))
         return error.code
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def _terminated(number: int, frame: object) -> NoReturn:
@@ -131,5 +142,10 @@ def _terminated(number: int, frame: object) -> NoReturn:
 
 
 def _hand_over(result: Result) -> None:
-    if path := os.environ.get(VARIABLE):
-        Path(path).write_bytes(result.to_json())
+    if not (path := os.environ.get(VARIABLE)):
+        return
+    data = result.to_json()
+    try:
+        Path(path).write_bytes(data)
+    except OSError as error:
+        raise ConfigurationWrong(f"the result cannot be written to {path}, which {VARIABLE} names: {error.strerror}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ import fsspec
 
 from step_contract.exit_codes import ConfigurationWrong, PassingFault, StepError
 
+_LASTING = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)  # what another try does not mend
 _FOREIGN = ("botocore", "aiobotocore", "aiohttp")
 
 
@@ -31,7 +33,7 @@ class Store:
 
     def __init__(self, root: str) -> None:
         scheme, separator, rest = root.partition("://")
-        if not separator:
+        if not separator and root:
             scheme, rest = "file", str(Path(root).absolute())
         if scheme not in ("file", "s3") or not rest.strip("/"):
             raise ConfigurationWrong(f"the store {root!r} is not one: write file:///folder or s3://bucket/prefix")
@@ -60,6 +62,8 @@ class Store:
             advice = "check the name, the credentials and the rights"
             raise ConfigurationWrong(f"cannot {what} {self.uri(path)}: {error}; {advice}") from error
         except OSError as error:
+            if error.errno in _LASTING:
+                raise ConfigurationWrong(f"cannot {what} {self.uri(path)}: {error}; choose another place") from error
             raise PassingFault(f"cannot {what} {self.uri(path)}: {error}") from error
         except Exception as error:
             if not type(error).__module__.startswith(_FOREIGN):

@@ -75,12 +75,12 @@ def promote(store: Store, symbol: str, session: date, model: Committed) -> str:
             return f"not promoted, as it does not beat repeating the last close beyond noise: {stays}"
         if any(move.model == name and move.done == PROMOTED for move in moves):
             is_current = now is not None and now.model == name
-            return "it is the current model" if is_current else f"not promoted again, as it was rolled back: {stays}"
+            return "the current one" if is_current else f"not promoted again, as it was rolled back: {stays}"
         if now and now.session > session.isoformat():
             return f"not promoted, as it is older: {stays}"
         return Move(len(moves) + 1, PROMOTED, name, session.isoformat(), str(model.manifest.facts["in_words"]), _now())
 
-    return _move(store, symbol, wanted) or "promoted: it is the current model"
+    return _move(store, symbol, wanted) or "promoted: it is the current one"
 
 
 def roll_back(store: Store, symbol: str, why: str) -> str:

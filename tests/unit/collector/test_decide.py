@@ -129,6 +129,11 @@ def test_calendar_and_source_must_not_contradict_each_other(open_by_calendar: bo
         ("date,state,reason,source\n2026-03-20,closed,,who\n", "line 2"),
         ("date,state,reason,source\n20.3.2026,closed,why,who\n", "line 2"),
         ("date,state,reason,source\n2026-03-20,closed,why,who\n2026-03-20,open,why,who\n", "line 3"),
+        ("date,state,reason,source\n20260320,closed,why,who\n", "line 2"),
+        ("date,state,reason,source\n2026-03-20,closed,a reason, with a comma,who\n", "line 2: .* needs quotes"),
+        (f"date,state,reason,source\n2026-03-20,closed,{'x' * 8000},who\n", "line 2: .* a short line"),
+        ("date,state,reason,source\n2026-03-20,closed,\x1b[31mred,who\n", "line 2: .* a short line"),
+        (f'date,state,reason,source\n2026-03-20,closed,"{"x" * 200_000},who\n', "field larger than"),
     ],
 )
 def test_a_wrong_overrides_file_is_refused_and_the_line_is_named(text: str, named: str) -> None:

@@ -105,7 +105,18 @@ def test_a_day_without_headlines_is_an_empty_partition(collector: Run, tmp_path:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "feed = 1", "[[feed]]\nname = 'a'", "[[feed", "[[feed]]\nname='a'\nurl='b'\n[[feed]]\nname='a'\nurl='c'"]
+    "text",
+    [
+        "[[feed]]\nname = 'a'\nurl = 5",
+        "[[feed]]\nname = 'a'\nurl = ''",
+        "[[feed]]\nname = 'a'\nurl = 'ftp://x/y'",
+        "a = " + "[" * 3000,
+        "",
+        "feed = 1",
+        "[[feed]]\nname = 'a'",
+        "[[feed",
+        "[[feed]]\nname='a'\nurl='b'\n[[feed]]\nname='a'\nurl='c'",
+    ],
 )
 def test_a_wrong_feeds_file_is_refused_and_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "feeds.toml"
@@ -141,3 +152,18 @@ def test_many_broken_feeds_are_counted_and_do_not_fail_the_one_that_is_whole(col
     feeds = feeds_file(tmp_path, good=good, **{f"feed{number}{'x' * 60}": b"<html/>" for number in range(99)})
     code, shown, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)
     assert (code, result["facts"]["broken"], shown.count("is left out")) == (0, 99, 99)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("folder", ["a b", "한글", "sub"])
+def test_a_feeds_file_may_lie_in_a_folder_of_any_name(folder: str, collector: Run, tmp_path: Path) -> None:
+    place = tmp_path / folder
+    place.mkdir()
+    feeds = feeds_file(place, good=rss(item("코스피 상승", "Fri, 20 Mar 2026 09:00:00 +0900")))
+    code, _, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)
+    assert (code, result["facts"]["headlines"]) == (0, 1)  # type: ignore[index]
+
+
+def test_a_day_to_come_has_no_headlines_yet(collector: Run, tmp_path: Path) -> None:
+    feeds = feeds_file(tmp_path, good=rss())
+    code, shown, _ = collector("fetch-headlines", "--session", "2049-03-19", "--feeds", feeds)
+    assert (code, "2049-03-19 has not begun in Seoul" in shown) == (69, True)

@@ -127,6 +127,16 @@ def test_links_and_titles_that_differ_in_nothing_that_matters_are_the_same() -> 
         ("Fri, 20 Mar 2026 09:30:00", 0),
         ("Thu, 19 Mar 2026 20:30:00 EDT", 0),
         ("Fri, 20 Mar 2026 01:30:00 GMT", 1),
+        ("2026-03-20T09:30:00KST", 0),
+        ("2026-03-20T09:30:00[Asia/Seoul]", 0),
+        ("20260320T093000+0900", 0),
+        ("2026-03-20 09:30:00 AM", 0),
+        ("2026-03-20 오후 01:30", 4),
+        ("2026-03-20 09:30:00 JST", 0),
+        ("2026. 3. 20. 09:30", 0),
+        ("2026/03/20 09:30", 0),
+        ("2026년 03월 20일 09:30", 0),
+        ("1773966600", 0),
     ],
 )
 def test_a_date_is_read_in_every_form_and_without_a_zone_as_seouls(written: str, hour: int) -> None:
@@ -135,7 +145,18 @@ def test_a_date_is_read_in_every_form_and_without_a_zone_as_seouls(written: str,
 
 
 @pytest.mark.parametrize(
-    "written", ["", "yesterday", "0000-00-00", "Fri, 99 Zzz 2026", "9" * 400, "99999-01-01T00:00:00Z", "2026-03-20T25:61:61Z"]
+    "written",
+    [
+        "",
+        "yesterday",
+        "0000-00-00",
+        "Fri, 99 Zzz 2026",
+        "9" * 400,
+        "99999-01-01T00:00:00Z",
+        "2026-03-20T25:61:61Z",
+        "9999-12-31T23:59:59Z",
+        "0001-01-01T00:00:00Z",
+    ],
 )
 def test_an_entry_whose_date_cannot_be_read_is_counted_and_left_out(written: str) -> None:
     held = read_feed(rss(item("코스피", written), item("코스닥", AT, "https://b")), FEED, SESSION)
@@ -148,6 +169,17 @@ def test_korean_in_its_old_encodings_is_read_whatever_the_feed_says(said: str | 
     declaration = f'<?xml version="1.0" encoding="{said}"?>' if said else ""
     body = rss(item("코스피 똠방각하 상승", AT)).decode().split("?>")[1]
     assert titles((declaration + body).encode("cp949")) == ["코스피 똠방각하 상승"]
+
+
+def test_what_says_that_it_is_in_an_old_encoding_and_is_not_is_read() -> None:
+    body = rss(item("코스피 상승", AT)).decode().split("?>")[1]
+    assert titles(f'<?xml version="1.0" encoding="euc-kr"?>{body}'.encode()) == ["코스피 상승"]
+
+
+def test_a_feed_that_was_cut_is_none() -> None:
+    whole = rss(*(item(f"코스피 {number}", AT, f"https://a/{number}") for number in range(9)))
+    with pytest.raises(DataWrong, match="it was cut"):
+        titles(whole[:-60])
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

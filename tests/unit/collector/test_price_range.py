@@ -81,3 +81,14 @@ def test_the_end_of_a_year_that_is_missing_is_told_once_the_next_year_is_there(c
     (mirror / "2025.csv").write_bytes(data[: data.index(b"2025-12-30")])
     code, shown, _ = collector("fetch-prices", "--from", "2025-12-01", "--to", "2026-01-10")
     assert (code, "2025-12-30: a session of the XKRX calendar, but the source has no bar" in shown) == (65, True)
+
+
+def test_a_range_that_ends_before_the_years_first_session_needs_no_file_of_that_year(collector: Run, mirror: Path) -> None:
+    (mirror / "2026.csv").unlink()
+    code, shown, _ = collector("fetch-prices", "--from", "2025-12-29", "--to", "2026-01-01")
+    assert (code, "2 sessions committed" in shown) == (0, True)
+
+
+def test_a_range_from_before_the_calendar_is_78(collector: Run) -> None:
+    code, shown, _ = collector("fetch-prices", "--from", "0001-01-01", "--to", "2026-01-01")
+    assert (code, "outside the exchange's calendar" in shown) == (78, True)

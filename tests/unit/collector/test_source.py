@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import gzip
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote, unquote
 
 import pytest
 from collector import download, source
@@ -21,7 +21,7 @@ class Answers(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         ASKED[self.path] += 1
-        code, _, how = self.path.strip("/").partition("-")
+        code, _, how = unquote(self.path).strip("/").partition("-")
         if how.startswith("after") and ASKED[self.path] <= int(how[-1]):
             code = how[6:9]
         self.send_response(int(code))
@@ -29,13 +29,18 @@ class Answers(BaseHTTPRequestHandler):
             self.send_header("Location", MOVED[how])
         if code == "429":
             self.send_header("Retry-After", "0" if how.startswith("after") else "300")
-        body = {"large": b"x" * 9 * 2**20, "bomb": gzip.compress(b"x" * 2**27)}.get(how, b"bytes")
-        if how == "bomb":
-            self.send_header("Content-Encoding", "gzip")
+        body = b"x" * 9 * 2**20 if how == "large" else b"bytes"
+        if how in ("gzip", "gzip, gzip", "br"):
+            self.send_header("Content-Encoding", how)
         said = {"short": 3, "long": 50}.get(how, len(body))
-        self.send_header("Content-Length", str(1000 if how == "stalls" else said))
-        self.end_headers()
+        self.send_header("Content-Length", str(1000 if how in ("stalls", "drips") else said))
         with suppress(OSError):  # the client may have seen enough
+            while how.startswith("drip") and not RELEASED.wait(0.1):
+                if how == "drips":
+                    self.end_headers()
+                    how = "dripping"
+                self.wfile.write(b"x" if how == "dripping" else b"X-More: x\r\n")
+            self.end_headers()
             self.wfile.write(body)
             if how == "stalls":
                 self.wfile.flush()
@@ -51,6 +56,7 @@ MOVED = {
     "ftp": "ftp://127.0.0.1/x",
     "file": "file:///etc/passwd",
     "ever": "/302-ever",
+    "odd": "http://a..b/x",
 }
 
 
@@ -97,16 +103,29 @@ def test_a_throttle_for_longer_than_a_step_waits_is_a_passing_fault_at_once_and_
 
 
 @pytest.mark.parametrize(
-    ("asked", "seconds"), [("7", 7), ("Thu, 01 Jan 1970 00:00:00 GMT", 0), ("soon", None), ("", None), ("-1", None)]
+    ("asked", "seconds"),
+    [
+        ("7", 7),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+        ("soon", None),
+        ("", None),
+        ("-1", None),
+        ("Wed, 99999999999999999999999 Oct 2026 07:28:00 GMT", None),
+    ],
 )
 def test_a_retry_after_is_read_in_both_its_forms(asked: str, seconds: float | None) -> None:
     assert download.retry_after(asked) == seconds
 
 
-@pytest.mark.parametrize("how", ["large", "bomb"])
-def test_a_file_that_is_too_large_is_refused(server: str, how: str) -> None:
+def test_a_file_that_is_too_large_is_refused(server: str) -> None:
     with pytest.raises(SourceNotReady, match="more than"):
-        source.read(f"{server}/200-{how}")
+        source.read(f"{server}/200-large")
+
+
+@pytest.mark.parametrize("how", ["gzip", "gzip, gzip", "br"])
+def test_what_is_packed_is_not_unpacked(server: str, how: str) -> None:
+    with pytest.raises(SourceNotReady, match=f"sends '{how}', and was asked not to"):
+        source.read(f"{server}/200-{quote(how)}")
 
 
 def test_a_server_that_stalls_is_given_up(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,9 +136,12 @@ def test_a_server_that_stalls_is_given_up(server: str, monkeypatch: pytest.Monke
     assert time.monotonic() - started < 15
 
 
-def test_a_server_that_drips_is_given_up_when_the_time_is_over(server: str) -> None:
-    with pytest.raises(SourceNotReady, match="still sending"):
-        download.download(f"{server}/200-large", time_limit=0)
+@pytest.mark.parametrize("how", ["drips", "dripping headers"])
+def test_a_server_that_drips_is_given_up_when_the_time_is_over(server: str, how: str) -> None:
+    started = time.monotonic()
+    with pytest.raises(SourceNotReady, match="was not there, whole, after 1 s"):
+        download.download(f"{server}/200-{quote(how)}", time_limit=1)
+    assert time.monotonic() - started < 10
 
 
 def test_a_file_that_is_shorter_than_the_server_says_is_not_taken_for_whole(server: str) -> None:
@@ -127,7 +149,9 @@ def test_a_file_that_is_shorter_than_the_server_says_is_not_taken_for_whole(serv
         source.read(f"{server}/200-long")
 
 
-@pytest.mark.parametrize(("how", "why"), [("ftp", "another scheme"), ("file", "another scheme"), ("ever", "ever further")])
+@pytest.mark.parametrize(
+    ("how", "why"), [("ftp", "another scheme"), ("file", "another scheme"), ("ever", "ever further"), ("odd", "no address")]
+)
 def test_a_redirect_to_where_no_file_can_be_is_refused(server: str, how: str, why: str) -> None:
     with pytest.raises(SourceNotReady, match=why):
         source.read(f"{server}/302-{how}")
@@ -138,7 +162,7 @@ def test_a_server_that_is_not_there_is_not_ready() -> None:
         source.read("http://127.0.0.1:1/2026.csv")
 
 
-@pytest.mark.parametrize("url", ["http://", "http://[::1", "gopher://host/file"])
+@pytest.mark.parametrize("url", ["http://", "http://[::1", "gopher://host/file", "http://./x", "http://xn--a/"])
 def test_what_is_no_url_is_wrong_configuration(url: str) -> None:
     with pytest.raises(ConfigurationWrong):
         source.read(url)
@@ -149,3 +173,20 @@ def test_a_file_is_read_from_a_bucket(s3: str) -> None:
     template = f"{s3}/year_{{symbol}}/{{year}}.csv"
     assert source.read_year(template, "KS11", 2026) == (f"{s3}/year_ks11/2026.csv", b"bytes")
     assert source.read_year(template, "KS11", 2025) == (f"{s3}/year_ks11/2025.csv", None)
+
+
+@pytest.mark.parametrize("variable", [("HTTP_PROXY", "foo://x"), ("SSL_CERT_FILE", "/nowhere")])
+def test_a_proxy_or_a_certificate_that_is_none_is_wrong_configuration(
+    variable: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*variable)
+    download._client.cache_clear()
+    with pytest.raises(ConfigurationWrong, match=variable[0]):
+        source.read("http://127.0.0.1:1/2026.csv")
+    download._client.cache_clear()
+
+
+@pytest.mark.parametrize("field", ["{year:s}", "{symbol:d}/{year}", "{year!z}", "{year:99999}", "{year:{symbol}}"])
+def test_a_template_whose_fields_are_formatted_is_wrong_configuration(field: str) -> None:
+    with pytest.raises(ConfigurationWrong, match="must be a URL with"):
+        source.checked_template(f"file:///mirror/{field}.csv")

@@ -135,13 +135,61 @@ def made_up(*rows: str) -> bytes:
 
 
 def test_a_low_index_is_not_refused_for_the_rounding_of_its_closes() -> None:
-    data = made_up("2026-01-02,2.10,0.01,0.0048", "2026-01-05,2.13,0.03,0.0119", "2026-01-06,2.14,0.01,0.0071")
-    assert [bar.close for bar in parse(data, "here", 2026)] == [2.10, 2.13, 2.14]
+    rows = ["2026-01-02,2.10,0.01,0.0048", "2026-01-05,2.13,0.03,0.0119", "2026-01-06,2.14,0.01,0.0071"]
+    data = made_up(*rows, "2026-01-07,2.16,0.02,0.0079", "2026-01-08,2.15,-0.01,-0.0061")
+    assert [bar.close for bar in parse(data, "here", 2026)] == [2.10, 2.13, 2.14, 2.16, 2.15]
 
 
 def test_an_index_whose_differences_are_rounded_on_their_own_is_read() -> None:
-    data = made_up("2026-01-02,100.00,1.00,0.0101", "2026-01-05,102.00,2.01,0.0201", "2026-01-06,101.00,-0.99,-0.0098")
-    assert len(parse(data, "here", 2026)) == 3
+    rows = ["2026-01-02,100.00,1.00,0.0101", "2026-01-05,102.00,2.01,0.0201", "2026-01-06,101.00,-0.99,-0.0098"]
+    data = made_up(*rows, "2026-01-07,102.00,1.01,0.0100")
+    assert len(parse(data, "here", 2026)) == 4
+
+
+def test_of_a_short_file_one_close_that_is_off_by_a_digit_is_refused() -> None:
+    january = b"".join(real().splitlines(keepends=True)[:8])
+    with pytest.raises(DataWrong, match="line 6, column Close"):
+        parse(january.replace(b"2026-01-08,4552.37,", b"2026-01-08,4552.36,"), "here", 2026)
+
+
+def without_differences(data: bytes, first: int, last: int) -> bytes:
+    lines = data.splitlines(keepends=True)
+    for number in range(first - 1, last):
+        cells = lines[number].split(b",")
+        cells[2:5] = [b"", b"", b""]
+        lines[number] = b",".join(cells)
+    return b"".join(lines)
+
+
+def test_the_first_years_of_an_index_may_lack_all_differences() -> None:
+    bars = parse(without_differences(real(), 2, 53), "here", 2026)
+    assert [bar.close for bar in bars] == [bar.close for bar in parse(real(), "here", 2026)]
+    assert {bar.change for bar in bars} == {None}
+    with pytest.raises(DataWrong, match=r"line 10, column Low: .* than a day can go"):
+        damaged = without_differences(real(), 2, 53).splitlines(keepends=True)
+        damaged[9] = re.sub(rb"\d{4}\.\d+", b"99.5", damaged[9])
+        parse(b"".join(damaged), "here", 2026)
+
+
+@pytest.mark.parametrize("cells", [slice(2, 5), slice(3, 4), slice(4, 5), slice(2, 4)])
+def test_a_row_alone_may_not_lack_its_differences(cells: slice) -> None:
+    lines = real().splitlines(keepends=True)
+    row = lines[52].split(b",")
+    row[cells] = [b""] * len(row[cells])
+    lines[52] = b",".join(row)
+    with pytest.raises(DataWrong, match="line 53, column "):
+        parse(b"".join(lines), "here", 2026)
+
+
+@pytest.mark.parametrize("digits", [19, 30, 5000])
+def test_a_count_that_no_partition_holds_is_refused(digits: int) -> None:
+    with pytest.raises(DataWrong, match="line 53, column MarCap"):
+        parse(real().replace(b"4768189155100582", b"9" * digits), "here", 2026)
+
+
+def test_nought_below_is_nought() -> None:
+    rows = [f"2026-01-{day:02},100.00,{nought},{nought}" for day, nought in ((2, "0"), (5, "-0.0"), (6, "0.0"))]
+    assert [str(bar.change) for bar in parse(made_up(*rows), "here", 2026)] == ["0.0", "0.0", "0.0"]
 
 
 def test_the_message_names_the_line_as_an_editor_counts_it() -> None:

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import string
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -84,3 +84,15 @@ def test_whatever_is_committed_is_what_is_read(contents: dict[str, bytes], input
 @given(st.dictionaries(names, texts), st.dictionaries(names, texts))
 def test_inputs_differ_exactly_when_something_is_said_to(one: dict[str, str], other: dict[str, str]) -> None:
     assert bool(differences(one, other)) == (one != other)
+
+
+@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "attempt=1/../../../x"])
+def test_a_manifest_whose_files_lie_outside_the_artifact_is_refused(path: str) -> None:
+    outside = Manifest("fetch", date(2026, 3, 20), {}, (File(path, "0" * 64, 1),), 1, 1, {}, datetime.now(UTC))
+    with pytest.raises(DataWrong, match="leads out of the artifact"):
+        Manifest.from_json(outside.to_json(), "here")
+
+
+def test_a_manifest_that_is_made_to_be_deep_is_refused() -> None:
+    with pytest.raises(DataWrong, match="torn or no manifest"):
+        Manifest.from_json(b"[" * 100_000, "here")

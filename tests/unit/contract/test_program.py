@@ -62,6 +62,8 @@ def test_an_error_ends_in_its_exit_code_one_sentence_and_the_result(
         (["fetch", "--artifacts", "/tmp"], "--session"),
         (["fetch", "--session", "2026-3-20", "--artifacts", "/tmp"], "YYYY-MM-DD"),
         (["fetch", "--session", "2026-02-30", "--artifacts", "/tmp"], "YYYY-MM-DD"),
+        (["fetch", "--session", "2026-W12-5", "--artifacts", "/tmp"], "YYYY-MM-DD"),
+        (["fetch", "--session", "2026-03-20", "--artifacts", ""], "s3://bucket/prefix"),
         (["fetch", "--session", "2026-03-20"], "--artifacts"),
         (["fetch", "--session", "2026-03-20", "--artifacts", "ftp://host/folder"], "s3://bucket/prefix"),
         (["fetch", "--session", "2026-03-20", "--artifacts", "file://relative"], "file:///relative"),
@@ -119,3 +121,19 @@ def test_a_path_tells_its_session() -> None:
         assert paths.session_of(f"{path}/manifest.json") == session
     with pytest.raises(DataWrong, match="names no session"):
         paths.session_of("prices/symbol=KS11/session=2026-02-30/manifest.json")
+
+
+def test_a_result_that_cannot_be_written_is_78_and_its_place_is_named(
+    result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("STEP_RESULT", str(tmp_path))
+    assert run(lambda: parser_of(told), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)]) == 78
+    assert f"cannot be written to {tmp_path}, which STEP_RESULT names" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_a_sentence(result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(options: argparse.Namespace) -> Result:
+        raise KeyboardInterrupt
+
+    assert run(lambda: parser_of(interrupted), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)]) == 130
+    assert capsys.readouterr().err == "collector fetch: interrupted\n"

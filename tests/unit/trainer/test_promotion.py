@@ -41,10 +41,10 @@ def test_a_model_that_beats_naive_becomes_current_and_one_that_does_not_leaves_i
     first, second = model(place, DAY), model(place, DAY + timedelta(days=17), beats=False)
     assert "there is still no current model" in promote(place, "KS11", second.manifest.session, second)
     assert pointed_at(place) is None
-    assert promote(place, "KS11", DAY, first) == "promoted: it is the current model"
+    assert promote(place, "KS11", DAY, first) == "promoted: it is the current one"
     assert place.uri(str(pointed_at(place)["model"])) == first.uri
     assert f"the current model stays that of {DAY}" in promote(place, "KS11", second.manifest.session, second)
-    assert promote(place, "KS11", DAY, first) == "it is the current model"
+    assert promote(place, "KS11", DAY, first) == "the current one"
     assert len(read_moves(place, "KS11")) == 1
 
 
@@ -94,7 +94,7 @@ def test_training_says_what_became_of_the_model_and_history_lists_it(store: Stor
     for day, close in weekdays(list(1000 * np.exp(np.cumsum(swing)))).items():
         put(store, day, float(close))
     code, shown, result = trainer("train", "--session", "2026-01-15")
-    assert (code, result["facts"]["promotion"]) == (0, "promoted: it is the current model")  # type: ignore[index]
+    assert (code, result["facts"]["promotion"]) == (0, "promoted: it is the current one")  # type: ignore[index]
     code, shown, _ = trainer("history")
     assert (code, "*    1" in shown, "the current model is that of 2026-01-15" in shown) == (0, True, True)
     assert trainer("rollback", "--why", "a try")[0] == 0
