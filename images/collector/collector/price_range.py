@@ -125,7 +125,7 @@ def fetch_range(
             wanted = [bar for bar in wanted if bar.date not in suspect]
             new = [bar for bar in wanted if bar.date not in latest]
             old = [bar for bar in wanted if bar.date in latest]
-            for done in (map if store.local else pool.map)(lambda bar: commit_bar(store, symbol, bar), new):
+            for done in (map if store.local else pool.map)(lambda bar: commit_bar(store, symbol, bar, is_new=True), new):
                 committed.append(done)
                 progress.update()
             corrected += corrections(store, symbol, old, latest)

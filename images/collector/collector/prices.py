@@ -76,13 +76,13 @@ def inputs_of(symbol: str, bar: Bar) -> dict[str, str]:
     return {"symbol": symbol, "bar": digest(canonical(asdict(bar) | {"date": bar.date.isoformat()}))}
 
 
-def commit_bar(store: Store, symbol: str, bar: Bar, revision: int = 1) -> Committed:
+def commit_bar(store: Store, symbol: str, bar: Bar, revision: int = 1, is_new: bool = False) -> Committed:
     """Commits the partition of `bar` as that revision, or returns the one that was committed from the same bar.
 
-    Raises DataWrong when that revision was committed from another bar.
+    `is_new` saves a look where it was seen that there is none. Raises DataWrong when that revision was committed from another.
     """
     directory, inputs = paths.prices(symbol, bar.date, revision), inputs_of(symbol, bar)
-    if before := find(store, directory, inputs):
+    if not is_new and (before := find(store, directory, inputs)):
         return before
     facts: dict[str, Fact] = {"session": bar.date.isoformat(), "close": bar.close, "change": bar.change}
     facts |= {"revision": revision} if revision > 1 else {}

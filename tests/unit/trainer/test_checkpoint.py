@@ -78,20 +78,28 @@ def checkpoints(store: Store) -> list[str]:
     return [name for name in store.list("checkpoints") if name.endswith(".safetensors")]
 
 
+def steps(store: Store) -> int:
+    """The steps after which the last checkpoint was written."""
+    names = checkpoints(store)
+    return int(Path(names[-1]).name.partition("-")[0]) if names else 0
+
+
 @pytest.mark.timeout(300)
 def test_killed_at_random_moments_it_ends_with_the_same_bytes(
     prices: Store, reference: dict[str, bytes], child: Callable[[], Child], trainer: Run
 ) -> None:
     moments, kills = random.Random(19800104), 0  # noqa: S311
-    for _ in range(40):
-        training = child()
-        time.sleep(moments.uniform(0.02, 0.5))
-        if training.ended() is not None:
+    while True:
+        training, until = child(), steps(prices) + moments.randint(0, 25)
+        while steps(prices) <= until and (ended := training.ended()) is None:
+            time.sleep(moments.uniform(0, 0.005))
+        if ended is not None:
+            assert ended == 0
             break
         os.kill(training.pid, signal.SIGKILL)
         training.wait()
         kills += 1
-    assert kills >= 3
+    assert kills >= 5
     code, _, result = trainer(*TRAIN)
     assert (code, files(result)) == (0, reference)
     assert prices.list("checkpoints") == []
