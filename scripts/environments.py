@@ -40,7 +40,7 @@ def lock_of(name: str) -> Path:
 
 def own_packages(name: str) -> list[Path]:
     """The project's own packages that the environment `name` holds."""
-    image = name.removesuffix("-test").removesuffix("-bench")
+    image = name.partition("-")[0]
     return [ROOT / "images" / "contract", ROOT / "images" / image] if image in IMAGES else []
 
 

@@ -32,15 +32,13 @@ OTHERS = ("postgres:17", "versity/versitygw:v1.8.0")
 
 def create() -> None:
     """Makes the cluster unless it is there, and waits until it answers."""
-    if CLUSTER in run(["kind", "get", "clusters"], seconds=60).split():
-        wait_for_nodes()
-        return
-    config = (ROOT / "kind-config.yaml").read_text().replace("hostPort: 8080", f"hostPort: {UI_PORT}")
-    node = os.environ.get("KIND_NODE_IMAGE")
-    command = ["kind", "create", "cluster", "--name", CLUSTER, "--config", "-", "--wait", "120s"]
-    with progress(f"cluster {CLUSTER}"):
-        run([*command, *(["--image", node] if node else [])], seconds=600, input=config)
-        wait_for_nodes()
+    if CLUSTER not in run(["kind", "get", "clusters"], seconds=60).split():
+        config = (ROOT / "kind-config.yaml").read_text().replace("hostPort: 8080", f"hostPort: {UI_PORT}")
+        node = os.environ.get("KIND_NODE_IMAGE")
+        command = ["kind", "create", "cluster", "--name", CLUSTER, "--config", "-", "--wait", "120s"]
+        with progress(f"cluster {CLUSTER}"):
+            run([*command, *(["--image", node] if node else [])], seconds=600, input=config)
+    wait_for_nodes()
 
 
 def wait_for_nodes() -> None:

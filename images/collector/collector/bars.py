@@ -68,16 +68,16 @@ def check(rows: Sequence[Row], year: int) -> None:
         if row.bar.date <= earlier.bar.date:
             what = "twice" if row.bar.date == earlier.bar.date else f"after {earlier.bar.date}"
             raise wrong(f"{row.where}, column Date: ", f"{row.bar.date} stands {what}")
-    befores = [None, *(row.bar.close for row in rows)]
-    given = [row.difference is not None for row in rows]
-    for row, before, has_difference in zip(rows, befores, given, strict=False):
+    befores = [None, *(row.bar.close for row in rows)][: len(rows)]
+    some_have = any(row.difference is not None for row in rows)
+    for row, before in zip(rows, befores, strict=True):
         # An index's first session has none, and in the first years of some no session has.
-        if not has_difference and before is not None and any(given):
+        if row.difference is None and before is not None and some_have:
             raise wrong(f"{row.where}, column Comp: ", "it is empty, and in other rows it is not")
         _check_difference(row)
         _check_range(row, before)
         _check_counts(row)
-    _check_closes(rows)
+    _check_closes(rows, befores)
 
 
 def _check_range(row: Row, before: float | None) -> None:
@@ -125,10 +125,9 @@ def _check_difference(row: Row) -> None:
         raise wrong(f"{row.where}, column Comp: ", f"{difference} does not fit Close {row.bar.close}")
 
 
-def _check_closes(rows: Sequence[Row]) -> None:
+def _check_closes(rows: Sequence[Row], befores: Sequence[float | None]) -> None:
     """Whether each Comp is the difference of the closes, and each Change that difference over the close before."""
-    befores = [None, *(row.bar.close for row in rows)]
-    off = [_off(row, before) for row, before in zip(rows, befores, strict=False)]
+    off = [_off(row, before) for row, before in zip(rows, befores, strict=True)]
     # Of an index that is rounded apart a step is allowed, which also moves Change: by that step over the close before.
     apart = sum(any(one) for one in off) > max(ONE_WRONG, ROUNDED_APART * len(rows))
     for row, (difference, change) in zip(rows, off, strict=True):
@@ -140,10 +139,10 @@ def _check_closes(rows: Sequence[Row]) -> None:
 
 def _off(row: Row, before: float | None) -> tuple[float, float]:
     """How far Comp is from the difference of the closes, and Change from that over the close before, rounding aside."""
-    if row.difference is None:
+    if row.difference is None or row.bar.change is None:  # a row has both or neither
         return 0, 0
     difference = 0.0 if before is None else abs(row.bar.close - before - row.difference) - CLOSE_STEP / 2
     ratio = row.difference / (row.bar.close - row.difference)
-    change = 0.0 if row.bar.change is None else abs(ratio - row.bar.change) - CHANGE_STEP / 2 - NOISE
-    unrounded = NOISE if row.bar.change is not None and row.bar.change != round(row.bar.change, CHANGE_DECIMALS) else 0
+    change = abs(ratio - row.bar.change) - CHANGE_STEP / 2 - NOISE
+    unrounded = NOISE if row.bar.change != round(row.bar.change, CHANGE_DECIMALS) else 0
     return max(0, difference), max(unrounded, change)

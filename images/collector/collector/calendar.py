@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
+from step_contract.dates import iso_date
 from step_contract.exit_codes import ConfigurationWrong, SourceNotReady
 
 from collector.sessions import EXCHANGE, SEOUL, closes
@@ -28,6 +29,13 @@ class Verdict:
 
     open: bool | None
     reason: str
+
+
+def contradiction(verdict: Verdict, has_bar: bool | None) -> str:
+    """How calendar or overrides and the source contradict each other; empty where they do not, or one of them does not know."""
+    if verdict.open is None or has_bar is None or verdict.open == has_bar:
+        return ""
+    return f"{verdict.reason}, but the source has {'a' if has_bar else 'no'} bar for it"
 
 
 def calendar_verdict(day: date) -> Verdict:
@@ -61,7 +69,7 @@ def overrides(text: str, where: str) -> dict[date, Verdict]:
         if not row:
             continue
         try:
-            day, state, reason, source = _day(row[0]), row[1], row[2], row[3]
+            day, state, reason, source = iso_date(row[0]), row[1], row[2], row[3]
         except (ValueError, IndexError):
             raise ConfigurationWrong(f"{where}, line {number}: {row} is not date,state,reason,source") from None
         if len(row) > 4:
@@ -74,10 +82,6 @@ def overrides(text: str, where: str) -> dict[date, Verdict]:
             )
         found[day] = Verdict(state == "open", f"{reason} ({source})")
     return found
-
-
-def _day(text: str) -> date:
-    return datetime.strptime(text, "%Y-%m-%d").replace(tzinfo=SEOUL).date()
 
 
 def read_overrides(path: Path) -> dict[date, Verdict]:

@@ -58,15 +58,20 @@ def take(store: Store, symbol: str, found: Sequence[Correction]) -> list[Committ
     return [commit_bar(store, symbol, one.bar, one.revision + 1) for one in found]
 
 
+def first_few(texts: Sequence[str]) -> str:
+    """The first of `texts`, and how many more there are; empty where there are none."""
+    more = [f"and {len(texts) - SHOWN} more"] if len(texts) > SHOWN else []
+    return "; ".join([*texts[:SHOWN], *more])
+
+
 def told(symbol: str, found: Sequence[Correction]) -> str:
     """The corrections in one sentence with what to do; empty where there are none."""
     if not found:
         return ""
-    shown = "; ".join(f"{one.bar.date}: {one.differs}" for one in found[:SHOWN])
-    more = f"; and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+    shown = first_few([f"{one.bar.date}: {one.differs}" for one in found])
     first, last = found[0].bar.date, found[-1].bar.date
     which = f"--session {first}" if first == last else f"--from {first} --to {last}"
     return (
-        f"the source has corrected what is committed of {symbol}: {shown}{more}. What is committed stays; to have the source's "
+        f"the source has corrected what is committed of {symbol}: {shown}. What is committed stays; to have the source's "
         f"figures beside it and read from then on, run collector fetch-prices {which} --take-corrections"
     )

@@ -10,7 +10,7 @@ from step_contract.commit import Committed, Content, commit, find
 from step_contract.manifest import canonical
 from step_contract.store import Store
 
-from collector.calendar import Verdict
+from collector.calendar import Verdict, contradiction
 
 STEP = "decide"
 VERSION = 1
@@ -34,10 +34,8 @@ def decision(verdict: Verdict, has_bar: bool | None) -> Decision:
         return Decision(
             "open" if has_bar else "closed", f"{verdict.reason}: the source has {'a' if has_bar else 'no'} bar for it"
         )
-    if verdict.open and has_bar is False:
-        return Decision("suspect", f"{verdict.reason}, but the source has no bar for it")
-    if not verdict.open and has_bar:
-        return Decision("suspect", f"{verdict.reason}, but the source has a bar for it")
+    if wrong := contradiction(verdict, has_bar):
+        return Decision("suspect", wrong)
     return Decision("open" if verdict.open else "closed", verdict.reason)
 
 

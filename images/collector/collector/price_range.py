@@ -15,9 +15,9 @@ from step_contract.exit_codes import DataWrong, NothingToDo
 from step_contract.store import Store
 
 from collector.bars import Bar
-from collector.calendar import Verdict
-from collector.corrections import SHOWN, Correction, corrections, take, told
-from collector.prices import bar_of, commit_bar, contradiction, no_file
+from collector.calendar import Verdict, contradiction
+from collector.corrections import Correction, corrections, first_few, take, told
+from collector.prices import bar_of, commit_bar, no_file
 from collector.sessions import closes
 from collector.source import read_year
 from collector.year_file import parse
@@ -48,8 +48,8 @@ def fetch(store: Store, template: str, symbol: str, session: date, verdict: Verd
         raise no_file(url)
     bars = parse(data, url, session.year)
     bar = bar_of(bars, session, url)
-    if wrong := contradiction(session, verdict, has_bar=True):
-        raise DataWrong(f"{wrong}; if the exchange was open, say so by a line in the overrides file")
+    if wrong := contradiction(verdict, has_bar=True):
+        raise DataWrong(f"{session}: {wrong}; if the exchange was open, say so by a line in the overrides file")
     place = bars.index(bar)
     looked_at = bars[max(0, place - LOOKED_BACK) : place + 1]
     with ThreadPoolExecutor(1 if store.local else AT_ONCE) as pool:
@@ -62,7 +62,7 @@ def fetch(store: Store, template: str, symbol: str, session: date, verdict: Verd
     if own:
         return Fetched(take(store, symbol, own)[0], [one for one in found if one not in own])
     revision = paths.revision_of(latest[session]) if session in latest else 1
-    return Fetched(commit_bar(store, symbol, bar, revision), found)
+    return Fetched(commit_bar(store, symbol, bar, revision, is_new=session not in latest), found)
 
 
 def years_of(template: str, symbol: str, first: date, last: date) -> Iterator[tuple[int, list[Bar]]]:
@@ -134,12 +134,9 @@ def fetch_range(
             if progress.disable and wanted:
                 log.info("%d: %d sessions committed, %d were there", year, len(new), len(old))
     revised = take(store, symbol, corrected) if take_corrections else []
-    if suspect or (corrected and not revised):
-        shown = list(suspect.values())[:SHOWN] + ([f"and {len(suspect) - SHOWN} more"] if len(suspect) > SHOWN else [])
-        raise DataWrong(
-            "; ".join([*shown, *filter(None, [told(symbol, corrected if not revised else [])])])
-            + f"; committed: {len(committed)} others"
-        )
+    wrong = [first_few(list(suspect.values())), "" if take_corrections else told(symbol, corrected)]
+    if any(wrong):
+        raise DataWrong("; ".join([*filter(None, wrong), f"committed: {len(committed)} others"]))
     if not sessions:
         raise NothingToDo("the source has no session in that range")
     uris = {session: store.uri(name) for session, name in latest.items()}
@@ -153,4 +150,4 @@ def contradictions(bars: Collection[date], before: date | None, verdict_of: Call
         return {}
     first = before + timedelta(days=1) if before else min(bars)
     days = (first + timedelta(days=number) for number in range((max(bars) - first).days + 1))
-    return {day: text for day in days if (text := contradiction(day, verdict_of(day), day in bars))}
+    return {day: f"{day}: {wrong}" for day in days if (wrong := contradiction(verdict_of(day), day in bars))}

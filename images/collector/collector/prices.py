@@ -18,7 +18,6 @@ from step_contract.store import Store
 from step_contract.tables import PRICES_COLUMNS, PRICES_FILE, PRICES_VERSION
 
 from collector.bars import Bar
-from collector.calendar import Verdict
 
 STEP = "fetch-prices"
 
@@ -41,13 +40,6 @@ def bar_of(bars: Sequence[Bar], session: date, where: str) -> Bar:
         raise DataWrong(f"{where} has no bar for {session} and goes on with {following}: the exchange held no session that day")
     reaches = f"reaches {bars[-1].date}" if bars else "is empty"
     raise SourceNotReady(f"{where} has no bar for {session} yet: it {reaches}")
-
-
-def contradiction(day: date, verdict: Verdict, has_bar: bool) -> str:
-    """What is wrong where the calendar with its overrides and the source do not agree on a day that is past; or nothing."""
-    if verdict.open is None or verdict.open == has_bar:
-        return ""
-    return f"{day}: {verdict.reason}, but the source has {'a' if has_bar else 'no'} bar for it"
 
 
 @cache

@@ -8,6 +8,8 @@ import io
 import re
 from datetime import date
 
+from step_contract.dates import iso_date
+
 from collector.bars import CHANGE_DECIMALS, NOISE, Bar, Row, check, wrong
 
 PRICES = ("Open", "High", "Low", "Close")
@@ -18,7 +20,6 @@ COUNT_DIGITS = 18  # what a partition holds, and a million times the market's va
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _COUNT = re.compile(r"[0-9]+(\.0+)?")
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
 def parse(data: bytes, where: str, year: int) -> list[Bar]:
@@ -70,7 +71,7 @@ def _row(row: list[str], header: list[str], where: str) -> Row:
 
 def _day(text: str, where: str) -> date:
     try:
-        return date.fromisoformat(text if _DATE.fullmatch(text) else "")
+        return iso_date(text)
     except ValueError:
         raise wrong(where, f"{text!r} is not a date YYYY-MM-DD") from None
 

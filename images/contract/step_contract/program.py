@@ -6,7 +6,6 @@ import argparse
 import io
 import logging
 import os
-import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from step_contract.commit import Committed
+from step_contract.dates import iso_date
 from step_contract.exit_codes import RULES, ConfigurationWrong, Exit, StepError
 from step_contract.manifest import Fact
 from step_contract.paths import checked_symbol
@@ -24,7 +24,6 @@ from step_contract.store import Store
 
 Step = Callable[[argparse.Namespace], Result]
 
-_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 EXIT_CODES = "exit codes:\n" + "\n".join(f"  {code.value:>3}  {rule.meaning}" for code, rule in RULES.items())
 
 
@@ -39,7 +38,7 @@ class Parser(argparse.ArgumentParser):
 def session_date(text: str) -> date:
     """The date written as YYYY-MM-DD; raises argparse.ArgumentTypeError otherwise."""
     try:
-        return date.fromisoformat(text if _DATE.fullmatch(text) else "")
+        return iso_date(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a date: write YYYY-MM-DD") from None
 

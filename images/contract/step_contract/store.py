@@ -112,13 +112,8 @@ class Store:
                 if not self.local:
                     self._fs.pipe_file(self._key(path), data, mode="create")
                     return True
-                whole = self._key(f"{path}.{uuid4().hex[:12]}")
-                try:
-                    self._fs.pipe_file(whole, data)
+                with self._whole_beside(path, data) as whole:
                     os.link(whole, self._key(path))
-                finally:
-                    with suppress(FileNotFoundError):
-                        self._fs.rm_file(whole)
                 return True
         except PassingFault as fault:
             if isinstance(fault.__cause__, FileExistsError):
@@ -131,13 +126,19 @@ class Store:
             if not self.local:
                 self._fs.pipe_file(self._key(path), data)
                 return
-            whole = self._key(f"{path}.{uuid4().hex[:12]}")
-            try:
-                self._fs.pipe_file(whole, data)
+            with self._whole_beside(path, data) as whole:
                 Path(whole).replace(self._key(path))
-            finally:
-                with suppress(FileNotFoundError):
-                    self._fs.rm_file(whole)
+
+    @contextmanager
+    def _whole_beside(self, path: str, data: bytes) -> Iterator[str]:
+        """The name of a local file beside `path` that holds all of `data`; gone afterwards."""
+        whole = self._key(f"{path}.{uuid4().hex[:12]}")
+        try:
+            self._fs.pipe_file(whole, data)
+            yield whole
+        finally:
+            with suppress(FileNotFoundError):
+                self._fs.rm_file(whole)
 
     @contextmanager
     def _folder(self, path: str) -> Iterator[None]:
