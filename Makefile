@@ -18,8 +18,8 @@ export CHART_VERSION := 1.22.0
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo '  SESSION=YYYY-MM-DD, ARTIFACTS, SYMBOL, PRICES_URL, FEEDS, HISTORY_YEARS and AIRFLOW_CONN_SLACK_CONN change what'
-	@echo '  make run does; TORCH_INDEX says where the CPU build of torch comes from.'
+	@echo '  SESSION=YYYY-MM-DD, ARTIFACTS, SYMBOL, PRICES_URL, FEEDS, HISTORY_YEARS, PLOT_LANGUAGE and AIRFLOW_CONN_SLACK_CONN change'
+	@echo '  what make run does; TORCH_INDEX says where the CPU build of torch comes from.'
 
 run: ## Run the whole pipeline for one session, on the real KOSPI, in real Airflow, without a cluster
 	@scripts/run
@@ -72,9 +72,10 @@ ui: ## Open a port to the UI and print the login
 test-e2e: setup-tests ## Run the cluster tests on a kind cluster of their own; KEEP=1 leaves it
 	@"$(PYTHON)" scripts/e2e.py $(OPTIONS)
 
-bench: ## Measure the collector: a range of sessions beside plain pandas, the time to a decision
-	@"$(PYTHON)" scripts/environments.py collector collector-bench
-	@.venvs/collector-bench/bin/python scripts/bench.py
+bench: ## Measure collector and trainer: beside plain pandas and plain PyTorch, to a decision, to a first step
+	@"$(PYTHON)" scripts/environments.py collector collector-bench trainer
+	@.venvs/collector-bench/bin/python scripts/bench_collector.py
+	@.venvs/trainer/bin/python scripts/bench_trainer.py
 
 bench-steps: ## Measure what a step costs, on the cluster of kind-up: bare pods, this operator, the stock one
 	@"$(PYTHON)" scripts/bench_steps.py

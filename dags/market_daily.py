@@ -106,7 +106,9 @@ with DAG(
             options=MODEL,
             execution_timeout=timedelta(hours=2),
         )
-        plot = StepOperator(task_id="plot", program="trainer", step="plot", options=MODEL)
+        plot = StepOperator(
+            task_id="plot", program="trainer", step="plot", options=MODEL | {"plot_language": SETTINGS.plot_language}
+        )
         send_plot = SlackPlot(
             task_id="send_plot",
             channels=SETTINGS.slack_channel,

@@ -42,6 +42,7 @@ class Settings:
     prices_url: str | None
     feeds: str | None
     history_years: str | None
+    plot_language: str | None
     slack_channel: str
     scheduled: bool
     max_active_runs: int
@@ -61,6 +62,7 @@ class Settings:
             prices_url=setting(environment, "PRICES_URL") or None,
             feeds=setting(environment, "FEEDS") or None,
             history_years=setting(environment, "HISTORY_YEARS") or None,
+            plot_language=setting(environment, "PLOT_LANGUAGE") or None,
             slack_channel=setting(environment, "SLACK_CHANNEL") or "workflows",
             scheduled=_one_of(environment, "SCHEDULED", ("true", "false")) == "true",
             max_active_runs=count(environment, "MAX_ACTIVE_RUNS", 1),

@@ -68,6 +68,11 @@ def headlines(session: date, feeds: str) -> str:
     return f"headlines/session={session.isoformat()}/feeds={feeds}"
 
 
+def models_of(symbol: str) -> str:
+    """Directory above all models of `symbol`."""
+    return f"models/symbol={checked_symbol(symbol)}"
+
+
 def model(symbol: str, session: date, recipe: str) -> str:
     """Directory of the model trained on `symbol` up to `session` by `recipe`.
 
@@ -83,12 +88,12 @@ def checkpoints(symbol: str, session: date, recipe: str, inputs: str) -> str:
 
 def promotions(symbol: str) -> str:
     """Directory of the promotions of `symbol`'s models, one object each, by number."""
-    return f"models/symbol={checked_symbol(symbol)}/promotions"
+    return f"{models_of(symbol)}/promotions"
 
 
 def current_model(symbol: str) -> str:
     """The object that says which model of `symbol` is the current one."""
-    return f"models/symbol={checked_symbol(symbol)}/current.json"
+    return f"{models_of(symbol)}/current.json"
 
 
 def plot(symbol: str, session: date, recipe: str) -> str:

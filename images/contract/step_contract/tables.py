@@ -16,7 +16,9 @@ HEADLINES_COLUMNS = ("published", "feed", "title", "link")
 MODEL_FILE = "model.safetensors"
 METRICS_FILE = "metrics.json"
 FORECAST_FILE = "forecast.json"
-MODEL_VERSION = 1
+# forecast.json: low, middle and high of each horizon as log return and in index points, from last_close on last_session;
+# out_of_sample: what the validation's last folds have forecast in the same form. metrics.json: evaluate.Evaluation.
+MODEL_VERSION = 2
 
 PLOT_FILE = "forecast.png"
 PLOT_VERSION = 1

@@ -13,6 +13,7 @@ from step_contract.result import Result
 from trainer.configuration import DEFAULT, read_configuration
 from trainer.promotion import current, promote, read_moves, roll_back
 from trainer.recipe import Recipe
+from trainer.words import LANGUAGES
 
 TRAIN = """\
 Reads every committed price partition of the symbol up to the session's day and none after it, fits the network that the
@@ -24,7 +25,8 @@ Another configuration, number of years or network is another recipe, and another
   trainer train --session 2026-01-15 --artifacts file:///tmp/artifacts
 """
 PLOT = """\
-Reads the model that was trained for the session and the last sessions' prices, and draws the forecast as one picture.
+Reads the model that was trained for the session and the last sessions' prices, and draws the forecast as one picture, with
+what earlier models have forecast beside what came; before there are such, what the validation has.
 Writes plots/symbol=…/session=…/recipe=…/: forecast.png. The options name the model: give those it was trained with.
 
   trainer plot --session 2026-01-15 --artifacts s3://market
@@ -55,6 +57,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def language(text: str) -> str:
+    """`text` itself if it is a language of the picture; raises argparse.ArgumentTypeError otherwise."""
+    if text not in LANGUAGES:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of the languages {', '.join(LANGUAGES)}")
+    return text
+
+
 def recipe_of(options: argparse.Namespace) -> Recipe:
     """How the model is made that `options` ask for."""
     return Recipe(read_configuration(options.model_config), options.history_years)
@@ -74,7 +83,8 @@ def plot(options: argparse.Namespace) -> Result:
     """Plots the forecast of the session's model."""
     from trainer.plot import plot
 
-    return outcome(plot(options.artifacts, options.symbol, options.session, recipe_of(options)), "plotted")
+    made = plot(options.artifacts, options.symbol, options.session, recipe_of(options), options.plot_language)
+    return outcome(made, "plotted")
 
 
 def rollback(options: argparse.Namespace) -> Result:
@@ -104,6 +114,7 @@ def make_parser() -> Parser:
     option(added, "checkpoint-steps", "steps after which the state is kept", "200", type=count, metavar="N")
     with_recipe = [added]
     added = step("plot", plot, "Plot the forecast of the session's model.", PLOT)
+    option(added, "plot-language", f"the picture's language: {' or '.join(LANGUAGES)}", "en", type=language, metavar="LANGUAGE")
     with_recipe.append(added)
 
     added = step("rollback", rollback, "Make the model before the current one the current one.", ROLLBACK)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,8 @@ from trainer.samples import Array, origins, targets, windows
 from trainer.significance import diebold_mariano, wilson
 
 AVERAGED = 20  # sessions of the moving average: a month
-# One model in a hundred that is worth nothing is taken for better, at most: it must be better in every fold as well.
-BEYOND_NOISE = 0.01
+# Of models that are worth nothing so many are taken for better, at most, however many horizons they have (Bonferroni).
+BEYOND_NOISE = 0.05
 Indexes = npt.NDArray[np.int64]
 # From the log returns up to the last that may be known and the origins to fit, a forecaster of (origins, horizon, 3).
 Fit = Callable[[Array, Indexes, str], Callable[[Array, Indexes], Array]]
@@ -22,8 +22,9 @@ Fit = Callable[[Array, Indexes, str], Callable[[Array, Indexes], Array]]
 class Score(TypedDict):
     """Figures of one horizon, out of sample; errors are in log returns, the rest are shares.
 
-    `skill` is 1 - mae / mae_naive, `p_value` how likely so much of it would be without any (Diebold and Mariano).
-    `directional_low` and `directional_high` are the 95 % interval of `directional_accuracy`.
+    `skill` is 1 - mae / mae_naive, `p_value` how likely so much of it would be without any (Diebold and Mariano);
+    `skill_drift` and `p_value_drift` are the same against the drift forecast. `directional_low` and `directional_high` are the
+    95 % interval of `directional_accuracy`.
     """
 
     horizon: int
@@ -39,6 +40,8 @@ class Score(TypedDict):
     skill: float
     diebold_mariano: float
     p_value: float
+    skill_drift: float
+    p_value_drift: float
     directional_accuracy: float
     directional_low: float
     directional_high: float
@@ -53,10 +56,18 @@ class Baselines(TypedDict):
 
 
 class Evaluation(TypedDict):
-    """Scores by fold and horizon, and by horizon over all folds together."""
+    """Scores by fold and horizon, by horizon over all folds together, and the horizons at which it is worth something."""
 
     folds: list[list[Score]]
     overall: list[Score]
+    better_at: list[int]
+
+
+class OutOfSample(NamedTuple):
+    """The forecasts of all tests, as log returns (origins, horizon, 3), and the origins that they were made from."""
+
+    at: Indexes
+    forecast: Array
 
 
 def split(at: Indexes, folds: int, test_share: float, horizon: int) -> list[tuple[Indexes, Indexes]]:
@@ -82,7 +93,6 @@ def _score(forecast: Array, came: Array, horizon: int, baselines: Baselines) -> 
     low, middle, high = forecast.T
     error, moved = came - middle, came != 0
     drift, average = came - baselines["drift"] * horizon, came - baselines["average"] * horizon
-    naive = _mae(came)
     test = diebold_mariano(np.abs(error), np.abs(came), horizon)
     right = float((np.sign(middle) == np.sign(came))[moved].mean()) if moved.any() else 0.0
     # Of forecasts that overlap only each horizon's first is a trial of its own.
@@ -92,20 +102,26 @@ def _score(forecast: Array, came: Array, horizon: int, baselines: Baselines) -> 
         forecasts=len(came),
         mae=_mae(error),
         rmse=_rmse(error),
-        mae_naive=naive,
+        mae_naive=_mae(came),
         rmse_naive=_rmse(came),
         mae_drift=_mae(drift),
         rmse_drift=_rmse(drift),
         mae_average=_mae(average),
         rmse_average=_rmse(average),
-        skill=1 - _mae(error) / naive if naive else 0.0,
+        skill=_skill(error, came),
         diebold_mariano=test.statistic,
         p_value=test.p_value,
+        skill_drift=_skill(error, drift),
+        p_value_drift=diebold_mariano(np.abs(error), np.abs(drift), horizon).p_value,
         directional_accuracy=right,
         directional_low=directional_low,
         directional_high=directional_high,
         coverage=float(((low <= came) & (came <= high)).mean()),
     )
+
+
+def _skill(errors: Array, others: Array) -> float:
+    return 1 - _mae(errors) / _mae(others) if others.any() else 0.0
 
 
 def _mae(errors: Array) -> float:
@@ -116,36 +132,38 @@ def _rmse(errors: Array) -> float:
     return float(np.sqrt((errors**2).mean()))
 
 
-def walk_forward(returns: Array, window: int, horizon: int, folds: int, test_share: float, fit: Fit) -> Evaluation:
+def walk_forward(
+    returns: Array, window: int, horizon: int, folds: int, test_share: float, fit: Fit
+) -> tuple[Evaluation, OutOfSample]:
     """Fits and scores each fold; `fit` gets no log return that its fold's test would not have known."""
-    forecasts, outcomes, drifts, averages, by_fold = [], [], [], [], []
+    forecasts, outcomes, drifts, averages, tested, by_fold = [], [], [], [], [], []
     for number, (train, test) in enumerate(split(origins(returns, window), folds, test_share, horizon), start=1):
         known = returns[: train[-1] + horizon]
         forecaster = fit(known, train, f"fold {number} of {folds}")
         forecasts.append(forecaster(returns, test))
         outcomes.append(targets(returns, test, horizon))
+        tested.append(test)
         # Each origin keeps its own fold's drift: a mean over the folds would know later ones.
         drifts.append(np.full(len(test), known.mean()))
         averages.append(windows(returns, test, min(window, AVERAGED)).mean(axis=1))
         by_fold.append(score(forecasts[-1], outcomes[-1], Baselines(drift=drifts[-1], average=averages[-1])))
     baselines = Baselines(drift=np.concatenate(drifts), average=np.concatenate(averages))
-    return Evaluation(folds=by_fold, overall=score(np.concatenate(forecasts), np.concatenate(outcomes), baselines))
+    forecast = np.concatenate(forecasts)
+    overall = score(forecast, np.concatenate(outcomes), baselines)
+    evaluation = Evaluation(folds=by_fold, overall=overall, better_at=better_at(by_fold, overall))
+    return evaluation, OutOfSample(np.concatenate(tested), forecast)
 
 
-def beats_naive(evaluation: Evaluation) -> bool:
-    """Whether the forecast of the last horizon is better than repeating the last close, in every fold and beyond noise."""
-    better = all(fold[-1]["skill"] > 0 for fold in evaluation["folds"])
-    return better and evaluation["overall"][-1]["p_value"] < BEYOND_NOISE
+def better_at(folds: list[list[Score]], overall: list[Score]) -> list[int]:
+    """The horizons at which the forecast is better than no change and than the drift, in every fold and beyond noise.
 
-
-def in_words(evaluation: Evaluation, interval: float) -> str:
-    """The evaluation in a few sentences for a person, without dressing anything up."""
-    last = evaluation["overall"][-1]
-    verdict = "Better than that in every fold, beyond noise." if beats_naive(evaluation) else "It does not beat that reliably."
-    return (
-        f"Out of sample ({last['forecasts']} forecasts, {last['horizon']} sessions ahead) it is off by {last['mae']:.2%}, "
-        f"repeating the last close by {last['mae_naive']:.2%}. {verdict} "
-        f"It has the direction right {last['directional_accuracy']:.0%} of the time "
-        f"({last['directional_low']:.0%} to {last['directional_high']:.0%}), "
-        f"and its {interval:.0%} interval held {last['coverage']:.0%} of the time."
-    )
+    Any of them makes the model worth having; as each horizon is a chance to be lucky, each is held to its part of BEYOND_NOISE.
+    The drift is asked as well because an index that rises beats no change with no forecaster at all.
+    """
+    noise = BEYOND_NOISE / len(overall)
+    return [
+        all_folds["horizon"]
+        for all_folds, *by_fold in zip(overall, *folds, strict=True)
+        if max(all_folds["p_value"], all_folds["p_value_drift"]) < noise
+        and all(fold["skill"] > 0 and fold["skill_drift"] > 0 for fold in by_fold)
+    ]

@@ -17,11 +17,14 @@ from trainer.loop import Loop
 from trainer.model import MODELS
 from trainer.progress import Epochs
 from trainer.samples import Array, Scaler, targets, windows
+from trainer.threads import threads
 
 if TYPE_CHECKING:
     from trainer.checkpoint import Checkpoints
 
 Indexes = npt.NDArray[np.int64]
+# The mean loss of an epoch is in units of the targets' deviation: forecasting nothing costs 0.3 of whatever index.
+DIVERGED = 3.0
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ def fit(returns: Array, at: Indexes, configuration: Configuration, name: str, ch
     """A network fitted to forecast from the origins `at`, with a scaler of the log returns up to the last target alone.
 
     The same arguments give the same network on the same machine, however often it was interrupted and went on from
-    `checkpoints`. Raises DataWrong when the loss is no number any more.
+    `checkpoints`. Raises DataWrong when the loss is no number any more or grows out of all bounds.
     """
     if configuration.model not in MODELS:
         known = ", ".join(sorted(MODELS))
@@ -64,8 +67,8 @@ def fit(returns: Array, at: Indexes, configuration: Configuration, name: str, ch
     torch.manual_seed(configuration.seed)
     # The same as use_deterministic_algorithms, which would load the compiler first and take four seconds for it.
     torch.set_deterministic_debug_mode("error")
-    # So small a network is slower on several threads, and the order of sums would depend on how many there are.
-    torch.set_num_threads(1)
+    # The order of sums, and so the last digits of the weights, depend on how many there are.
+    torch.set_num_threads(threads())
     horizon = configuration.horizon
     scaler = Scaler.fit(returns[: at[-1] + horizon])
     network = MODELS[configuration.model](configuration)
@@ -86,10 +89,14 @@ def fit(returns: Array, at: Indexes, configuration: Configuration, name: str, ch
             loss.backward()  # type: ignore[no-untyped-call]
             loop.optimizer.step()
             loop.schedule.step()
-            if not math.isfinite(value := loss.item()):
-                where = f"step {loop.step} of epoch {loop.epoch}"
-                raise DataWrong(f"{name}: the loss is {value} in {where}: lower learning_rate in the model's configuration")
-            if (mean := loop.ended(value, len(batch))) is not None:
+            where = f"step {loop.step} of epoch {loop.epoch}"
+            mean = loop.ended(value := loss.item(), len(batch))
+            if not math.isfinite(value) or (mean or 0) > DIVERGED:
+                raise DataWrong(
+                    f"{name}: the training diverged, the loss is {value:.4g} in {where}: lower learning_rate in the model's "
+                    "configuration"
+                )
+            if mean is not None:
                 epochs.ended(mean)
             if checkpoints:
                 checkpoints.after_step(name, loop.state)

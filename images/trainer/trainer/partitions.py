@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from datetime import date
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +17,28 @@ from step_contract.manifest import File, Manifest, canonical, check_content, dig
 from step_contract.store import Store
 from step_contract.tables import PRICES_FILE, PRICES_VERSION
 
+# Days between two sessions: the Korean exchange's longest closure since 1995 led from 29 September to 10 October 2017.
+LONGEST_CLOSURE = 14
+# The source rounds a change to four decimals, and a close to two.
+CHANGE_STEP, CLOSE_STEP = 0.0001, 0.01
+
 
 @dataclass(frozen=True)
 class Partitions:
     """The committed price partitions of a symbol in order of their sessions, and the digest of all that they hold."""
 
+    symbol: str
     sessions: list[date]
     files: dict[str, File]
     digest: str
+
+
+class _Bar(NamedTuple):
+    """What is read of a session: its close, and by how much it changed as the source says it, if it does."""
+
+    session: date
+    close: float
+    change: float | None
 
 
 def committed(store: Store, symbol: str, until: date, since: date | None = None, last: int | None = None) -> Partitions:
@@ -46,21 +62,40 @@ def committed(store: Store, symbol: str, until: date, since: date | None = None,
         file = manifest.file(PRICES_FILE)
         files[f"{path.rpartition('/')[0]}/{file.path}"] = file
     held = [[session.isoformat(), file.sha256] for session, file in zip(sessions, files.values(), strict=True)]
-    return Partitions(sessions, files, digest(canonical(held)))
+    return Partitions(symbol, sessions, files, digest(canonical(held)))
 
 
 def read_closes(store: Store, partitions: Partitions) -> npt.NDArray[np.float64]:
     """The close of each of the partitions' sessions, in index points.
 
-    Raises DataWrong when a partition is damaged or its close is no price.
+    Raises DataWrong when a partition is damaged, when its close is no price, and when sessions are missing between two.
     """
     contents = store.read_many(partitions.files)
-    return np.array(
-        [
-            _close(check_content(store.uri(path), file, contents[path]), session, store.uri(path))
-            for session, (path, file) in zip(partitions.sessions, partitions.files.items(), strict=True)
-        ]
-    )
+    bars = [
+        _bar(check_content(store.uri(path), file, contents[path]), session, store.uri(path))
+        for session, (path, file) in zip(partitions.sessions, partitions.files.items(), strict=True)
+    ]
+    for before, after in pairwise(bars):
+        if wrong := _gap(before, after):
+            raise DataWrong(
+                f"{store.uri(paths.prices_of(partitions.symbol))}: between {before.session} and {after.session} sessions are "
+                f"missing, or one of the two was corrected: {wrong}; collect them with collector fetch-prices "
+                f"--symbol {partitions.symbol} --from {before.session} --to {after.session}"
+            )
+    return np.array([bar.close for bar in bars])
+
+
+def _gap(before: _Bar, after: _Bar) -> str:
+    """What shows that `after` is not the session that follows `before`; or nothing."""
+    days = (after.session - before.session).days
+    if days > LONGEST_CLOSURE:
+        return f"the exchange was never closed for {days - 1} days"
+    if after.change is None:
+        return ""
+    change = after.close / before.close - 1
+    if abs(change - after.change) <= CHANGE_STEP / 2 + CLOSE_STEP / before.close:
+        return ""
+    return f"the source says that {after.session} changed by {after.change:+.2%}, the closes differ by {change:+.2%}"
 
 
 def _manifests(store: Store, names: list[str]) -> dict[str, Manifest]:
@@ -77,7 +112,7 @@ def _manifests(store: Store, names: list[str]) -> dict[str, Manifest]:
     return manifests
 
 
-def _close(data: bytes, session: date, where: str) -> float:
+def _bar(data: bytes, session: date, where: str) -> _Bar:
     table = read_parquet(io.BytesIO(data)).read_all()
     days = table.column("date").to_pylist()
     if days != [session]:
@@ -86,4 +121,5 @@ def _close(data: bytes, session: date, where: str) -> float:
     close = table.column("close")[0].as_py()
     if close is None or not (np.isfinite(close) and close > 0):
         raise DataWrong(f"{where} has the close {close}, which is no price; look at the collector's source")
-    return float(close)
+    change = table.column("change")[0].as_py() if "change" in table.column_names else None
+    return _Bar(session, float(close), change)

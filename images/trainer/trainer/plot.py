@@ -8,21 +8,25 @@ from datetime import date
 from step_contract import paths
 from step_contract.commit import Committed, Content, commit, find, load, read
 from step_contract.exit_codes import DataWrong
+from step_contract.manifest import canonical, digest
 from step_contract.store import Store
-from step_contract.tables import FORECAST_FILE, MODEL_VERSION, PLOT_FILE, PLOT_VERSION
+from step_contract.tables import FORECAST_FILE, METRICS_FILE, MODEL_VERSION, PLOT_FILE, PLOT_VERSION
 
-from trainer.figure import draw
+from trainer.figure import Picture, draw
 from trainer.partitions import committed, read_closes
+from trainer.past import drawable, issued
 from trainer.recipe import Recipe
+from trainer.words import LANGUAGES, in_words
 
 STEP = "plot"
 SHOWN = 60  # sessions: a quarter, so that a week's forecast is wide enough to be seen on a phone
 
 
-def plot(store: Store, symbol: str, session: date, recipe: Recipe) -> Committed:
+def plot(store: Store, symbol: str, session: date, recipe: Recipe, language: str) -> Committed:
     """Draws the forecast of the model of `session` by `recipe`, or returns the plot committed from the same model and prices.
 
-    Raises DataWrong when there is no such model, when it was trained on other prices, and when it or a price is damaged.
+    Beside it what earlier models have forecast, or where there are none what the validation has. Raises DataWrong when there
+    is no such model, when it was trained on other prices, and when it or a price is damaged.
     """
     model_directory = paths.model(symbol, session, recipe.model)
     model = load(store, model_directory)
@@ -33,21 +37,31 @@ def plot(store: Store, symbol: str, session: date, recipe: Recipe) -> Committed:
             "and the same --history-years and --model-config as here"
         )
     if model.schema_version != MODEL_VERSION:
-        raise DataWrong(f"{model_directory} has schema version {model.schema_version}, this program reads {MODEL_VERSION}")
-    forecast = json.loads(read(store, model_directory, model)[FORECAST_FILE])
+        raise DataWrong(
+            f"{store.uri(model_directory)} has schema version {model.schema_version}, this program reads {MODEL_VERSION}: "
+            f"remove its folder and run trainer train --session {session} --symbol {symbol} again"
+        )
+    files = read(store, model_directory, model)
+    forecast = json.loads(files[FORECAST_FILE])
     partitions = committed(store, symbol, date.fromisoformat(forecast["last_session"]), last=SHOWN)
-    directory = paths.plot(symbol, session, recipe.plot)
+    sessions = partitions.sessions
+    before = drawable(issued(store, symbol, session, recipe.model, sessions[0]), sessions)
+    past = before or drawable(forecast["out_of_sample"], sessions)
+    plot_recipe = recipe.plot(language, digest(canonical(past)))
+    directory = paths.plot(symbol, session, plot_recipe)
     inputs = {"symbol": symbol, "forecast": model.file(FORECAST_FILE).sha256}
-    inputs |= {"prices": partitions.digest, "recipe": recipe.plot}
-    if before := find(store, directory, inputs):
-        return before
+    inputs |= {"prices": partitions.digest, "recipe": plot_recipe}
+    if drawn := find(store, directory, inputs):
+        return drawn
     closes = read_closes(store, partitions)
-    last, trained_on = f"{partitions.sessions[-1]} at {closes[-1]}", f"{forecast['last_session']} at {forecast['last_close']}"
+    last, trained_on = f"{sessions[-1]} at {closes[-1]}", f"{forecast['last_session']} at {forecast['last_close']}"
     if last != trained_on:
         raise DataWrong(
             f"{store.uri(model_directory)} was trained up to {trained_on}, but the prices now end with {last}: restore them, "
             f"or remove its folder and run trainer train --session {session} --symbol {symbol} again"
         )
-    picture = draw(partitions.sessions, closes, forecast)
-    content = Content({PLOT_FILE: picture}, rows=0, schema_version=PLOT_VERSION, facts={"in_words": forecast["in_words"]})
+    worth = in_words(json.loads(files[METRICS_FILE]), forecast["interval"], LANGUAGES[language])
+    picture = draw(Picture(sessions, closes, forecast, past, bool(before), worth), language)
+    facts = {"in_words": model.facts["in_words"], "past_forecasts": len(past)}
+    content = Content({PLOT_FILE: picture}, rows=0, schema_version=PLOT_VERSION, facts=facts)
     return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)

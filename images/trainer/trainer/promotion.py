@@ -72,7 +72,7 @@ def promote(store: Store, symbol: str, session: date, model: Committed) -> str:
         now = current(moves)
         stays = f"the current model stays that of {now.session}" if now else "there is still no current model"
         if not model.manifest.facts["beats_naive"]:
-            return f"not promoted, as it does not beat repeating the last close beyond noise: {stays}"
+            return f"not promoted, as it does not beat repeating the last close and the drift beyond noise: {stays}"
         if any(move.model == name and move.done == PROMOTED for move in moves):
             is_current = now is not None and now.model == name
             return "the current one" if is_current else f"not promoted again, as it was rolled back: {stays}"

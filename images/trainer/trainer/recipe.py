@@ -11,7 +11,7 @@ from step_contract.manifest import canonical, digest
 from trainer.configuration import Configuration
 
 MODEL_CODE = ("model.py", "fit.py", "loop.py", "samples.py", "evaluate.py", "significance.py")
-PLOT_CODE = ("figure.py",)
+PLOT_CODE = ("figure.py", "words.py")
 
 
 def _code(names: tuple[str, ...]) -> list[str]:
@@ -30,10 +30,9 @@ class Recipe:
         """Twelve digits that stand for this recipe and the code that fits and measures a model."""
         return digest(canonical([asdict(self.configuration), self.history_years, _code(MODEL_CODE)]))[:12]
 
-    @property
-    def plot(self) -> str:
-        """Twelve digits that stand for the model's recipe and the code that draws."""
-        return digest(canonical([self.model, _code(PLOT_CODE)]))[:12]
+    def plot(self, language: str, past: str) -> str:
+        """Twelve digits that stand for the model's recipe, the code that draws, the language, and `past` forecasts."""
+        return digest(canonical([self.model, _code(PLOT_CODE), language, past]))[:12]
 
     def since(self, session: date) -> date | None:
         """The first day that a model of `session` sees; None for all that there are."""

@@ -21,15 +21,18 @@ from step_contract.store import Store
 from step_contract.tables import FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_VERSION
 
 from trainer.configuration import Configuration
-from trainer.evaluate import Evaluation, beats_naive, in_words, split, walk_forward
+from trainer.evaluate import Evaluation, split, walk_forward
 from trainer.partitions import committed, read_closes
 from trainer.recipe import Recipe
 from trainer.samples import Array, log_returns, origins
+from trainer.threads import threads
+from trainer.words import in_words
 
 if TYPE_CHECKING:
     from trainer.fit import Fitted
 
 STEP = "train"
+OUT_OF_SAMPLE = 60  # sessions back to which the validation's forecasts are kept: what a plot shows
 
 
 def check_history(
@@ -55,10 +58,9 @@ def check_history(
         )
 
 
-def forecast_points(fitted: Fitted, returns: Array, close: float) -> list[dict[str, Any]]:
-    """The forecast from the last session: of each horizon low, middle and high as log return and in index points."""
-    values = fitted.forecast(returns, np.array([len(returns)]))[0]
-    return [
+def forecast_from(session: date, close: float, values: Array) -> dict[str, Any]:
+    """The forecast `values` (horizon, 3) from `session`: of each horizon low, middle and high as log return and in points."""
+    points = [
         {"horizon": horizon}
         | {
             name: {"log_return": round(float(value), 8), "points": round(close * float(np.exp(value)), 2)}
@@ -66,6 +68,7 @@ def forecast_points(fitted: Fitted, returns: Array, close: float) -> list[dict[s
         }
         for horizon, row in enumerate(values, start=1)
     ]
+    return {"last_session": session.isoformat(), "last_close": close, "forecast": points}
 
 
 def files_of(fitted: Fitted, evaluation: Evaluation, forecast: dict[str, Any], inputs: Mapping[str, str]) -> dict[str, bytes]:
@@ -130,32 +133,35 @@ def train(store: Store, symbol: str, session: date, recipe: Recipe, every: int) 
 
     plan = (configuration.window, configuration.horizon, configuration.folds, configuration.test_share)
     with kept.listening():
-        evaluation = walk_forward(returns, *plan, fit_fold)
+        evaluation, tests = walk_forward(returns, *plan, fit_fold)
         fitted = fit(
             returns, origins(returns, configuration.window)[: -configuration.horizon], configuration, "final fit", kept
         )
-    close = float(closes[-1])
+    values = fitted.forecast(returns, np.array([len(returns)]))[0]
+    # One after the other, up to the last close.
+    apart = range(len(tests.at) - 1, max(-1, len(tests.at) - 1 - OUT_OF_SAMPLE), -configuration.horizon)
     forecast: dict[str, Any] = {
         "symbol": symbol,
         "session": session.isoformat(),
-        "last_session": sessions[-1].isoformat(),
-        "last_close": close,
         "model": configuration.model,
         "interval": configuration.interval,
-        "in_words": in_words(evaluation, configuration.interval),
-        "forecast": forecast_points(fitted, returns, close),
+        **forecast_from(sessions[-1], float(closes[-1]), values),
+        "out_of_sample": [
+            forecast_from(sessions[tests.at[i]], float(closes[tests.at[i]]), tests.forecast[i]) for i in reversed(apart)
+        ],
     }
     last = evaluation["overall"][-1]
-    facts: dict[str, Fact] = {"last_session": forecast["last_session"], "last_close": close, "in_words": forecast["in_words"]}
+    facts: dict[str, Fact] = {"last_session": forecast["last_session"], "last_close": forecast["last_close"]}
     facts |= {
-        "beats_naive": beats_naive(evaluation),
+        "in_words": in_words(evaluation, configuration.interval),
+        "beats_naive": bool(evaluation["better_at"]),
         "p_value": last["p_value"],
         "horizon": last["horizon"],
         "mae": last["mae"],
         "mae_naive": last["mae_naive"],
         "skill": last["skill"],
     }
-    facts |= {"peak_memory_mib": peak_memory() // 2**20}
+    facts |= {"peak_memory_mib": peak_memory() // 2**20, "threads": threads()}
     content = Content(files_of(fitted, evaluation, forecast, inputs), len(sessions), MODEL_VERSION, facts)
     made = commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)
     kept.clear()

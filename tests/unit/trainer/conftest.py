@@ -34,27 +34,36 @@ minimum_sessions = 100
 """
 
 
-def parquet(session: date, close: float) -> bytes:
+def parquet(session: date, close: float, change: float | None = None) -> bytes:
     days = arrow.Array([(session - date(1970, 1, 1)).days], arrow.DataType.int32()).cast(arrow.DataType.date32())
-    table = arrow.Table.from_arrays([days, arrow.Array([close], arrow.DataType.float64())], names=["date", "close"])
+    figures = [arrow.Array([figure], arrow.DataType.float64()) for figure in (close, change)]
+    table = arrow.Table.from_arrays([days, *figures], names=["date", "close", "change"])
     buffer = io.BytesIO()
     write_parquet(table, buffer)
     return buffer.getvalue()
 
 
-def put(store: Store, session: date, close: float, symbol: str = "KS11", revision: int = 1) -> None:
-    content = Content({PRICES_FILE: parquet(session, close)}, 1, PRICES_VERSION, {})
+def put(
+    store: Store, session: date, close: float, symbol: str = "KS11", revision: int = 1, change: float | None = None
+) -> None:
+    content = Content({PRICES_FILE: parquet(session, close, change)}, 1, PRICES_VERSION, {})
     directory = paths.prices(symbol, session, revision)
     commit(store, directory, step="fetch-prices", session=session, inputs={"close": str(close)}, content=content)
 
 
-def real_closes(first: int, last: int) -> dict[date, float]:
-    """The KOSPI's real closes of the years `first` to `last`."""
-    closes = {}
+def real_changes(first: int, last: int) -> dict[date, tuple[float, float]]:
+    """The KOSPI's real closes of the years `first` to `last`, and their changes as the source gives them."""
+    found = {}
     for year in range(first, last + 1):
         with (REAL / f"{year}.csv").open(encoding="utf-8-sig") as file:
-            closes |= {date.fromisoformat(row["Date"]): float(row["Close"]) for row in csv.DictReader(file)}
-    return closes
+            for row in csv.DictReader(file):
+                found[date.fromisoformat(row["Date"])] = float(row["Close"]), float(row["Change"])
+    return found
+
+
+def real_closes(first: int, last: int) -> dict[date, float]:
+    """The KOSPI's real closes of the years `first` to `last`."""
+    return {session: close for session, (close, _) in real_changes(first, last).items()}
 
 
 def weekdays(closes: Sequence[float], last: date = date(2026, 1, 15)) -> dict[date, float]:

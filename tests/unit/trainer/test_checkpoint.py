@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
+import re
 import shutil
 import signal
 import time
@@ -16,6 +18,7 @@ from step_contract import paths
 from step_contract.commit import open_artifact
 from step_contract.program import run
 from step_contract.store import Store
+from trainer.checkpoint import State
 from trainer.cli import make_parser
 
 from .conftest import SMALL, Run, put, real_closes
@@ -25,8 +28,10 @@ LONGER = SMALL.replace("epochs = 2", "epochs = 8").replace("batch = 64", "batch 
 
 
 @pytest.fixture
-def prices(store: Store, trainer: Run, tmp_path: Path) -> Store:
+def prices(store: Store, trainer: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     """A store with the real sessions of 2025 up to 15 January 2026, and a configuration that takes a second or two."""
+    # Torch's other threads do not come along into a process that is forked, and it would wait for them for ever.
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
     for session, close in real_closes(2025, 2026).items():
         if session <= date(2026, 1, 15):
             put(store, session, close)
@@ -169,3 +174,18 @@ def test_checkpoints_are_in_the_bucket_too(
     code, _, result = trainer(*TRAIN)
     assert (code, files(result)) == (0, reference)
     assert bucket.list("checkpoints") == []
+
+
+def test_a_training_that_diverges_says_where_and_leaves_its_last_good_state(
+    prices: Store, trainer: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "model.toml").write_text(LONGER.replace("learning_rate = 0.01", "learning_rate = 3.0"))
+    code, shown, _ = trainer(*TRAIN)
+    assert code == 65
+    found = re.search(r"the training diverged, the loss is (\S+) in step (\d+) of epoch (\d+): lower learning_rate", shown)
+    assert found and math.isfinite(float(found.group(1)))
+    kept = State.from_bytes(prices.read(checkpoints(prices)[-1]) or b"")
+    assert kept.name == "fold 1 of 2"
+    assert all(one.isfinite().all() for one in kept.tensors.values())
+    assert trainer(*TRAIN)[0] == 65, "nor does it go on from there to a model"
+    assert not (tmp_path / "artifacts" / "models").exists()

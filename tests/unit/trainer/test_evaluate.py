@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trainer.configuration import DEFAULT, Configuration, read_configuration
-from trainer.evaluate import Baselines, Evaluation, beats_naive, in_words, score, split, walk_forward
+from trainer.evaluate import Baselines, Evaluation, better_at, score, split, walk_forward
 from trainer.fit import fit
 from trainer.samples import Array, Scaler, log_returns, origins, targets, windows
+from trainer.words import in_words
 
 from .conftest import SMALL
 
@@ -23,7 +24,7 @@ def small(tmp_path: Path) -> Configuration:
 
 def evaluate(returns: Array, configuration: Configuration) -> Evaluation:
     plan = (configuration.window, configuration.horizon, configuration.folds, configuration.test_share)
-    return walk_forward(returns, *plan, lambda known, at, name: fit(known, at, configuration, name).forecast)
+    return walk_forward(returns, *plan, lambda known, at, name: fit(known, at, configuration, name).forecast)[0]
 
 
 def test_what_the_network_sees_ends_where_what_it_forecasts_begins() -> None:
@@ -82,10 +83,10 @@ def test_a_signal_is_found(small: Configuration) -> None:
     noise = np.random.default_rng(0).normal(0, 0.004, 800)
     returns = 0.01 * np.sin(np.arange(800) * 2 * np.pi / 8) + noise
     evaluation = evaluate(returns, replace(small, epochs=20, channels=8))
-    assert beats_naive(evaluation)
+    assert evaluation["better_at"] == [1, 2, 3]
     assert evaluation["overall"][0]["skill"] > 0.4
     assert evaluation["overall"][0]["directional_accuracy"] > 0.8
-    assert "Better than that in every fold, beyond noise" in in_words(evaluation, 0.8)
+    assert "1, 2, 3 sessions ahead it beats that and the mere drift in every fold" in in_words(evaluation, 0.8)
 
 
 def test_on_a_random_walk_there_is_no_skill_and_the_interval_holds(small: Configuration) -> None:
@@ -117,24 +118,46 @@ def test_each_fold_is_compared_with_the_drift_that_was_known_then(small: Configu
     def silent(known: Array, at: Array, name: str):  # type: ignore[no-untyped-def]
         return lambda returns, origins: np.zeros((len(origins), small.horizon, 3))
 
-    evaluation = walk_forward(returns, small.window, small.horizon, small.folds, small.test_share, silent)
+    evaluation = walk_forward(returns, small.window, small.horizon, small.folds, small.test_share, silent)[0]
     for i, overall in enumerate(evaluation["overall"]):
         count = [fold[i]["forecasts"] for fold in evaluation["folds"]]
         squares = [fold[i]["rmse_drift"] ** 2 for fold in evaluation["folds"]]
         assert overall["rmse_drift"] ** 2 == pytest.approx(np.average(squares, weights=count))
 
 
+def constant(value: float, count: int = 40) -> Array:
+    return np.array([[[value - 0.01, value, value + 0.01]]] * count)
+
+
 def test_a_model_that_is_worse_in_one_fold_is_not_said_to_be_better() -> None:
     came = np.linspace(0.02, 0.021, 40)[:, None]
-    better, worse = (np.array([[[value - 0.01, value, value + 0.01]]] * 40) for value in (0.019, -0.001))
+    better, worse = constant(0.019), constant(-0.001)
     none = Baselines(drift=0.0, average=0.0)
     folds = [score(better, came, none), score(worse, came, none)]
     overall = score(np.concatenate([better, better, better, worse]), np.concatenate([came] * 4), none)
     assert overall[0]["skill"] > 0 and overall[0]["p_value"] < 0.01
-    for parts, verdict in ((folds, False), (folds[:1], True)):
-        evaluation = Evaluation(folds=parts, overall=overall)
-        assert beats_naive(evaluation) is verdict
-        assert ("does not beat that reliably" in in_words(evaluation, 0.8)) is not verdict
+    for parts, verdict in ((folds, []), (folds[:1], [1])):
+        assert better_at(parts, overall) == verdict
+        told = in_words(Evaluation(folds=parts, overall=overall, better_at=verdict), 0.8)
+        assert ("does not reliably beat both that and the mere drift" in told) is (verdict == [])
+
+
+def test_a_model_that_has_found_the_drift_alone_is_not_said_to_be_better() -> None:
+    came = np.random.default_rng(0).normal(0.02, 0.01, 400)[:, None]
+    drift = Baselines(drift=0.02, average=0.0)
+    [one] = overall = score(constant(0.0201, 400), came, drift)
+    assert one["p_value"] < 1e-6 and one["skill"] > 0.4
+    assert better_at([overall], overall) == []
+    overall = score(constant(0.0201, 400), came, Baselines(drift=0.0, average=0.0))
+    assert better_at([overall], overall) == [1]
+
+
+def test_a_signal_at_one_horizon_is_enough_and_is_held_to_that_horizons_part_of_the_noise() -> None:
+    one = score(constant(0.019), np.linspace(0.02, 0.021, 40)[:, None], Baselines(drift=0.0, average=0.0))[0]
+    chances = []
+    for horizon, chance in enumerate((0.012, 0.009, 0.3, 0.5, 0.9), start=1):
+        chances.append(one | {"horizon": horizon, "p_value": chance, "p_value_drift": 0.001})
+    assert better_at([chances], chances) == [2]
 
 
 def test_the_shipped_configuration_is_right() -> None:

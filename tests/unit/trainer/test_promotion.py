@@ -107,5 +107,5 @@ def test_a_random_walk_leaves_no_current_model(store: Store, trainer: Run) -> No
     for day, close in weekdays(list(1000 * np.exp(np.cumsum(steps)))).items():
         put(store, day, float(close))
     code, shown, _ = trainer("train", "--session", "2026-01-15")
-    assert (code, "Not promoted, as it does not beat repeating the last close beyond noise" in shown) == (0, True)
+    assert (code, "Not promoted, as it does not beat repeating the last close and the drift beyond noise" in shown) == (0, True)
     assert store.read(paths.current_model("KS11")) is None

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
@@ -121,6 +124,15 @@ def test_the_weights_carry_scaler_and_configuration(real: Store, trainer: Run, t
     assert about["libraries"]["torch"].startswith("2.")
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU sets")
+@pytest.mark.parametrize("cpus", [1, 2])
+def test_a_fit_takes_as_many_threads_as_it_was_given_cpus(cpus: int) -> None:
+    given = sorted(os.sched_getaffinity(0))[:cpus]
+    code = f"import os; os.sched_setaffinity(0, {given}); from trainer.threads import threads; print(threads())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == len(given)
+
+
 def test_too_little_history_is_65_and_says_how_to_collect_more(store: Store, trainer: Run) -> None:
     for session, close in weekdays([1000.0 + i for i in range(99)]).items():
         put(store, session, close)
@@ -211,7 +223,7 @@ def test_a_loss_that_is_no_number_is_65_and_the_step_is_named(real: Store, train
     (tmp_path / "model.toml").write_text(SMALL.replace("learning_rate = 0.01", "learning_rate = 1e30"))
     code, shown, _ = trainer(*TRAIN)
     assert code == 65
-    assert "in step " in shown and " of epoch 1" in shown and "learning_rate" in shown
+    assert "the loss is nan in step " in shown and " of epoch 1" in shown and "learning_rate" in shown
     assert not (tmp_path / "artifacts" / "models").exists()
 
 

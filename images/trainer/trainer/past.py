@@ -1,0 +1,57 @@
+"""What earlier models have forecast, to be drawn beside what came."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+from step_contract import paths
+from step_contract.commit import read
+from step_contract.exit_codes import DataWrong
+from step_contract.manifest import Manifest
+from step_contract.store import Store
+from step_contract.tables import FORECAST_FILE, MODEL_VERSION
+
+log = logging.getLogger(__name__)
+
+Forecast = Mapping[str, Any]  # the content of a model's forecast.json
+
+
+def issued(store: Store, symbol: str, session: date, recipe: str, since: date) -> list[Forecast]:
+    """The forecasts of the models before `session` from closes since `since` on, in order of their sessions.
+
+    Of a session with several models it is that of the same `recipe`, otherwise of the first. What is damaged or of another
+    schema version is left out and told: a picture of this day does not fail for an earlier one.
+    """
+    found: dict[date, list[tuple[bool, str, str, Manifest]]] = {}
+    names = [name for name in store.list(paths.models_of(symbol)) if name.endswith(f"/{paths.MANIFEST}")]
+    names = [name for name in names if since <= paths.session_of(name) < session]
+    for name, data in store.read_many(names).items():
+        directory = name.removesuffix(f"/{paths.MANIFEST}")
+        try:
+            manifest = Manifest.from_json(data or b"", store.uri(name))
+        except DataWrong as wrong:
+            log.warning("left out of the past forecasts: %s", wrong)
+            continue
+        if manifest.schema_version == MODEL_VERSION and str(manifest.facts.get("last_session", "")) >= since.isoformat():
+            rank = (not directory.endswith(f"/recipe={recipe}"), manifest.created.isoformat(), directory, manifest)
+            found.setdefault(manifest.session, []).append(rank)
+    forecasts: dict[str, Forecast] = {}
+    for _, candidates in sorted(found.items()):
+        _, _, directory, manifest = min(candidates, key=lambda rank: rank[:3])
+        try:
+            forecast = json.loads(read(store, directory, manifest)[FORECAST_FILE])
+        except DataWrong as wrong:
+            log.warning("left out of the past forecasts: %s", wrong)
+            continue
+        forecasts.setdefault(forecast["last_session"], forecast)  # two closed days after one close say the same twice
+    return list(forecasts.values())
+
+
+def drawable(forecasts: Sequence[Forecast], sessions: Sequence[date]) -> list[Forecast]:
+    """Those of `forecasts` that start from one of `sessions` and of which at least one session has come by the last."""
+    starts = {day.isoformat() for day in sessions[:-1]}
+    return [forecast for forecast in forecasts if forecast["last_session"] in starts]
