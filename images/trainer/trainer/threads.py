@@ -1,16 +1,35 @@
-"""How many threads a fit takes."""
+"""How many threads a fit takes: as many as the container was given CPUs, whatever the host has."""
 
 from __future__ import annotations
 
-from loky import cpu_count
+import os
+from pathlib import Path
 
+CGROUP = Path("/sys/fs/cgroup")
 MOST = 4  # the networks are small: more threads only wait for each other
 
 
-def threads() -> int:
-    """As many as the container was given CPUs, by its cgroup (v1 or v2) or its CPU set; at least 1, at most MOST.
+def threads(cgroup: Path = CGROUP) -> int:
+    """The CPUs of this container's quota or CPU set, in whole ones, at least 1 and at most MOST.
 
-    Without a limit these are the host's.
+    It is 1 where nobody gave it any: threads that share their CPUs with others wait for whichever of them has none.
     """
-    given: int = cpu_count()
-    return min(given, MOST)
+    given = [int(cpus) for cpus in (_quota(cgroup), _cpu_set()) if cpus is not None]
+    return max(1, min([*given, MOST])) if given else 1
+
+
+def _quota(cgroup: Path) -> float | None:
+    """CPUs by the quota below `cgroup`; see cgroup-v2.rst (cpu.max) and sched-bwc.rst (v1) in the kernel's documentation."""
+    for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        if all((cgroup / name).is_file() for name in names):
+            quota, period = " ".join((cgroup / name).read_text() for name in names).split()
+            return None if quota in ("max", "-1") else int(quota) / int(period)
+    return None
+
+
+def _cpu_set() -> int | None:
+    """How many CPUs this process may run on where these are not all; None where they are."""
+    if not hasattr(os, "sched_getaffinity"):  # a Mac
+        return None
+    allowed = len(os.sched_getaffinity(0))
+    return allowed if allowed < (os.cpu_count() or 1) else None

@@ -11,6 +11,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,12 @@ LONGER = SMALL.replace("epochs = 2", "epochs = 8").replace("batch = 64", "batch 
 
 
 @pytest.fixture
-def prices(store: Store, trainer: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def prices(store: Store, trainer: Run, tmp_path: Path, request: pytest.FixtureRequest) -> Store:
     """A store with the real sessions of 2025 up to 15 January 2026, and a configuration that takes a second or two."""
     # Torch's other threads do not come along into a process that is forked, and it would wait for them for ever.
-    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    if hasattr(os, "sched_setaffinity"):
+        request.addfinalizer(partial(os.sched_setaffinity, 0, os.sched_getaffinity(0)))
+        os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
     for session, close in real_closes(2025, 2026).items():
         if session <= date(2026, 1, 15):
             put(store, session, close)

@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
-import sys
 from datetime import date
 from pathlib import Path
 
@@ -122,15 +119,6 @@ def test_the_weights_carry_scaler_and_configuration(real: Store, trainer: Run, t
     assert about["configuration"]["window"] == 16
     assert about["data"]["sessions"] == "252 from 2025-01-02 to 2026-01-15" and len(about["data"]["prices"]) == 64
     assert about["libraries"]["torch"].startswith("2.")
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no CPU sets")
-@pytest.mark.parametrize("cpus", [1, 2])
-def test_a_fit_takes_as_many_threads_as_it_was_given_cpus(cpus: int) -> None:
-    given = sorted(os.sched_getaffinity(0))[:cpus]
-    code = f"import os; os.sched_setaffinity(0, {given}); from trainer.threads import threads; print(threads())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) == len(given)
 
 
 def test_too_little_history_is_65_and_says_how_to_collect_more(store: Store, trainer: Run) -> None:
