@@ -60,7 +60,7 @@ ENGLISH = Words(
     held="Of the {count} {past} shown {held} held.",
     dates=("{day} {month} {year}", "{day} {month}"),
     months=("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
-    width=62,
+    width=60,
     bold=700,
 )
 KOREAN = Words(
