@@ -146,7 +146,7 @@ def whole(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    os.environ["TQDM_DISABLE"] = "1"
+    os.environ.setdefault("TQDM_DISABLE", "1")
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
         loops(Path(temporary))
         whole(Path(temporary))
