@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 from airflow_api import Airflow
 
@@ -25,6 +27,7 @@ def drills(airflow: Airflow, watched: Watched) -> None:
     """Starts what needs no hand; the tests look at it later."""
     start(airflow, "drill_runners", "drill")
     start(airflow, "drill_timeout", "drill")
+    start(airflow, "drill_failures", "drill")
 
 
 def test_a_triggerer_that_is_killed_loses_no_step_and_starts_none_twice(airflow: Airflow, watched: Watched) -> None:
@@ -74,6 +77,26 @@ def test_a_step_that_outlives_its_limit_is_ended_and_told(airflow: Airflow) -> N
     assert wait_for_end(airflow, "drill_timeout", "drill", 120) == "failed"
     wait_for_log(airflow, "drill_timeout", "drill", "late", "DeadlineExceeded")
     assert not running("drill_timeout", "drill")
+
+
+def test_each_failure_ends_in_its_own_way_and_says_what_happened(airflow: Airflow) -> None:
+    """State, tries, and what the last try's log says."""
+    expected = {
+        "memory_triggerer": ("success", 2, "it gets 256Mi, not 128Mi"),
+        "memory_worker": ("success", 2, "it gets 256Mi, not 128Mi"),
+        "crash": ("failed", 2, f"signal SIGSEGV; image {platform.machine()}, node {platform.machine()}"),
+        "refused": ("failed", 1, 'violates PodSecurity "restricted:latest"'),
+        "unpullable": ("failed", 1, "nowhere.invalid/no-such-image"),
+        "unschedulable": ("failed", 1, "didn't match Pod's node affinity/selector"),
+    }
+    assert wait_for_end(airflow, "drill_failures", "drill", 300) == "failed"
+    found = airflow.tasks("drill_failures", "drill")
+    assert {task: (found[task]["state"], found[task]["try_number"]) for task in expected} == {
+        task: (state, tries) for task, (state, tries, _) in expected.items()
+    }
+    for task, (_, tries, told) in expected.items():
+        wait_for_log(airflow, "drill_failures", "drill", task, told, tries)
+    wait_for_log(airflow, "drill_failures", "drill", "memory_triggerer", "OOMKilled: out of memory. Give it more", 1)
 
 
 def test_of_a_hundred_steps_at_once_no_more_run_than_the_setting_says(airflow: Airflow, watched: Watched) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import contextlib
+import json
 import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -28,6 +29,10 @@ log = logging.getLogger(__name__)
 
 class QuotaReached(Exception):
     """The namespace's quota does not let another pod in now."""
+
+
+class Refused(Exception):
+    """The API server will never take this pod: a policy, an admission, or the pod itself is wrong."""
 
 
 def _passes(error: BaseException) -> bool:
@@ -72,7 +77,10 @@ class Pods:
                 await asyncio.sleep(RECONNECT_SECONDS)
 
     async def create(self, pod: Mapping[str, Any]) -> bool:
-        """Creates the pod; False where one of its name is there already. Raises QuotaReached where it must wait."""
+        """Creates the pod; False where one of its name is there already. Raises QuotaReached where it must wait.
+
+        Raises Refused where it is never let in.
+        """
         while True:
             try:
                 await self._api.create_namespaced_pod(pod["metadata"]["namespace"], dict(pod))
@@ -84,6 +92,8 @@ class Pods:
                         return False
                 elif isinstance(error, client.ApiException) and error.status == 403 and "exceeded quota" in str(error.body):
                     raise QuotaReached(str(error.body)) from error
+                elif isinstance(error, client.ApiException) and 400 <= error.status < 500 and not _passes(error):
+                    raise Refused(_message(error)) from error
                 elif not _passes(error):
                     raise
                 log.warning("the pod could not be created, trying again: %s", error)
@@ -163,6 +173,14 @@ class Pods:
         for pod in await self.of_labels(namespace, COMPONENT):
             if pod.status.phase in ("Succeeded", "Failed") and _ended_at(pod) < before:
                 await self.remove(namespace, pod.metadata.name)
+
+
+def _message(error: client.ApiException) -> str:
+    """What the API server said, without the rest of its answer."""
+    try:
+        return str(json.loads(error.body or b"")["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{error.status} {error.reason}"
 
 
 def _ended_at(pod: Any) -> datetime:

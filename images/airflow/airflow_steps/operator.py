@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
@@ -18,8 +18,10 @@ from kubernetes.client import models as k8s
 from step_contract.exit_codes import ConfigurationWrong
 
 from airflow_steps.cluster import REMOVE
+from airflow_steps.failure import KEY, StepFailed, StepRetryPolicy, rules
 from airflow_steps.links import LINKS
-from airflow_steps.outcome import RETRY_POLICY, settle
+from airflow_steps.memory import with_memory
+from airflow_steps.outcome import settle
 from airflow_steps.pod import end_of, labels, pod_name
 from airflow_steps.pod_settings import pod_arguments
 from airflow_steps.process import StepProcess
@@ -29,6 +31,7 @@ from airflow_steps.trigger import StepTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from pydantic import JsonValue
 
 QUIET = logging.getLogger(f"{__name__}.quiet")
 QUIET.setLevel(logging.WARNING)
@@ -65,12 +68,14 @@ class StepOperator(KubernetesPodOperator):
     ) -> None:
         settings = Settings.read()
         runner = runner or settings.runner
-        arguments: dict[str, Any] = {"retry_policy": RETRY_POLICY, "arguments": command_line(step, options), "executor": None}
+        arguments: dict[str, Any] = {"arguments": command_line(step, options), "executor": None}
         # Network policies tell programs apart by it.
         kwargs["labels"] = {"app.kubernetes.io/name": program} | dict(kwargs.get("labels") or {})
         super().__init__(
             **(arguments | ({} if runner == "process" else pod_arguments(program)) | {"random_name_suffix": False} | kwargs)
         )
+        policy = StepRetryPolicy(self.retries or 0, rules())
+        self.retry_policy, self.retries = policy, policy.bound
         self.program = program
         self.step = step
         self.options = options
@@ -125,11 +130,32 @@ class StepOperator(KubernetesPodOperator):
         return self._settle(Ended.from_event(event), context)
 
     def _settle(self, ended: Ended, context: Context) -> str:
-        made = settle(self.step, ended)
+        try:
+            made = settle(self.step, ended)
+        except StepFailed as failed:
+            raise self._counted(failed, context) from None
         self.made = made.manifest, made.files
         context["ti"].xcom_push(key="return_value", value=made.manifest)
         context["ti"].xcom_push(key="facts", value=dict(made.facts))
         return made.manifest
+
+    def _counted(self, failed: StepFailed, context: Context) -> StepFailed:
+        """The same failure with how often there was one like it, since the task was first run or last cleared."""
+        policy, this = self.retry_policy, context["ti"]
+        if not isinstance(policy, StepRetryPolicy) or not self.retries:
+            return failed
+        # Airflow raises the most tries by what the task may have each time it is cleared.
+        first = (this.max_tries or 0) - self.retries + 1
+        state = context["task_state_store"]
+        before = [one for one in cast("list[list[Any]]", state.get(KEY, [])) if one[0] != this.try_number]
+        failures = [*before, [this.try_number, failed.cause.value]]
+        state.set(KEY, cast("JsonValue", failures))
+        # What the trigger of the next try can read.
+        this.xcom_push(key=KEY, value=[cause for _, cause in failures])
+        times = sum(number >= first and cause == failed.cause.value for number, cause in failures)
+        tries = policy.tries(failed.cause)
+        told = f"{times} of {tries}, it is tried again" if times < tries else f"{times} of {tries}"
+        return StepFailed(f"{failed} [{told}]", failed.cause, times)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As any operator's; on the time-out or the failure of the trigger, which deletes nothing itself, the pod goes."""
@@ -146,6 +172,12 @@ class StepOperator(KubernetesPodOperator):
         if context:
             pod.metadata.name = pod_name(context["ti"])
             pod.metadata.labels |= labels(context["ti"])
+        if context and self.runner == "worker" and self.retries:
+            failures = cast("list[list[Any]]", context["task_state_store"].get(KEY, []))
+            content = PodGenerator.serialize_pod(pod)
+            if told := with_memory(content, self.base_container_name, [cause for _, cause in failures]):
+                self.log.info("%s", told)
+                pod = PodGenerator.deserialize_model_dict(content)
         return pod
 
     def cleanup(self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Context | None = None) -> None:

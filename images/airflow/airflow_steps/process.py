@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from step_contract.exit_codes import ConfigurationWrong
+from step_contract.machine import MACHINE
 from step_contract.result import VARIABLE
 
 from airflow_steps.step import Ended
@@ -46,6 +47,7 @@ class StepProcess:
     def run(self, tell: Callable[[str], None]) -> Ended:
         """Runs the step to its end, handing each line that it prints to `tell`. Leaves no process behind."""
         last: deque[str] = deque(maxlen=LAST_LINES)
+        said: str | None = None
         with tempfile.TemporaryDirectory(prefix="step-") as folder:
             result = Path(folder, "result.json")
             environment = step_environment(os.environ) | {VARIABLE: str(result), "PYTHONUNBUFFERED": "1"}
@@ -61,11 +63,13 @@ class StepProcess:
             try:
                 for line in self._process.stdout or ():
                     last.append(line.rstrip())
+                    if line.startswith(MACHINE):
+                        said = line.rstrip().removeprefix(MACHINE)
                     tell(line.rstrip())
                 code = self._process.wait()
             finally:
                 self.stop()
-            return Ended(code, result.read_bytes() if result.exists() else b"", tuple(last))
+            return Ended(code, result.read_bytes() if result.exists() else b"", tuple(last), machine=said)
 
     def stop(self) -> None:
         """Ends the process and its children: asked first, killed when they do not go."""

@@ -6,29 +6,37 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from step_contract.exit_codes import Cause
+
 
 @dataclass(frozen=True)
 class Ended:
     """How a step's process or container ended.
 
     `code` is its exit code (negative: the signal; None: it never ended by itself), `result` what it handed over,
-    `last_lines` the end of what it printed, `reason` what the cluster says of it, such as `OOMKilled`.
+    `last_lines` the end of what it printed, `reason` what the cluster says of it, such as `OOMKilled`; `cause` is given where
+    code and reason do not tell it. `machine` is what the step said of the processor it ran on.
     """
 
     code: int | None
     result: bytes
     last_lines: tuple[str, ...]
     reason: str | None = None
+    cause: Cause | None = None
+    machine: str | None = None
 
     def to_event(self) -> dict[str, Any]:
         """This as the payload of a trigger's event."""
         told = self.result.decode(errors="replace")
-        return {"code": self.code, "result": told, "last_lines": list(self.last_lines), "reason": self.reason}
+        event = {"code": self.code, "result": told, "last_lines": list(self.last_lines), "reason": self.reason}
+        return event | {"cause": self.cause and self.cause.value, "machine": self.machine}
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> Ended:
         """What `to_event` made an event of."""
-        return cls(event["code"], event["result"].encode(), tuple(event["last_lines"]), event["reason"])
+        # An event of the version before this one has no cause and no machine.
+        cause, machine = Cause(event["cause"]) if event.get("cause") else None, event.get("machine")
+        return cls(event["code"], event["result"].encode(), tuple(event["last_lines"]), event["reason"], cause, machine)
 
 
 def command_line(step: str, options: Mapping[str, str | None]) -> list[str]:

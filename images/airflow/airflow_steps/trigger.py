@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 from airflow.utils.state import TaskInstanceState
-from step_contract.exit_codes import StepError
+from step_contract.exit_codes import Cause, StepError
 
 from airflow_steps.afterwards import give_back, in_background, remove
-from airflow_steps.cluster import Pods, QuotaReached
+from airflow_steps.cluster import Pods, QuotaReached, Refused
+from airflow_steps.failure import KEY
+from airflow_steps.following import Following
 from airflow_steps.links import links
+from airflow_steps.memory import with_memory
 from airflow_steps.outcome import settle
-from airflow_steps.pod import command_of, end_of, has_started, pod_of, task_labels, waits_for
+from airflow_steps.pod import command_of, pod_of, task_labels
 from airflow_steps.slots import Slots
 from airflow_steps.step import Ended
 from airflow_steps.templates import SingleXComs
@@ -28,11 +27,8 @@ from airflow_steps.templates import SingleXComs
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-LAST_LINES = 20
 RENDER_SECONDS = 60.0
 QUOTA_SECONDS = 2.0
-LOG_SECONDS = 60.0  # for the end of a log to arrive after the container's end
-LATE_SECONDS = 60.0  # the kubelet ends a pod at its deadline; one whose node is gone ends here, so much later
 
 
 class StepTrigger(BaseTrigger):
@@ -96,15 +92,25 @@ class StepTrigger(BaseTrigger):
         await self._render_in_time()
         pods, pod = await Pods.here(), self._pod()
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
+        this: Any = self.task_instance
+        whose = {"dag_id": this.dag_id, "task_id": this.task_id, "run_id": this.run_id, "map_index": this.map_index}
+        failures = await XCom.aget_one(key=KEY, **whose) if this.try_number > 1 else None
+        if more := with_memory(pod, self.container, failures or []):
+            self.log.info("%s", more)
         slots = Slots.here(self.limit)
         self.log.info("%s", command_of(pod, self.container))
         if await self._is_there(pods, pod):
             slots.seize()
             self.log.info("pod %s is there already: going on with it", name)
         else:
-            await self._create(pods, pod, slots)
+            try:
+                await self._create(pods, pod, slots)
+            except Refused as refused:
+                reason = f"the cluster does not let it in: {refused}"
+                yield self._event(Ended(None, b"", (), reason, Cause.NOT_STARTED))[0]
+                return
         try:
-            ended = await self._end(pods, namespace, name)
+            ended = await Following(pods, namespace, name, self.container, self.start_seconds, self.run_seconds, self.log).end()
         except BaseException:
             slots.give_back()
             raise
@@ -112,8 +118,6 @@ class StepTrigger(BaseTrigger):
         self.log.info("ended: %s", ended.reason or f"exit code {ended.code}")
         event, told = await asyncio.to_thread(self._event, ended)
         # Airflow 3.3.2 encodes the XComs of an end event twice: a task that pulled one would get text. So not with the event.
-        this: Any = self.task_instance
-        whose = {"dag_id": this.dag_id, "task_id": this.task_id, "run_id": this.run_id, "map_index": this.map_index}
         for key, value in told.items():
             await XCom.aset(key, value, **whose)
         in_background(remove(pods, namespace, name))
@@ -175,50 +179,6 @@ class StepTrigger(BaseTrigger):
             slots.give_back()
             raise
         self.log.info("pod %s created" if new else "pod %s is there already: going on with it", name)
-
-    async def _end(self, pods: Pods, namespace: str, name: str) -> Ended:
-        lines: deque[str] = deque(maxlen=LAST_LINES)
-        reading: asyncio.Task[None] | None = None
-        pod, loop = None, asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(None) as limit:
-                async for pod in pods.follow(namespace, name):
-                    age = (datetime.now(UTC) - pod.metadata.creation_timestamp).total_seconds()
-                    if reading is None and not has_started(pod, self.container):
-                        limit.reschedule(loop.time() + self.start_seconds - age)
-                    elif reading is None:
-                        run_seconds = None if self.run_seconds is None else self.run_seconds + self.start_seconds + LATE_SECONDS
-                        limit.reschedule(None if run_seconds is None else loop.time() + run_seconds - age)
-                        reading = asyncio.create_task(self._read(pods, namespace, name, lines))
-                    if ended := end_of(pod, self.container):
-                        break
-                else:
-                    ended = Ended(None, b"", (), "its pod was deleted")
-        except TimeoutError:
-            ended = await self._give_up(pods, namespace, name, pod, started=reading is not None)
-        finally:
-            if reading:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(reading, LOG_SECONDS)
-        return replace(ended, last_lines=tuple(lines))
-
-    async def _give_up(self, pods: Pods, namespace: str, name: str, pod: Any, *, started: bool) -> Ended:
-        if started:
-            reason = "it has not ended at its limit, nor was it ended: its node does not answer"
-        else:
-            said = [waits_for(pod, self.container), *await pods.warnings(namespace, name)]
-            reason = (
-                f"it has not started within {self.start_seconds:.0f} s: {'; '.join(filter(None, said)) or 'no reason is known'}"
-            )
-        await pods.delete(namespace, name, grace_seconds=0 if started else None)
-        return Ended(None, b"", (), reason)
-
-    async def _read(self, pods: Pods, namespace: str, name: str, lines: deque[str]) -> None:
-        """Hands the container's log on into the task's, as it comes."""
-        async with contextlib.aclosing(pods.lines(namespace, name, self.container)) as log:
-            async for line in log:
-                lines.append(line)
-                self.log.info("%s", line)
 
     def _event(self, ended: Ended) -> tuple[TriggerEvent, dict[str, Any]]:
         """The event that tells how the step ended, and its XComs."""

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from step_contract.commit import Committed
 from step_contract.dates import iso_date
 from step_contract.exit_codes import RULES, ConfigurationWrong, Exit, StepError
+from step_contract.machine import MACHINE, machine
 from step_contract.manifest import Fact
 from step_contract.paths import checked_symbol
 from step_contract.result import VARIABLE, Result
@@ -24,7 +25,9 @@ from step_contract.store import Store
 
 Step = Callable[[argparse.Namespace], Result]
 
-EXIT_CODES = "exit codes:\n" + "\n".join(f"  {code.value:>3}  {rule.meaning}" for code, rule in RULES.items())
+EXIT_CODES = "exit codes:\n" + "\n".join(
+    f"  {code.value:>3}  {rule.meaning}" for code, rule in RULES.items() if isinstance(code, Exit)
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -115,6 +118,9 @@ def run(make_parser: Callable[[], Parser], arguments: Sequence[str]) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a letter is no reason to fail
             stream.reconfigure(errors="backslashreplace")
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
+    if os.environ.get("STEP_IMAGE"):
+        # Before anything that may crash on another processor than it was built for.
+        print(f"{MACHINE}{machine()}", file=sys.stderr, flush=True)
     name = "step"
     try:
         parser = make_parser()

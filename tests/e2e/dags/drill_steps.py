@@ -10,6 +10,7 @@ COMMIT = """
 import os, sys, time
 from datetime import date
 from step_contract.commit import Content, commit
+from step_contract.machine import MACHINE, machine
 from step_contract.result import Result
 from step_contract.store import Store
 
@@ -17,6 +18,11 @@ def option(name, default):
     return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
 
 step, seconds, code = sys.argv[1], float(option("--seconds", "0")), int(option("--code", "0"))
+print(MACHINE + machine(), flush=True)
+if "--crash" in sys.argv:
+    import ctypes
+    ctypes.string_at(0)
+held = b"x" * (int(option("--megabytes", "0")) * 2**20)
 for second in range(int(seconds)):
     print("second", second + 1, flush=True)
     time.sleep(1)
@@ -34,7 +40,8 @@ REPEAT = """printf '{"manifest": "%s", "facts": {}, "error": null}' "$1" > "$STE
 def python_step(
     task_id: str, *, step: str = "drill", options: dict[str, str | None] | None = None, **more: Any
 ) -> StepOperator:
-    """A step that prints for `seconds`, then fails with `code` or commits the artifact `drills/STEP`."""
+    """A step that prints for `seconds`, then fails with `code` or commits the artifact `drills/STEP`; it may `crash`, or hold
+    `megabytes`."""
     return StepOperator(
         task_id=task_id,
         program="collector",

@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from airflow.sdk import DAG
 from e2e.drill_steps import python_step, shell_step
+from kubernetes.client import models as k8s
 
 RUNNERS = ("triggerer", "worker")
 ENDS = {"done": "0", "wrong": "65", "later": "69", "fault": "1", "nothing": "99"}
@@ -20,6 +21,17 @@ with DAG("drill_long", schedule=None, catchup=False, max_active_runs=8):
 
 with DAG("drill_timeout", schedule=None, catchup=False):
     python_step("late", step="late", options={"seconds": "300"}, execution_timeout=timedelta(seconds=10))
+
+with DAG("drill_failures", schedule=None, catchup=False, default_args={"retries": 1, "retry_delay": timedelta(hours=1)}):
+    little = k8s.V1ResourceRequirements(requests={"memory": "128Mi"}, limits={"memory": "128Mi"})
+    for runner in RUNNERS:
+        hungry = {"megabytes": "150"}
+        python_step(f"memory_{runner}", step=f"memory-{runner}", options=hungry, container_resources=little, runner=runner)
+    python_step("crash", step="crash", options={"crash": "yes"})
+    python_step("refused", step="refused", container_security_context=k8s.V1SecurityContext(privileged=True))
+    python_step("unpullable", step="unpullable", image="nowhere.invalid/no-such-image:1", startup_timeout_seconds=20)
+    unknown = {"kubernetes.io/hostname": "no-such-node"}
+    python_step("unschedulable", step="unschedulable", node_selector=unknown, startup_timeout_seconds=20)
 
 with DAG("drill_many", schedule=None, catchup=False):
     first = python_step("noop", step="noop")

@@ -23,6 +23,7 @@ class KubernetesApi:
         self.created: list[str] = []
         self.deleted: list[str] = []
         self.quota: int | None = None
+        self.refuses = ""  # why no pod is let in
         self.events: list[dict[str, Any]] = []
         self.gone: dict[str, dict[str, Any]] = {}
         self.changed = asyncio.Condition()
@@ -97,6 +98,8 @@ class KubernetesApi:
         name = pod["metadata"]["name"]
         if name in self.pods:
             return web.json_response({"reason": "AlreadyExists"}, status=409)
+        if self.refuses:
+            return web.json_response({"message": self.refuses, "reason": "Forbidden"}, status=403)
         if self.quota is not None and self.alive() >= self.quota:
             return web.json_response({"message": "exceeded quota: steps"}, status=403)
         pod["metadata"]["creationTimestamp"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"

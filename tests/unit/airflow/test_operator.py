@@ -9,10 +9,10 @@ from typing import Any
 import psutil
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow_steps.failure import StepFailed
 from airflow_steps.operator import StepOperator
-from airflow_steps.outcome import RETRY_POLICY
 from step_contract.commit import Committed, Content, commit
-from step_contract.exit_codes import ConfigurationWrong, PassingFault, SourceNotReady
+from step_contract.exit_codes import ConfigurationWrong
 from step_contract.result import Result
 from step_contract.store import Store
 
@@ -102,10 +102,10 @@ def test_success_without_an_artifact_that_is_whole_is_failure(code: Any, named: 
     [
         (65, AirflowFailException),
         (78, AirflowFailException),
-        (69, SourceNotReady),
-        (75, PassingFault),
+        (69, StepFailed),
+        (75, StepFailed),
         (99, AirflowSkipException),
-        (1, AirflowException),
+        (1, StepFailed),
     ],
 )
 def test_an_exit_code_becomes_its_exception_with_the_steps_own_sentence(
@@ -120,20 +120,6 @@ def test_a_step_that_hands_over_nothing_is_told_by_its_last_line_and_code(progra
     program("print('Traceback'); print('ZeroDivisionError: division by zero'); sys.exit(1)")
     with pytest.raises(AirflowException, match=r"ZeroDivisionError: division by zero.*exit code 1"):
         run(operator())
-
-
-def test_a_segmentation_fault_is_named(program: Program) -> None:
-    program("import ctypes; ctypes.string_at(0)")
-    with pytest.raises(AirflowException, match="SIGSEGV"):
-        run(operator())
-
-
-def test_only_what_may_pass_is_waited_for_the_source_longer_than_a_throttle() -> None:
-    def wait(error: Exception) -> float:
-        delay = RETRY_POLICY.evaluate(error, 1, 3).retry_delay
-        return delay.total_seconds() if delay else 0
-
-    assert wait(SourceNotReady("")) > wait(PassingFault("")) > wait(AirflowException("")) == 0
 
 
 def test_a_killed_task_leaves_no_process_of_its_step(program: Program, tmp_path: Path) -> None:

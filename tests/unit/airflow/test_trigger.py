@@ -10,12 +10,15 @@ from typing import Any
 
 import pytest
 from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import GetXCom, XComResult
 from airflow.triggers.base import TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
+from airflow_steps.failure import cause_of
 from airflow_steps.pod import pod_name
 from airflow_steps.step import Ended
 from airflow_steps.trigger import StepTrigger
 from kubernetes_asyncio.config import kube_config
 from step_contract.commit import Content, commit
+from step_contract.exit_codes import Cause
 from step_contract.result import Result
 from step_contract.store import Store
 
@@ -44,8 +47,11 @@ class Comms:
     def __init__(self) -> None:
         self.xcoms: dict[str, Any] = {}
 
-    async def asend(self, message: Any) -> None:
+    async def asend(self, message: Any) -> Any:
+        if isinstance(message, GetXCom):
+            return XComResult(key=message.key, value=self.xcoms.get(message.key))
         self.xcoms[message.key] = message.value
+        return None
 
 
 @pytest.fixture
@@ -294,3 +300,47 @@ def test_a_pods_name_differs_by_try_run_and_map_index_and_fits_however_long_the_
     assert len(names) == len(tries)
     long = pod_name(Try(task_id="Группа.task_" + "x" * 200))
     assert len(long) <= 63 and long.replace("-", "").isalnum() and long == long.lower()
+
+
+def test_a_step_that_ran_out_of_memory_is_tried_again_with_more(play: Any, comms: Comms) -> None:
+    """As XComs go from the worker that judged the try before to the trigger of the next."""
+    comms.xcoms["failures"] = ["memory"]
+    this = Try(try_number=2)
+
+    async def scenario(api: KubernetesApi) -> Any:
+        made = trigger(this)
+        resources = {"limits": {"memory": "512Mi"}, "requests": {"memory": "512Mi"}}
+        made.pod_template_dict["spec"]["containers"][0]["resources"] = resources
+        running = asyncio.create_task(event_of(made))
+        await created(api, pod_name(this))
+        given = api.pods[pod_name(this)]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+        await api.ends(pod_name(this), 137, reason="OOMKilled")
+        return given, (await running).payload
+
+    given, payload = play(scenario)
+    assert given == "1024Mi"
+    assert cause_of(Ended.from_event(payload)) == Cause.MEMORY
+
+
+def test_a_pod_that_the_cluster_never_lets_in_ends_at_once_with_the_clusters_own_words(play: Any, comms: Comms) -> None:
+    async def scenario(api: KubernetesApi) -> Any:
+        api.refuses = 'pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
+        return (await event_of(trigger(Try()))).payload
+
+    ended = Ended.from_event(play(scenario))
+    assert (cause_of(ended), "violates PodSecurity" in str(ended.reason)) == (Cause.NOT_STARTED, True)
+
+
+def test_what_a_step_says_of_its_processor_is_kept_however_long_its_log(play: Any, comms: Comms) -> None:
+    this = Try()
+
+    async def scenario(api: KubernetesApi) -> Any:
+        api.logs[pod_name(this)] = ["machine: image x86_64, node aarch64 (emulated)", *map(str, range(100))]
+        running = asyncio.create_task(event_of(trigger(this)))
+        await created(api, pod_name(this))
+        await api.runs(pod_name(this))
+        await api.ends(pod_name(this), 139)
+        return (await running).payload
+
+    ended = Ended.from_event(play(scenario))
+    assert (ended.machine, cause_of(ended)) == ("image x86_64, node aarch64 (emulated)", Cause.CRASH)

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import argparse
+import platform
 from datetime import date
 from pathlib import Path
 
 import pytest
 from step_contract import paths
-from step_contract.exit_codes import RULES, DataWrong, Exit, NothingToDo, PassingFault, SourceNotReady, rule_of
+from step_contract.exit_codes import RULES, Cause, DataWrong, Exit, NothingToDo, PassingFault, SourceNotReady, end_of_code
+from step_contract.machine import machine
 from step_contract.program import Parser, common_options, program, run
 from step_contract.result import LIMIT, Result
 
@@ -27,6 +29,15 @@ def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("STEP_RESULT", str(tmp_path / "result.json"))
     return tmp_path / "result.json"
+
+
+def test_a_program_in_an_image_says_first_of_all_which_processor_it_is_built_for_and_runs_on(tmp_path: Path) -> None:
+    built, other = platform.machine(), tmp_path / "arch"
+    other.write_text("riscv64\n")
+    assert machine(other) == f"image {built}, node riscv64 (emulated)"
+    other.write_text(f"{built}\n")
+    assert machine(other) == f"image {built}, node {built}"
+    assert machine(tmp_path / "nothing") == f"image {built}, node unknown"
 
 
 def test_the_result_is_handed_over_in_the_file_that_the_variable_names(result: Path, tmp_path: Path) -> None:
@@ -110,9 +121,9 @@ def test_what_is_no_result_is_refused(data: bytes) -> None:
 
 
 def test_every_exit_code_has_a_rule_and_any_other_is_a_fault_that_is_tried_again() -> None:
-    assert set(RULES) == set(Exit)
-    assert [code for code in Exit if rule_of(code).retried] == [Exit.SOURCE_NOT_READY, Exit.PASSING_FAULT]
-    assert rule_of(1).retried and rule_of(139).retried
+    assert set(RULES) == {*Exit, *Cause}
+    assert [code for code in Exit if RULES[code].tries > 1] == [Exit.SOURCE_NOT_READY, Exit.PASSING_FAULT]
+    assert (end_of_code(65), end_of_code(1), end_of_code(139)) == (Exit.DATA_WRONG, Cause.FAULT, Cause.FAULT)
 
 
 def test_a_path_tells_its_session() -> None:

@@ -1,0 +1,128 @@
+"""Why a step failed, and whether and when it is tried again."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import RetryDecision, RetryPolicy
+from airflow.sdk.exceptions import AirflowException
+from step_contract.exit_codes import RULES, Cause, Exit, Rule, end_of_code
+
+from airflow_steps.settings import count
+from airflow_steps.step import Ended
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+# The faults that a processor, or a library built for another one, ends a program with.
+CRASHES = (signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
+KEY = "failures"
+
+
+class StepFailed(AirflowException):
+    """A step that has failed by `cause`, for the `times`th time in this round of tries."""
+
+    def __init__(self, message: str, cause: Exit | Cause, times: int = 1) -> None:
+        super().__init__(message)
+        self.cause, self.times = cause, times
+
+
+def rules(environment: Mapping[str, str] = os.environ) -> dict[Exit | Cause, Rule]:
+    """The table of how steps end, with what the deployment sets; raises ConfigurationWrong where that is no number."""
+    source, passing, moved = RULES[Exit.SOURCE_NOT_READY], RULES[Exit.PASSING_FAULT], RULES[Cause.MOVED]
+    return RULES | {
+        Exit.SOURCE_NOT_READY: replace(
+            source,
+            tries=count(environment, "STEP_SOURCE_TRIES", source.tries),
+            wait_seconds=count(environment, "STEP_SOURCE_WAIT_SECONDS", source.wait_seconds or 0),
+        ),
+        Exit.PASSING_FAULT: replace(
+            passing,
+            tries=count(environment, "STEP_PASSING_TRIES", passing.tries),
+            wait_seconds=count(environment, "STEP_PASSING_WAIT_SECONDS", passing.wait_seconds or 0),
+        ),
+        Cause.MOVED: replace(
+            moved,
+            tries=count(environment, "STEP_MOVED_TRIES", moved.tries),
+            wait_seconds=count(environment, "STEP_MOVED_WAIT_SECONDS", moved.wait_seconds or 0),
+        ),
+    }
+
+
+def cause_of(ended: Ended) -> Exit | Cause:
+    """Why a step ended as it did."""
+    if ended.cause:
+        return ended.cause
+    said = ended.reason or ""
+    if said.startswith("OOMKilled"):
+        return Cause.MEMORY
+    if said.startswith("DeadlineExceeded"):
+        return Cause.TOO_LONG
+    # A pod that is evicted for what it uses itself would be evicted again wherever it runs.
+    if said.startswith("Evicted") and "exceeds" in said:
+        return Cause.FAULT
+    if ended.code is None or said:
+        return Cause.MOVED
+    if signal_of(ended.code) in CRASHES:
+        return Cause.CRASH
+    return end_of_code(ended.code)
+
+
+def signal_of(code: int) -> signal.Signals | None:
+    """The signal that ended a process; a container's exit code for one is 128 and more."""
+    number = -code if code < 0 else code - 128
+    return signal.Signals(number) if number in set(signal.Signals) else None
+
+
+def how(ended: Ended) -> str:
+    """How the step ended, in a few words: signal and processors, or what the cluster said, or the exit code."""
+    code = "" if ended.code is None else f"exit code {ended.code}"
+    if ended.code is not None and (ended_by := signal_of(ended.code)) and not ended.reason:
+        code = f"signal {ended_by.name}"
+        if ended_by in CRASHES:
+            code += f"; {ended.machine or 'it said nothing of its processor'}"
+    return "; ".join(filter(None, (code, ended.reason)))
+
+
+class StepRetryPolicy(RetryPolicy):
+    """Tries again as often as the table says for each cause by itself; `retries` are the task's own, for all else.
+
+    Airflow's number of tries bounds them all together; `bound` says what it must be.
+    """
+
+    def __init__(self, retries: int, table: Mapping[Exit | Cause, Rule]) -> None:
+        self.retries = retries
+        self.table = dict(table) | {Cause.FAULT: replace(table[Cause.FAULT], tries=retries + 1)}
+
+    @property
+    def bound(self) -> int:
+        """The most retries that there can be."""
+        return sum(rule.tries - 1 for rule in self.table.values()) if self.retries else 0
+
+    def tries(self, cause: Exit | Cause) -> int:
+        """How many tries may end by `cause` in all."""
+        return self.table[cause].tries if self.retries else 1
+
+    def evaluate(
+        self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
+    ) -> RetryDecision:
+        """Whether to try again after `exception`, and when."""
+        if not isinstance(exception, StepFailed):
+            # Airflow itself has failed: a trigger that was lost, or a time-out.
+            first = max_tries - self.bound + 1
+            again = try_number - first < self.retries
+            return RetryDecision.default() if again else RetryDecision.fail("it was tried as often as it may be")
+        rule, tries = self.table[exception.cause], self.tries(exception.cause)
+        said = f"{rule.meaning}, {exception.times} of {tries}"
+        if exception.times >= tries:
+            return RetryDecision.fail(said)
+        return RetryDecision.retry(None if rule.wait_seconds is None else timedelta(seconds=rule.wait_seconds), said)
+
+    def serialize(self) -> dict[str, Any]:
+        """What a serialized DAG says of this policy; nothing reads it but people."""
+        return {"__type": type(self).__name__, "retries": self.retries}
