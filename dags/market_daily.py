@@ -20,7 +20,8 @@ A closed or suspect day collects nothing. The graph reads from left to right; a 
 
 Every step commits its artifact under a manifest and returns the manifest's URI (XCom `return_value`, small facts in `facts`).
 Clearing a task is always safe: what is committed is returned and not made again.
-Exit codes: 65 and 78 are never tried again, 69 after half an hour, 75 after two minutes, 99 is skipped.
+Exit codes: 65 and 78 are never tried again, 69 after half an hour until midnight, 75 after two minutes, 99 is skipped.
+A task that fails or will be tried again, and a run that takes too long, is told to Slack with the reason and a link to its log.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from airflow.sdk import DAG, TaskGroup, task
+from airflow_steps.alerts import tell_failure, tell_late, tell_retry
 from airflow_steps.docs import document
 from airflow_steps.operator import StepOperator
 from airflow_steps.settings import Settings
@@ -57,11 +59,14 @@ with DAG(
     catchup=False,
     max_active_runs=SETTINGS.max_active_runs,
     dagrun_timeout=timedelta(hours=12),
+    on_failure_callback=tell_late,
     default_args={
         "owner": "market-data",
         "retries": SETTINGS.retries,
         "retry_delay": timedelta(minutes=5),
         "execution_timeout": timedelta(minutes=10),
+        "on_failure_callback": tell_failure,
+        "on_retry_callback": tell_retry,
         # Branch, gate and messages take a moment and should not cost a worker pod each; a step sees to itself.
         "executor": SETTINGS.light_executor,
     },

@@ -12,6 +12,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param
+from airflow_steps.alerts import tell_failure, tell_retry
 from airflow_steps.docs import document
 from airflow_steps.operator import StepOperator
 from airflow_steps.settings import Settings
@@ -27,7 +28,13 @@ with DAG(
         "from": Param("2021-01-01", type="string", format="date", description="the first day"),
         "to": Param("2025-12-31", type="string", format="date", description="the last day"),
     },
-    default_args={"owner": "market-data", "retries": SETTINGS.retries, "retry_delay": timedelta(minutes=5)},
+    default_args={
+        "owner": "market-data",
+        "retries": SETTINGS.retries,
+        "retry_delay": timedelta(minutes=5),
+        "on_failure_callback": tell_failure,
+        "on_retry_callback": tell_retry,
+    },
     tags=["market", "krx"],
 ) as dag:
     StepOperator(

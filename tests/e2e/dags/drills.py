@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG
+from airflow_steps.alerts import tell_failure, tell_retry
 from e2e.drill_steps import python_step, shell_step
 from kubernetes.client import models as k8s
 
@@ -22,7 +23,8 @@ with DAG("drill_long", schedule=None, catchup=False, max_active_runs=8):
 with DAG("drill_timeout", schedule=None, catchup=False):
     python_step("late", step="late", options={"seconds": "300"}, execution_timeout=timedelta(seconds=10))
 
-with DAG("drill_failures", schedule=None, catchup=False, default_args={"retries": 1, "retry_delay": timedelta(hours=1)}):
+TOLD = {"on_failure_callback": tell_failure, "on_retry_callback": tell_retry}
+with DAG("drill_failures", schedule=None, catchup=False, default_args={"retries": 1, **TOLD}):
     little = k8s.V1ResourceRequirements(requests={"memory": "128Mi"}, limits={"memory": "128Mi"})
     for runner in RUNNERS:
         hungry = {"megabytes": "150"}
