@@ -6,19 +6,17 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import redact
-from airflow.providers.slack.hooks.slack import SlackHook
 from airflow.sdk.exceptions import AirflowNotFoundException
-from slack_sdk.http_retry.builtin_handlers import ConnectionErrorRetryHandler, RateLimitErrorRetryHandler
 
 from airflow_steps.failure import StepFailed
 from airflow_steps.settings import Settings
-from airflow_steps.slack import CONNECTION
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
 
+CONNECTION = "slack_conn"
 TIMEOUT_SECONDS = 10
 LONGEST = 2000  # characters of a message's reason; a section of Slack's Block Kit holds 3,000
 TRIES = 3
@@ -61,6 +59,10 @@ def _safe(text: str) -> str:
 
 def _send(text: str) -> None:
     """Sends `text` to the deployment's channel. Never raises: a task ends as it ends, whatever Slack does."""
+    # Each DAG file's parsing would load it, for a message that is rarely sent.
+    from airflow.providers.slack.hooks.slack import SlackHook
+    from slack_sdk.http_retry.builtin_handlers import ConnectionErrorRetryHandler, RateLimitErrorRetryHandler
+
     channel = Settings.read().slack_channel
     handlers = [RateLimitErrorRetryHandler(max_retry_count=TRIES), ConnectionErrorRetryHandler(max_retry_count=TRIES)]
     try:

@@ -47,20 +47,22 @@ def settle(step: str, ended: Ended) -> Made:
 
 
 def _failure(step: str, ended: Ended) -> Exception:
-    cause, message = cause_of(ended), f"{step}: {_told(ended)}"
+    cause, told = cause_of(ended), _told(ended)
+    message = f"{step}: {told or 'it said nothing'}"
     rule = RULES[cause]
     if cause == Exit.NOTHING_TO_DO:
         return AirflowSkipException(message)
     if isinstance(cause, Cause):
-        message = f"{message} ({how(ended)}: {rule.meaning}. {rule.advice})"
+        why = f"{how(ended)}: {rule.meaning}. {rule.advice}"
+        message = f"{message} ({why})" if told else f"{step}: {why}"
     return StepFailed(message, cause) if rule.tries > 1 else AirflowFailException(message)
 
 
-def _told(ended: Ended) -> str:
+def _told(ended: Ended) -> str | None:
     """The step's own message: what it handed over, or else the last line that it printed."""
     try:
         told = Result.from_json(ended.result).error
     except DataWrong:
         # A container that hands over nothing and fails hands over the end of its log.
         told = last_of(ended.result.decode(errors="replace").splitlines())
-    return told or last_of(ended.last_lines) or "it said nothing"
+    return told or last_of(ended.last_lines)

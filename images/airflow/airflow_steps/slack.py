@@ -11,10 +11,10 @@ from airflow.providers.slack.operators.slack import SlackAPIFileOperator, SlackA
 from airflow.sdk.exceptions import AirflowNotFoundException
 from step_contract.commit import open_artifact
 
+from airflow_steps.alerts import CONNECTION
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-CONNECTION = "slack_conn"
 
 
 class SlackMessage(SlackAPIPostOperator):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from step_contract.exit_codes import Cause
+from step_contract.machine import MACHINE
 
 
 @dataclass(frozen=True)
@@ -46,5 +47,5 @@ def command_line(step: str, options: Mapping[str, str | None]) -> list[str]:
 
 
 def last_of(lines: Sequence[str]) -> str | None:
-    """The last line that says something."""
-    return next((line.strip() for line in reversed(lines) if line.strip()), None)
+    """The last line that says something, other than on which processor."""
+    return next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith(MACHINE)), None)
