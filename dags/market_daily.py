@@ -8,20 +8,18 @@ A closed or suspect day collects nothing. The graph reads from left to right; a 
 
 - `decide`: says `open`, `closed` or `suspect`. **When it fails:** 69: the source is down, it tries again.
 - `branch`: leads on to what the decision asks for. **When it fails:** Its log names the answer of `decide`.
-- `tell_closed`: tells Slack why the exchange was closed. **When it fails:** Slack was not told; clear it once Slack answers.
-- `tell_suspect`: tells Slack that calendar and source contradict each other. **When it fails:** Look at the source. Was the day a special closure, add a line to `images/collector/collector/overrides.csv`, deploy, clear `decide`. Is the bar only late, clear `decide`.
+- `closed`: the exchange was closed. **When it fails:** It does nothing, and cannot.
+- `suspect`: calendar and source contradict each other. **When it fails:** It does nothing, and cannot. What to do about the day: look at the source. Was it a special closure, add a line to `images/collector/collector/overrides.csv`, deploy, clear `decide`. Is the bar only late, clear `decide`.
 - `fetch_prices`: the session's bar. **When it fails:** 69: not published yet, it tries again. 65: the file is wrong, or the source has corrected a session that is committed; the message names line and column, or both versions.
 - `fetch_headlines`: the day's headlines. **When it fails:** 69: no feed can be read. A single broken feed is left out and named in the manifest.
 - `is_training_day`: lets the training through on the 1st and the 15th, open day or not. **When it fails:** A step before it failed: see there.
 - `train`: trains on every session up to this one. **When it fails:** 65: too little history; the message says how to collect it. Interrupted, it goes on where it was.
 - `plot`: draws the forecast. **When it fails:** 65: the model is missing or damaged; clear `train`.
-- `send_plot`: sends the picture to Slack. **When it fails:** The picture is in the object store all the same: see the links of `plot`.
-- `done`: tells Slack that the day is done. **When it fails:** Slack was not told; clear it once Slack answers.
 
 Every step commits its artifact under a manifest and returns the manifest's URI (XCom `return_value`, small facts in `facts`).
 Clearing a task is always safe: what is committed is returned and not made again.
 Exit codes: 65 and 78 are never tried again, 69 after half an hour until midnight, 75 after two minutes, 99 is skipped.
-A task that fails or will be tried again, and a run that takes too long, is told to Slack with the reason and a link to its log.
+No task speaks to Slack: a watcher outside Airflow tells how each run is getting on, what failed and what to do about it.
 """
 
 from __future__ import annotations
@@ -29,13 +27,14 @@ from __future__ import annotations
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, TaskGroup, task
-from airflow_steps.alerts import tell_failure, tell_late, tell_retry
 from airflow_steps.docs import document
+from airflow_steps.notes import note_failure, note_retry
 from airflow_steps.operator import StepOperator
 from airflow_steps.settings import Settings
-from airflow_steps.slack import SlackMessage, SlackPlot
 from airflow_steps.timetable import SessionTimetable
+from airflow_steps.unwatched import at_end
 
 MARKET = ZoneInfo("Asia/Seoul")
 # The exchange closes at 15:30, an hour later on the day of the college entrance exam; the source follows within the hour.
@@ -47,8 +46,6 @@ SESSION = "{{ logical_date.in_timezone('Asia/Seoul').to_date_string() }}"
 COMMON = {"session": SESSION, "artifacts": SETTINGS.artifacts}
 INDEX = COMMON | {"symbol": SETTINGS.symbol}
 MODEL = INDEX | {"history_years": SETTINGS.history_years}
-CORRECTED = "{{ (ti.xcom_pull('fetch_prices', key='facts') or {}).get('corrected', '') }}"
-BECAME = "{{ ti.xcom_pull('train', key='facts')['promotion'] }}"
 DECIDED = "{{ ti.xcom_pull('decide', key='facts')['%s'] }}"
 
 with DAG(
@@ -59,15 +56,16 @@ with DAG(
     catchup=False,
     max_active_runs=SETTINGS.max_active_runs,
     dagrun_timeout=timedelta(hours=12),
-    on_failure_callback=tell_late,
+    on_success_callback=at_end,
+    on_failure_callback=at_end,
     default_args={
         "owner": "market-data",
         "retries": SETTINGS.retries,
         "retry_delay": timedelta(minutes=5),
         "execution_timeout": timedelta(minutes=10),
-        "on_failure_callback": tell_failure,
-        "on_retry_callback": tell_retry,
-        # Branch, gate and messages take a moment and should not cost a worker pod each; a step sees to itself.
+        "on_failure_callback": note_failure,
+        "on_retry_callback": note_retry,
+        # Branch and gate take a moment and should not cost a worker pod each; a step sees to itself.
         "executor": SETTINGS.light_executor,
     },
     tags=["market", "krx"],
@@ -79,7 +77,7 @@ with DAG(
     @task.branch
     def branch(state: str) -> str:
         """Names the task that a decision leads to."""
-        return {"open": "fetch_prices", "closed": "tell_closed", "suspect": "tell_suspect"}[state]
+        return {"open": "fetch_prices", "closed": "closed", "suspect": "suspect"}[state]
 
     with TaskGroup("collect", tooltip="The session's prices and headlines", prefix_group_id=False):
         fetch_prices = StepOperator(
@@ -91,14 +89,10 @@ with DAG(
         fetch_headlines = StepOperator(
             task_id="fetch_headlines", program="collector", step="fetch-headlines", options=COMMON | {"feeds": SETTINGS.feeds}
         )
-    tell_closed = SlackMessage(
-        task_id="tell_closed", channel=SETTINGS.slack_channel, text=f"{SESSION}: market closed: {DECIDED % 'reason'}"
-    )
-    tell_suspect = SlackMessage(
-        task_id="tell_suspect", channel=SETTINGS.slack_channel, text=f":warning: {SESSION}: suspect: {DECIDED % 'reason'}"
-    )
+    closed = EmptyOperator(task_id="closed")
+    suspect = EmptyOperator(task_id="suspect")
 
-    @task.short_circuit(trigger_rule="none_failed", ignore_downstream_trigger_rules=False)
+    @task.short_circuit(trigger_rule="none_failed")
     def is_training_day(session: str) -> bool:
         """Whether the session's day is one to train on, whichever branch ran."""
         return date.fromisoformat(session).day in TRAINING_DAYS
@@ -114,19 +108,10 @@ with DAG(
         plot = StepOperator(
             task_id="plot", program="trainer", step="plot", options=MODEL | {"plot_language": SETTINGS.plot_language}
         )
-        send_plot = SlackPlot(
-            task_id="send_plot",
-            channels=SETTINGS.slack_channel,
-            artifact="{{ ti.xcom_pull('plot') }}",
-            initial_comment=f"{SESSION}: the forecast. The model is {BECAME}.",
-        )
-    done = SlackMessage(
-        task_id="done", channel=SETTINGS.slack_channel, text=f"{SESSION}: done {CORRECTED}", trigger_rule="none_failed"
-    )
 
     gate = is_training_day(SESSION)
-    decide >> branch(DECIDED % "state") >> [fetch_prices, tell_closed, tell_suspect]
+    decide >> branch(DECIDED % "state") >> [fetch_prices, closed, suspect]
     fetch_prices >> fetch_headlines
-    [fetch_headlines, tell_closed, tell_suspect] >> gate
-    gate >> train >> plot >> send_plot >> done
+    [fetch_headlines, closed, suspect] >> gate
+    gate >> train >> plot
     document(dag, __doc__)

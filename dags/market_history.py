@@ -12,10 +12,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param
-from airflow_steps.alerts import tell_failure, tell_retry
 from airflow_steps.docs import document
+from airflow_steps.notes import note_failure, note_retry
 from airflow_steps.operator import StepOperator
 from airflow_steps.settings import Settings
+from airflow_steps.unwatched import at_end
 
 SETTINGS = Settings.read()
 
@@ -24,6 +25,8 @@ with DAG(
     description="Collects the sessions of past years, by hand, before the first training",
     schedule=None,
     catchup=False,
+    on_success_callback=at_end,
+    on_failure_callback=at_end,
     params={
         "from": Param("2021-01-01", type="string", format="date", description="the first day"),
         "to": Param("2025-12-31", type="string", format="date", description="the last day"),
@@ -32,8 +35,8 @@ with DAG(
         "owner": "market-data",
         "retries": SETTINGS.retries,
         "retry_delay": timedelta(minutes=5),
-        "on_failure_callback": tell_failure,
-        "on_retry_callback": tell_retry,
+        "on_failure_callback": note_failure,
+        "on_retry_callback": note_retry,
     },
     tags=["market", "krx"],
 ) as dag:

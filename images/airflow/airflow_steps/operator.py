@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, TaskDeferralError
+from airflow.sdk.exceptions import AirflowException, TaskDeferralError
 from airflow.triggers.base import StartTriggerArgs
 from kubernetes.client import models as k8s
 from step_contract.exit_codes import ConfigurationWrong
 
 from airflow_steps.cluster import REMOVE
-from airflow_steps.failure import KEY, StepFailed, StepRetryPolicy, rules
+from airflow_steps.failure import KEY, StepFailed, StepRefused, StepRetryPolicy, rules
 from airflow_steps.links import LINKS
 from airflow_steps.memory import with_memory
 from airflow_steps.outcome import settle
@@ -122,7 +122,7 @@ class StepOperator(KubernetesPodOperator):
         try:
             self._process = StepProcess(self.program, self.arguments)
         except ConfigurationWrong as error:
-            raise AirflowFailException(str(error)) from error
+            raise StepRefused(str(error), error.code) from error
         return self._settle(self._process.run(self.log.info), context)
 
     def finish(self, context: Context, event: dict[str, Any]) -> str:
@@ -155,7 +155,7 @@ class StepOperator(KubernetesPodOperator):
         times = sum(number >= first and cause == failed.cause.value for number, cause in failures)
         tries = policy.tries(failed.cause)
         told = f"{times} of {tries}, it is tried again" if times < tries else f"{times} of {tries}"
-        return StepFailed(f"{failed} [{told}]", failed.cause, times)
+        return StepFailed(f"{failed} [{told}]", failed.cause, times, tries, failed.said)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
         """As any operator's; on the time-out or the failure of the trigger, which deletes nothing itself, the pod goes."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException
 from step_contract.commit import open_artifact
 from step_contract.exit_codes import RULES, Cause, ConfigurationWrong, DataWrong, Exit, StepError
 from step_contract.manifest import Fact
 from step_contract.result import Result
 
-from airflow_steps.failure import StepFailed, cause_of, how
+from airflow_steps.failure import StepFailed, StepRefused, cause_of, how
 from airflow_steps.step import Ended, last_of
 
 
@@ -27,7 +27,7 @@ class Made:
 def settle(step: str, ended: Ended) -> Made:
     """What a step that has ended well made: its artifact is there and whole.
 
-    Raises AirflowSkipException when there was nothing to do, AirflowFailException when another try gives the same, and
+    Raises AirflowSkipException when there was nothing to do, StepRefused when another try gives the same, and
     StepFailed, which StepRetryPolicy knows, when it may not.
     """
     if ended.code != Exit.DONE:
@@ -40,7 +40,7 @@ def settle(step: str, ended: Ended) -> Made:
         if manifest.step != step:
             raise DataWrong(f"{result.manifest} is an artifact of {manifest.step}")
     except (ConfigurationWrong, DataWrong) as error:
-        raise AirflowFailException(f"{step}: {error}") from error
+        raise StepRefused(f"{step}: {error}", error.code) from error
     except StepError as error:
         raise StepFailed(f"{step}: {error}", error.code) from error
     return Made(result.manifest, result.facts, tuple(file.name for file in manifest.files))
@@ -48,14 +48,15 @@ def settle(step: str, ended: Ended) -> Made:
 
 def _failure(step: str, ended: Ended) -> Exception:
     cause, told = cause_of(ended), _told(ended)
-    message = f"{step}: {told or 'it said nothing'}"
+    message = said = f"{step}: {told or 'it said nothing'}"
     rule = RULES[cause]
     if cause == Exit.NOTHING_TO_DO:
         return AirflowSkipException(message)
     if isinstance(cause, Cause):
         why = f"{how(ended)}: {rule.meaning}. {rule.advice}"
         message = f"{message} ({why})" if told else f"{step}: {why}"
-    return StepFailed(message, cause) if rule.tries > 1 else AirflowFailException(message)
+        said = f"{said} ({how(ended)})" if told else f"{step}: {how(ended)}"
+    return StepFailed(message, cause, said=said) if rule.tries > 1 else StepRefused(message, cause, said)
 
 
 def _told(ended: Ended) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from datetime import date
+from urllib.parse import quote
 
 from step_contract.exit_codes import ConfigurationWrong, DataWrong
 
@@ -99,6 +100,33 @@ def current_model(symbol: str) -> str:
 def plot(symbol: str, session: date, recipe: str) -> str:
     """Directory of the plot of the forecast for `symbol` made on `session` by `recipe`."""
     return f"{_of('plots', symbol, session)}/recipe={recipe}"
+
+
+def _run(dag: str, run: str) -> str:
+    return f"dag={quote(dag, safe='')}/run={quote(run, safe='')}"
+
+
+def notes(dag: str, run: str) -> str:
+    """Directory of what was noted of a run's failures."""
+    return f"slack/notes/{_run(dag, run)}"
+
+
+def note(dag: str, run: str, task: str, map_index: int, number: int) -> str:
+    """The object that says why try `number` of a task failed; `map_index` is -1 of a task that is not mapped."""
+    return f"{notes(dag, run)}/{quote(task, safe='')}.{map_index}.{number}.json"
+
+
+def told(channel: str, dag: str, run: str) -> str:
+    """Directory of what `channel` was told of a run: an object for each message."""
+    return f"{told_in(channel)}/{_run(dag, run)}"
+
+
+def told_in(channel: str) -> str:
+    """Directory of all that `channel` was told."""
+    return f"slack/channel={quote(channel.lstrip('#'), safe='')}"
+
+
+WATCHER_ALIVE = "slack/watcher-alive.json"
 
 
 def session_of(path: str) -> date:

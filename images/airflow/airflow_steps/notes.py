@@ -1,0 +1,115 @@
+"""What is noted when a task fails, for the watcher to tell: an object for each try, in the object store.
+
+A task's failure must not wait for Slack, nor be lost with it: the callback writes down why, and is done.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast
+
+from airflow.providers.common.compat.sdk import redact
+from step_contract import paths
+from step_contract.exit_codes import RULES, Cause
+from step_contract.store import Store
+
+from airflow_steps.failure import StepFailed, StepRefused, rules
+from airflow_steps.settings import Settings
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+log = logging.getLogger(__name__)
+LONGEST = 1500  # characters of a reason
+
+
+@dataclass(frozen=True)
+class Note:
+    """A try that failed: of which task, what kind of failure, why, and what a person should do.
+
+    `again`: whether it will be tried again. `times` of `tries` by this cause; None where the task's own number of tries holds.
+    `next_at`: when, where that is known; times are ISO 8601 in UTC. `task_id` is empty of a run that failed without a task.
+    """
+
+    task_id: str
+    map_index: int
+    number: int
+    again: bool
+    meaning: str
+    why: str
+    advice: str
+    times: int | None
+    tries: int | None
+    at: str
+    next_at: str | None = None
+
+    def to_json(self) -> bytes:
+        """The note as it is stored."""
+        return json.dumps(asdict(self), ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> Note:
+        """The note that `to_json` stored; raises ValueError or TypeError where it is none."""
+        return cls(**json.loads(data))
+
+
+def note_failure(context: Context) -> None:
+    """Notes that the task has failed for good."""
+    _note(context, again=False)
+
+
+def note_retry(context: Context) -> None:
+    """Notes that the task will be tried again."""
+    _note(context, again=True)
+
+
+def note_end(context: Context) -> None:
+    """Notes that a run was ended as it took too long; what fails by a task, that task's note tells."""
+    if context.get("reason") == "timed_out":
+        run: Any = context["dag_run"]
+        why = "it took longer than it may"
+        keep(run.dag_id, run.run_id, Note("", -1, 1, False, why, why, RULES[Cause.TOO_LONG].advice, None, None, _now()))
+
+
+def _note(context: Context, *, again: bool) -> None:
+    this, error = cast("Any", context["ti"]), context.get("exception")
+    rule, times, tries, why, wait = RULES[Cause.FAULT], None, None, str(error or ""), None
+    if isinstance(error, StepFailed | StepRefused):
+        rule, times, tries, why = rules()[error.cause], error.times, error.tries, error.said
+        wait = rule.wait_seconds
+    elif type(error).__name__ in ("AirflowTaskTimeout", "TaskDeferralTimeout"):
+        rule = RULES[Cause.TOO_LONG]
+    meaning = rule.meaning if rule is not RULES[Cause.FAULT] or times else "it failed"
+    delay = timedelta(seconds=wait) if wait is not None else getattr(this.task, "retry_delay", None)
+    next_at = (datetime.now(UTC) + delay).isoformat(timespec="seconds") if again and delay else None
+    index = -1 if this.map_index is None else this.map_index
+    said = str(redact(why))[:LONGEST]
+    note = Note(this.task_id, index, this.try_number, again, meaning, said, rule.advice, times, tries, _now(), next_at)
+    keep(this.dag_id, this.run_id, note)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def keep(dag: str, run: str, note: Note) -> None:
+    """Stores the note. Never raises: a task ends as it ends, and its log keeps what could not be noted."""
+    try:
+        path = paths.note(dag, run, note.task_id or "run", note.map_index, note.number)
+        Store(Settings.read().artifacts or "").create(path, note.to_json())
+    except Exception as error:
+        log.error("could not be noted for Slack (%s: %s): %s", type(error).__name__, error, note)
+
+
+def read(store: Store, dag: str, run: str) -> list[Note]:
+    """What was noted of the run, in order of time; what is no note is passed over."""
+    found = []
+    for name, data in store.read_many(store.list(paths.notes(dag, run))).items():
+        try:
+            found.append(Note.from_json(data or b""))
+        except (ValueError, TypeError):
+            log.warning("%s is not a note", store.uri(name))
+    return sorted(found, key=lambda note: (note.at, note.number))

@@ -1,0 +1,1 @@
+"""Watches Airflow from outside and tells Slack what it sees."""

@@ -1,0 +1,131 @@
+"""The replies about what failed in a run: what will be tried again, what has failed for good, what nobody runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
+
+from airflow_steps.notes import Note
+
+from airflow_watcher.blocks import context, link, safe, section
+from airflow_watcher.message import Message, Pages
+from airflow_watcher.seen import Run, Task
+from airflow_watcher.wording import FAILED, WAITING, clock, title
+
+REASON, BRIEF = 700, 200
+# A callback writes its note a moment after the task's state, and half a minute when another component has to run it.
+NOTE_GRACE = timedelta(seconds=40)
+UNATTENDED = timedelta(minutes=3)  # a triggerer that starts anew takes its triggers over within one
+NOT_STARTED = timedelta(minutes=10)
+
+SILENT = (
+    "it ended without a word: what ran it was killed, or it was marked so by hand",
+    "Read its log as far as it goes, and look at the pods of Airflow; then clear the task.",
+)
+
+
+def failures(run: Run, now: datetime, pages: Pages) -> Iterator[Message]:
+    """A reply to each task that has failed for good, whether or not it was run again since; mapped ones in one."""
+    told = {(note.task_id, note.map_index, note.number) for note in run.notes if not note.again}
+    notes = [note for note in run.notes if not note.again and note.task_id]
+    for task in run.tasks:
+        if task.state == "failed" and (task.task_id, task.map_index, task.number) not in told:
+            if task.since and now - task.since < NOTE_GRACE:
+                continue
+            notes.append(Note(task.task_id, task.map_index, task.number, False, "it failed", *SILENT, None, None, ""))
+    groups: dict[tuple[str, int], list[Note]] = {}
+    for note in notes:
+        groups.setdefault((note.task_id, note.number), []).append(note)
+    for same in groups.values():
+        yield _failure(run, same, pages)
+    if run.state == "failed" and not any(task.state == "failed" for task in run.tasks):
+        yield _ended(run, now, pages)
+
+
+def _failure(run: Run, notes: Sequence[Note], pages: Pages) -> Message:
+    first = notes[0]
+    task = _task(run, first)
+    name = task.name if len(notes) == 1 else f"{task.task_id} ({len(notes)} mapped tasks)"
+    text = f"{FAILED} *{safe(title(run), BRIEF)}*: `{name}` failed: {safe(first.meaning, BRIEF)}"
+    lines = [text, f">{safe(first.why, REASON)}", f"*Do:* {safe(first.advice, REASON)}"]
+    if task.number > first.number or task.state != "failed":
+        lines.append(f"_Since then: try {task.number}, {task.state}._")
+    small = [_count(first), link(pages.log(run, task, first.number), "log") if pages.ui else "", *artifacts(run, pages)]
+    return Message(f"failed.{first.task_id}.{first.number}", text, (section("\n".join(lines)), *context(small)), broadcast=True)
+
+
+def _ended(run: Run, now: datetime, pages: Pages) -> Message:
+    timed_out = any(not note.task_id for note in run.notes)
+    why = "it took longer than it may (its DAG's `dagrun_timeout`)" if timed_out else "it was ended, though no task failed"
+    text = f"{FAILED} *{safe(title(run), BRIEF)}*: {why}"
+    waited = [f"`{task.name}` ({task.state})" for task in run.tasks if task.state not in ("success", "upstream_failed")]
+    lines = [text, f"Not done: {', '.join(waited[:8]) or 'nothing'}.", "*Do:* see what it waited for, then clear that task."]
+    return Message("failed.run", text, (section("\n".join(lines)), *context([link(pages.run(run), "run")])), broadcast=True)
+
+
+def retries(run: Run, now: datetime, pages: Pages) -> Iterator[Message]:
+    """A quiet reply to each cause at which a task is tried again; brought up to date from try to try."""
+    groups: list[list[Note]] = []
+    for note in run.notes:
+        if not note.again:
+            continue
+        before = next((one for one in groups if _same(one[-1], note)), None)
+        if before:
+            before.append(note)
+        else:
+            groups.append([note])
+    for same in groups:
+        first, last = same[0], same[-1]
+        task = _task(run, last)
+        waits = task.state == "up_for_retry" and task.number == last.number
+        next_try = run.next_try(task)
+        when = f" at {clock(next_try, run.session)}" if waits and next_try else ""
+        what = f"is tried again{when}" if waits else f"was tried again; now try {task.number}, {task.state}"
+        text = f"{WAITING} `{task.name}` {what}: {safe(last.meaning, BRIEF)}"
+        lines = [text, f">{safe(last.why, REASON)}", f"*Do:* {safe(last.advice, REASON)}"]
+        small = [_count(last), link(pages.log(run, task, last.number), "log") if pages.ui else ""]
+        yield Message(f"again.{task.name}.{first.number}", text, (section("\n".join(lines)), *context(small)))
+
+
+def _same(before: Note, now: Note) -> bool:
+    """Whether a note is the next of one row of tries: the same task, the same cause."""
+    whose = (before.task_id, before.map_index, before.meaning) == (now.task_id, now.map_index, now.meaning)
+    return whose and (now.times is None or now.times > 1)
+
+
+def unattended(run: Run, now: datetime, pages: Pages) -> Iterator[Message]:
+    """A reply to each task that nobody runs: no triggerer has its trigger, or nothing has taken it up."""
+    for task in run.tasks:
+        waited = now - task.since if task.since else timedelta()
+        if task.unattended and task.state == "deferred" and waited > UNATTENDED:
+            why, advice = (
+                "no triggerer runs its trigger",
+                "look at the triggerer's pods; once one runs, the task goes on by itself.",
+            )
+        elif task.state in ("queued", "scheduled") and waited > NOT_STARTED:
+            why, advice = (
+                f"nothing has taken it up ({task.state})",
+                "look at the scheduler, the executor's pods and the pool's slots.",
+            )
+        else:
+            continue
+        since = clock(task.since, run.session) if task.since else ""
+        text = f"{WAITING} *{safe(title(run), BRIEF)}*: `{task.name}` waits since {since}: {why}"
+        blocks = (section(f"{text}\n*Do:* {advice}"), *context([link(pages.run(run), "run") if pages.ui else ""]))
+        yield Message(f"waits.{task.name}.{task.number}", text, blocks, broadcast=True)
+
+
+def _task(run: Run, note: Note) -> Task:
+    found = [task for task in run.tasks if (task.task_id, task.map_index) == (note.task_id, note.map_index)]
+    return found[0] if found else Task(note.task_id, "removed", note.number, note.map_index)
+
+
+def _count(note: Note) -> str:
+    return f"try {note.number}" + (f", {note.times} of {note.tries} by this cause" if note.times else "")
+
+
+def artifacts(run: Run, pages: Pages) -> list[str]:
+    """Links to what the run has made."""
+    return [
+        link(pages.artifact(task.manifest), task.name) for task in run.tasks if task.manifest and pages.artifact(task.manifest)
+    ]

@@ -1,0 +1,207 @@
+"""The way to Slack, by its official provider: bounded in time, never asked again before it said it may be."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from airflow.providers.slack.hooks.slack import SlackHook
+from airflow.sdk.exceptions import AirflowNotFoundException
+from slack_sdk.errors import SlackApiError
+
+from airflow_watcher.blocks import Block, discreet
+
+log = logging.getLogger(__name__)
+
+CONNECTION = "slack_conn"
+TIMEOUT_SECONDS = 10
+FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
+MENDED = 60.0  # between two looks whether a person has mended it
+EVENT = "market_daily_message"
+
+# What a person has to mend, by Slack's name for it; no message gets through before.
+ADVICE = {
+    "invalid_auth": "the token of the connection slack_conn is not valid: take the one under OAuth & Permissions (xoxb-…)",
+    "not_authed": "the connection slack_conn has no token: its password is the bot's token (xoxb-…)",
+    "account_inactive": "the bot was removed from the workspace: install it again",
+    "token_revoked": "the token was revoked: install the bot again, and take its new token",
+    "token_expired": "the token has expired: take a new one",
+    "missing_scope": "the bot lacks a scope: add it under OAuth & Permissions, and install the bot again",
+    "channel_not_found": "there is no such channel, or the bot cannot see it: create it, and /invite the bot",
+    "not_in_channel": "the bot is not in the channel: /invite it",
+    "is_archived": "the channel is archived: choose another with slack_channel",
+    "restricted_action": "the workspace does not let the bot post there: ask its owner",
+    "ekm_access_denied": "the workspace does not let the bot post there: ask its owner",
+}
+GONE = ("message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found")
+PASSING = (
+    "ratelimited",
+    "rate_limited",
+    "internal_error",
+    "fatal_error",
+    "service_unavailable",
+    "request_timeout",
+    "team_added_to_org",
+)
+
+
+class Unavailable(Exception):
+    """Slack cannot be told now; it will be tried again, not before `seconds` have passed.
+
+    `unsure`: it may have done what it was asked, as only its answer is missing.
+    """
+
+    def __init__(self, why: str, seconds: float, unsure: bool = False) -> None:
+        super().__init__(why)
+        self.seconds, self.unsure = seconds, unsure
+
+
+class NotConnected(Unavailable):
+    """There is no connection to Slack."""
+
+
+class Misconfigured(Unavailable):
+    """Slack takes nothing until a person has mended token, scopes or channel."""
+
+
+class Refused(Exception):
+    """Slack does not take this message, whenever it comes; `self.error` is Slack's word for why."""
+
+    def __init__(self, error: str, why: str) -> None:
+        super().__init__(why)
+        self.error = error
+
+
+class Slack:
+    """The channel `channel` through the connection `slack_conn`."""
+
+    def __init__(self, channel: str, connection: str = CONNECTION, pace: float = 1.0) -> None:
+        self.channel, self.connection, self.pace = channel, connection, pace
+        self._until, self._pause, self._last = 0.0, FIRST_PAUSE, 0.0
+        self._channel_id = channel if re.fullmatch(r"[CGD][A-Z0-9]{8,}", channel) else ""
+        self._hook: SlackHook | None = None
+
+    def _client(self) -> Any:
+        try:
+            if self._hook is None:
+                self._hook = SlackHook(slack_conn_id=self.connection, timeout=TIMEOUT_SECONDS, retry_handlers=[])
+            return self._hook.client
+        except AirflowNotFoundException as error:
+            raise NotConnected(f"there is no connection {self.connection}", LONGEST_PAUSE) from error
+
+    def call(self, method: str, **arguments: Any) -> Any:
+        """Slack's answer to `method` of its client. Raises Unavailable or Refused."""
+        if (wait := self._until - time.monotonic()) > 0:
+            raise Unavailable(f"Slack is not asked for another {wait:.0f} s", wait)
+        # A message a second and channel is what Slack takes.
+        time.sleep(max(0.0, self._last + self.pace - time.monotonic()))
+        try:
+            answer = getattr(self._client(), method)(**arguments)
+        except NotConnected:
+            raise
+        except SlackApiError as error:
+            raise self._judged(error) from error
+        except Exception as error:
+            raise self._later(f"Slack does not answer ({type(error).__name__}: {discreet(str(error))})", unsure=True) from error
+        self._last, self._pause = time.monotonic(), FIRST_PAUSE
+        return answer
+
+    def _later(
+        self, why: str, seconds: float | None = None, kind: type[Unavailable] = Unavailable, unsure: bool = False
+    ) -> Unavailable:
+        pause = seconds if seconds is not None else self._pause
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        self._until = time.monotonic() + pause
+        return kind(why, pause, unsure)
+
+    def _judged(self, error: SlackApiError) -> Exception:
+        answer: Any = error.response
+        status, headers = getattr(answer, "status_code", 200), getattr(answer, "headers", {}) or {}
+        data = answer.data if isinstance(getattr(answer, "data", None), dict) else {}
+        said = str(data.get("error") or "")
+        if status == 429 or said in ("ratelimited", "rate_limited"):
+            after = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
+            seconds = float(after[0] if isinstance(after, list) else after or FIRST_PAUSE)
+            return self._later(f"Slack asks to wait {seconds:.0f} s", seconds)
+        if status >= 500 or said in PASSING:
+            return self._later(f"Slack has a fault of its own ({status} {said})", unsure=True)
+        if said in ADVICE:
+            needed = f" ({data['needed']})" if data.get("needed") else ""
+            self._hook = None  # the next time with what the connection says then
+            return self._later(f"{said}{needed}: {ADVICE[said]}; then make slack-test", MENDED, Misconfigured)
+        if not said:
+            return self._later(f"what answers is not Slack ({status})", unsure=True)
+        return Refused(said, f"Slack refuses the message: {said} {data.get('errors') or ''}".strip())
+
+    def post(
+        self, id: str, text: str, blocks: Sequence[Block], thread: tuple[str, str] | None, broadcast: bool
+    ) -> tuple[str, str]:
+        """Posts a message, a reply where `thread` is its message's channel and ts; returns its channel and ts."""
+        metadata = {"event_type": EVENT, "event_payload": {"id": id}}
+        more: dict[str, Any] = {"thread_ts": thread[1], "reply_broadcast": broadcast} if thread else {}
+        channel = thread[0] if thread else self.channel
+        plain: dict[str, Any] = {"channel": channel, "text": text, "metadata": metadata, "unfurl_links": False}
+        answer = self.call("chat_postMessage", **plain, blocks=list(blocks) or None, **more)
+        self._channel_id = answer["channel"]
+        return answer["channel"], answer["ts"]
+
+    def update(self, channel: str, ts: str, id: str, text: str, blocks: Sequence[Block]) -> bool:
+        """Brings a message up to date; False where it is gone, as somebody has deleted it."""
+        metadata = {"event_type": EVENT, "event_payload": {"id": id}}
+        try:
+            self.call("chat_update", channel=channel, ts=ts, text=text, blocks=list(blocks), metadata=metadata)
+        except Refused as refused:
+            if refused.error in GONE:
+                return False
+            raise
+        return True
+
+    def upload(self, name: str, data: bytes, text: str, thread: tuple[str, str]) -> str:
+        """Sends a file into a thread; returns the file's id."""
+        answer = self.call(
+            "files_upload_v2",
+            content=data,
+            filename=name,
+            title=name,
+            channel=thread[0],
+            thread_ts=thread[1],
+            initial_comment=text,
+        )
+        return str(answer["files"][0]["id"])
+
+    def find(self, id: str, name: str | None, thread: tuple[str, str] | None, since: float) -> tuple[str, str] | None:
+        """The channel and ts of a message that was posted as `id`, or has a file called `name`; None where there is none, or
+        where the bot may not look. `since`: seconds of the epoch. `thread`: among that message's replies.
+        """
+        where: dict[str, Any] = {"limit": 200, "include_all_metadata": True}
+        try:
+            if thread:
+                channel = thread[0]
+                found = self.call("conversations_replies", channel=channel, ts=thread[1], **where)
+            else:
+                channel = self._channel_id or self._look_up()
+                found = self.call("conversations_history", channel=channel, oldest=f"{since - 60:.6f}", **where)
+        except Misconfigured as error:
+            self._until = 0.0
+            log.warning("whether %s was told cannot be looked up, so it may be told twice: %s", id, error)
+            return None
+        for message in found["messages"]:
+            payload = (message.get("metadata") or {}).get("event_payload") or {}
+            if payload.get("id") == id or (name and name in [file.get("name") for file in message.get("files") or ()]):
+                return channel, str(message["ts"])
+        return None
+
+    def _look_up(self) -> str:
+        """The channel's id, by its name; as it was given where there is none of that name."""
+        cursor = ""
+        while True:
+            answer = self.call("conversations_list", limit=1000, cursor=cursor, exclude_archived=True)
+            for one in answer["channels"]:
+                if one["name"] == self.channel.lstrip("#"):
+                    return str(one["id"])
+            cursor = (answer.get("response_metadata") or {}).get("next_cursor") or ""
+            if not cursor:
+                return self.channel

@@ -1,0 +1,114 @@
+"""What is wrong with Airflow itself, which none of its own callbacks can see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from step_contract import paths
+
+from airflow_watcher.blocks import safe, section
+from airflow_watcher.message import Conversation, Message
+from airflow_watcher.seen import Dag, Health
+from airflow_watcher.wording import FAILED, clock
+
+# A component that is deployed anew, or moves to another node, is away for a minute.
+COMPONENT_GRACE = timedelta(minutes=2)
+# Airflow's first deployment makes its database, and the watcher's login, before anything answers.
+FIRST_GRACE = timedelta(minutes=10)
+FILE_GRACE = timedelta(seconds=30)
+# The scheduler makes a run within seconds of its time.
+START_GRACE = timedelta(minutes=5)
+PODS = "look at its pods (`kubectl get pods`, `make kind-status`)."
+ADVICE = {
+    "metadatabase": "Airflow cannot reach its database: look at the database, its secret and the network.",
+    "scheduler": f"no run starts and no task goes on: {PODS}",
+    "triggerer": f"no step starts or ends: {PODS}",
+    "dag_processor": f"changes of DAGs are not seen, and callbacks not run: {PODS}",
+}
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Something that is wrong: `name` tells it from others, `what` and `advice` are for people, `grace` is how long it may last
+    before it is told."""
+
+    name: str
+    what: str
+    advice: str
+    grace: timedelta
+
+
+def of_health(health: Health) -> Iterator[Trouble]:
+    """Components that are not well, and DAG files that do not load."""
+    for component, (status, heard) in health.components.items():
+        if status == "healthy":
+            continue
+        since = f", last heard of at {clock(heard)}" if heard else ""
+        what = f"Airflow's {component.replace('_', ' ')} is {status}{since}"
+        yield Trouble(component, what, ADVICE.get(component, PODS), COMPONENT_GRACE)
+    for file, why in health.broken.items():
+        what = f"`{safe(file, 200)}` does not load, its DAGs run as they last were or not at all: {safe(why, 500)}"
+        yield Trouble(f"file {file}", what, "correct the file, and deploy.", FILE_GRACE)
+
+
+def of_schedules(dags: Sequence[Dag], now: datetime) -> Iterator[Trouble]:
+    """Runs whose time has come and that were not started."""
+    for dag in dags:
+        if dag.next_due and not dag.paused and now - dag.next_due > START_GRACE:
+            what = f"`{dag.dag_id}` should have run at {clock(dag.next_due)}, and no run was started"
+            advice = "is the scheduler well? It makes up for the run once it is; if not, start it by hand."
+            yield Trouble(f"unstarted {dag.dag_id} {dag.next_due.isoformat()}", what, advice, timedelta(0))
+
+
+def of_api(why: str, seen_before: bool) -> Trouble:
+    """Airflow's API not answering, which is all that can be said then."""
+    what = f"Airflow's API does not answer, so nothing is known of runs: {safe(why, 300)}"
+    grace = COMPONENT_GRACE if seen_before else FIRST_GRACE
+    return Trouble("api", what, f"steps that run go on; {PODS}", grace)
+
+
+class Troubles:
+    """Which troubles last long enough to be told, and which that were told are over.
+
+    `told`: when each began, by name, of those that were told and whose end was not; a watcher that starts goes on with them.
+    """
+
+    def __init__(self, told: Mapping[str, datetime]) -> None:
+        self.told = dict(told)
+        self._first: dict[str, datetime] = {}
+        self._what: dict[str, Trouble] = {}
+
+    def look(
+        self, found: Sequence[Trouble], channel: str, now: datetime, *, blind: bool = False
+    ) -> tuple[list[Conversation], list[str]]:
+        """What the channel should read of these troubles by `now`, and the names of those that are over: once that is told,
+        `settle` them. Who is `blind` sees what is found and not what is over.
+        """
+        kept = self._first if blind else {}
+        self._first = kept | {one.name: self._first.get(one.name, now) for one in found}
+        self._what |= {one.name: one for one in found}
+        for one in found:
+            if now - self._first[one.name] >= one.grace:
+                self.told.setdefault(one.name, self._first[one.name])
+        over = [] if blind else sorted(self.told.keys() - self._first.keys())
+        lasting = [_message(one, self.told[one.name], channel, None) for one in found if one.name in self.told]
+        return lasting + [_message(self._named(name), self.told[name], channel, now) for name in over], over
+
+    def _named(self, name: str) -> Trouble:
+        return self._what.get(name) or Trouble(name, safe(name, 200), "", timedelta(0))
+
+    def settle(self, name: str) -> None:
+        """Forgets a trouble whose end was told."""
+        self.told.pop(name, None)
+        self._what.pop(name, None)
+
+
+def _message(trouble: Trouble, since: datetime, channel: str, ended: datetime | None) -> Conversation:
+    folder = paths.told(channel, "airflow", f"{trouble.name} {since.isoformat()}")
+    if ended:
+        text = f":white_check_mark: Over since {clock(ended)}: {trouble.what}"
+        return Conversation(folder, Message("trouble", text, (section(text),)))
+    text = f"{FAILED} {trouble.what}"
+    return Conversation(folder, Message("trouble", text, (section(f"{text}\n*Do:* {trouble.advice}"),)))
