@@ -107,11 +107,12 @@ class Watcher:
 
     def _tell(self, conversations: Sequence[Conversation]) -> bool:
         """Whether Slack was told everything."""
+        all_told = True
         for number, conversation in enumerate(conversations):
             if not self.goes_on():
                 return False
             try:
-                self.telling.tell(conversation)
+                all_told &= self.telling.tell(conversation)
             except NotConnected as error:
                 self._would_tell(conversations, str(error))
                 return True
@@ -124,7 +125,7 @@ class Watcher:
         if self.slack_says:
             log.info("Slack is told again")
         self.slack_says, self.unsent = "", 0
-        return True
+        return all_told
 
     def _would_tell(self, conversations: Sequence[Conversation], why: str) -> None:
         """Lets the log say, once, what Slack would have been told."""

@@ -29,19 +29,22 @@ class Telling:
         # And those of which only Slack knows.
         self._unsure: set[str] = set()
 
-    def tell(self, conversation: Conversation) -> None:
-        """Brings one message and its thread up to date. Raises Unavailable where Slack cannot be told now."""
+    def tell(self, conversation: Conversation) -> bool:
+        """Brings one message and its thread up to date; False where another watcher may just be telling some of it.
+
+        Raises Unavailable where Slack cannot be told now.
+        """
         folder = conversation.folder
         root = self._tell(folder, conversation.root, None)
-        if root is None or not root.ts:
-            return
-        for reply in conversation.replies:
-            self._tell(folder, reply, root)
+        if root is None or root.ts == LOST:
+            return root is not None
+        told = [self._tell(folder, reply, root) for reply in conversation.replies]
         wanted = {conversation.root.key, *(reply.key for reply in conversation.replies)}
-        for key, told in list(self.ledger.known(folder).items()):
+        for key, warned in list(self.ledger.known(folder).items()):
             # A warning whose reason has passed says so.
-            if key not in wanted and key.startswith("waits.") and told.ts and not told.text.endswith(OVER):
-                self._edit(folder, Message(key, told.text + OVER), told)
+            if key not in wanted and key.startswith("waits.") and warned.ts and not warned.text.endswith(OVER):
+                self._edit(folder, Message(key, warned.text + OVER), warned)
+        return None not in told
 
     def _tell(self, folder: str, message: Message, root: Told | None) -> Told | None:
         """The message as it was told; None where another watcher is telling it."""
