@@ -83,6 +83,7 @@ class Workspace:
         self.messages: dict[str, dict[str, Message]] = {}
         self.files: dict[str, File] = {}
         self._contents: dict[str, bytes] = {}
+        self._threads: dict[tuple[str, str], list[Message]] = {}
         self._last = 0
 
     def _read(self, folder: Path) -> None:
@@ -91,7 +92,7 @@ class Workspace:
             self.channels[channel.id], self.messages[channel.id] = channel, {}
         for file in sorted(folder.glob("messages/*/*.json")):
             message = Message(**json.loads(file.read_bytes()))
-            self.messages[message.channel][message.ts] = message
+            self._take(message)
             self._last = max(self._last, int(message.ts.replace(".", "")))
         for file in sorted(folder.glob("files/*.json")):
             known = File(**json.loads(file.read_bytes()))
@@ -144,9 +145,14 @@ class Workspace:
         """Puts a message into the channel; `what` are the fields of Message. Its `ts` is later than that of every other."""
         self._last = max(self._last + 1, int(self.now() * 1_000_000))
         message = Message(channel.id, f"{self._last // 1_000_000}.{self._last % 1_000_000:06d}", **what)
-        self.messages[channel.id][message.ts] = message
+        self._take(message)
         self.keep_message(message)
         return message
+
+    def _take(self, message: Message) -> None:
+        self.messages[message.channel][message.ts] = message
+        if message.is_reply:
+            self._threads.setdefault((message.channel, message.thread_ts), []).append(message)
 
     def add_file(self, name: str, length: int, alt_text: str = "") -> File:
         """Announces a file of `length` bytes."""
@@ -157,7 +163,7 @@ class Workspace:
 
     def replies(self, root: Message) -> list[Message]:
         """The replies to a message, the oldest first."""
-        return [one for one in self.messages[root.channel].values() if one.is_reply and one.thread_ts == root.ts]
+        return list(self._threads.get((root.channel, root.ts), ()))
 
     def in_channel(self, channel: Channel) -> list[Message]:
         """What the channel itself shows, the oldest first: all but the replies that stay in their thread."""

@@ -105,15 +105,16 @@ class _View:
             if (this := _day(at, now)) != day:
                 shown.append(f'<div class="day"><span>{this}</span></div>')
                 day, last = this, 0.0
-            shown.append(self.message(message, follows=float(message.ts) - last < TOGETHER_SECONDS))
-            last = float(message.ts)
+            follows = not message.is_reply and float(message.ts) - last < TOGETHER_SECONDS
+            shown.append(self.message(message, follows=follows))
+            last = 0.0 if message.is_reply else float(message.ts)
         return "".join(shown) or f'<p class="empty">Nothing was sent to #{escape(channel.name)} yet.</p>'
 
     def message(self, message: Message, *, follows: bool = False, alone: bool = False) -> str:
         """A message; `follows`: under the name of the one before; `alone`: in a thread, so without its own thread."""
         time = f'<a class="time" href="#{_anchor(message)}">{_time(_at(message.ts))}</a>'
         who = f'<div class="who"><b>{BOT_NAME}</b> <span class="app">APP</span> {time}</div>'
-        face = time if follows else '<span class="face" aria-hidden="true">md</span>'
+        face = time.replace(" AM<", "<").replace(" PM<", "<") if follows else '<span class="face" aria-hidden="true">md</span>'
         edited = '<span class="edited">(edited)</span>' if message.edited else ""
         if message.blocks:
             content = layout.blocks(message.blocks, self.picture) + edited

@@ -90,10 +90,10 @@ class Handler(BaseHTTPRequestHandler):
         """Does the work and answers, unless a fault says otherwise; notes the request."""
         state = self.server.state
         entry = state.record(method, arguments)
-        with state.workspace.lock:
-            fault = take(state.pending, method) or Fault()
         if state.down:
             return self.hang_up()
+        with state.workspace.lock:
+            fault = take(state.pending, method) or Fault()
         headers = {"x-oauth-scopes": ",".join(state.scopes)}
         status: int = fault.status or HTTPStatus.OK
         if fault.status:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,12 @@ def test_a_message_gets_the_channels_id_and_a_later_ts_than_every_other(client: 
     assert times == sorted(set(times))
     by_id = client.chat_postMessage(channel=answers[0]["channel"], text="hello")
     assert by_id["channel"] == answers[0]["channel"] and by_id["message"]["text"] == "hello"
+
+
+def test_messages_that_are_sent_at_once_each_get_a_ts_of_their_own(slack: StandIn, client: WebClient) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        sent = list(pool.map(lambda number: client.chat_postMessage(channel="workflows", text=str(number)), range(40)))
+    assert len({one["ts"] for one in sent}) == len(slack.channel("workflows")) == 40
 
 
 def test_a_reply_stays_in_its_thread_and_a_broadcast_is_in_the_channel_too(client: WebClient) -> None:
