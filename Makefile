@@ -9,7 +9,7 @@ IMAGES := airflow collector trainer
 TEST_ENVIRONMENTS := $(IMAGES:%=%-test)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock clean setup-tests images push kind-up kind-down kind-status \
+.PHONY: help run test lint format lock clean setup-tests images push slack kind-up kind-down kind-status \
 	render diff deploy rollback ui test-e2e bench bench-steps
 
 # The official chart, in the one place that pins its version. AIRFLOW_CHART takes it from elsewhere, a file for instance.
@@ -41,6 +41,9 @@ images: ## Build the images; TAG, IMAGE_PREFIX and COLLECTOR_IMAGE, TRAINER_IMAG
 
 push: ## Build and push the images to IMAGE_PREFIX; print their names by digest
 	@"$(PYTHON)" scripts/images.py push
+
+slack: ## Run the stand-in for Slack on this machine and show its page's address
+	@PYTHONPATH=images/slack "$(PYTHON)" -m slack_stand_in --data .run/slack $(OPTIONS)
 
 kind-up: ## Make a cluster on this machine, deploy everything, run the DAG once; again: upgrade what changed
 	@"$(PYTHON)" scripts/kind.py up

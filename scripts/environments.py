@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENVS = ROOT / ".venvs"
 IMAGES = ("airflow", "collector", "trainer")
 BENCH = "collector-bench"
+# Not in the image: on this machine the tests and make run speak to it.
+STAND_INS = {"airflow": ("slack",)}
 
 
 def lock_of(name: str) -> Path:
@@ -41,7 +43,10 @@ def lock_of(name: str) -> Path:
 def own_packages(name: str) -> list[Path]:
     """The project's own packages that the environment `name` holds."""
     image = name.partition("-")[0]
-    return [ROOT / "images" / "contract", ROOT / "images" / image] if image in IMAGES else []
+    if image not in IMAGES:
+        return []
+    own = ["contract", image, *STAND_INS.get(image, ())]
+    return [ROOT / "images" / package for package in own]
 
 
 def stamp_of(name: str) -> str:

@@ -18,7 +18,13 @@ import sys
 from commands import ROOT, Failed, fail, need, progress, run
 
 IMAGES = ("collector", "trainer", "airflow")
-BASES = {"AIRFLOW_BASE_IMAGE": ("airflow",), "PYTHON_IMAGE": ("collector", "trainer"), "TORCH_INDEX": ("trainer",)}
+# For a cluster on one's own machine: built there, never pushed.
+LOCAL_IMAGES = ("slack",)
+BASES = {
+    "AIRFLOW_BASE_IMAGE": ("airflow",),
+    "PYTHON_IMAGE": ("collector", "trainer", "slack"),
+    "TORCH_INDEX": ("trainer",),
+}
 # torch's builds for other architectures have died with a segmentation fault: see docs/decisions.
 TRAINER_PLATFORM = os.environ.get("TRAINER_PLATFORM") or "linux/amd64"
 
@@ -103,9 +109,10 @@ def main(arguments: list[str]) -> int:
         if arguments == ["push"]:
             print("\n".join(f"{image.upper()}_IMAGE={push(build(image))}" for image in IMAGES))
             return 0
-        if unknown := set(arguments) - set(IMAGES):
-            raise Failed(f"there is no image {', '.join(sorted(unknown))}: choose from {', '.join(IMAGES)}")
-        for image in arguments or IMAGES:
+        known = (*IMAGES, *LOCAL_IMAGES)
+        if unknown := set(arguments) - set(known):
+            raise Failed(f"there is no image {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
+        for image in arguments or known:
             name = build(image)
             size = int(run(["docker", "image", "inspect", "--format", "{{.Size}}", name], seconds=30))
             print(f"  {name}: {size / 1e6:.0f} MB")
