@@ -5,6 +5,7 @@ python scripts/kind.py up        # CLUSTER, UI_PORT, SESSION, HISTORY_FROM; see 
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -26,7 +27,8 @@ SESSION = os.environ.get("SESSION") or "2026-01-15"
 HISTORY_YEARS = 5
 NAMESPACE = "airflow"
 TARGET = Target(f"kind-{CLUSTER}", NAMESPACE, "kind")
-MANIFESTS = ("postgres.yaml", "bucket.yaml")
+MANIFESTS = ("postgres.yaml", "bucket.yaml", "slack.yaml")
+SLACK_PORT = os.environ.get("SLACK_PORT") or str(int(UI_PORT) + 1)
 OTHERS = ("postgres:17", "versity/versitygw:v1.8.0")
 
 
@@ -34,6 +36,7 @@ def create() -> None:
     """Makes the cluster unless it is there, and waits until it answers."""
     if CLUSTER not in run(["kind", "get", "clusters"], seconds=60).split():
         config = (ROOT / "kind-config.yaml").read_text().replace("hostPort: 8080", f"hostPort: {UI_PORT}")
+        config = config.replace("hostPort: 8081", f"hostPort: {SLACK_PORT}")
         node = os.environ.get("KIND_NODE_IMAGE")
         command = ["kind", "create", "cluster", "--name", CLUSTER, "--config", "-", "--wait", "120s"]
         with progress(f"cluster {CLUSTER}"):
@@ -90,6 +93,22 @@ def trainer_selector() -> list[str]:
     return ["--set-string", "config.market_daily.trainer_node_selector="]
 
 
+def slack_connection() -> str:
+    """The connection to Slack that was given, as Airflow's variables hold one; empty where none was."""
+    if token := os.environ.get("SLACK_TOKEN"):
+        return json.dumps({"conn_type": "slack", "password": token})
+    return os.environ.get("AIRFLOW_CONN_SLACK_CONN", "")
+
+
+def manifests(names: Sequence[str] = MANIFESTS) -> list[str]:
+    """What an environment brings elsewhere, as YAML: database, bucket, and a stand-in for Slack."""
+    here = {"market-daily/slack": images.name_of("slack"), "http://localhost:8081": f"http://localhost:{SLACK_PORT}"}
+    texts = [(ROOT / "manifests" / name).read_text() for name in names]
+    for written, value in here.items():
+        texts = [text.replace(written, value) for text in texts]
+    return texts
+
+
 def api() -> Airflow:
     """Airflow's API on the cluster."""
     return Airflow(f"http://127.0.0.1:{UI_PORT}", "admin", "admin")
@@ -101,14 +120,14 @@ def up(more: Sequence[str] = ()) -> None:
     started = time.monotonic()
     with ThreadPoolExecutor() as pool:
         cluster = pool.submit(create)
-        *programs, airflow_image = [images.build(image) for image in images.IMAGES]
+        slack, *programs, airflow_image = [images.build(image) for image in ("slack", *images.IMAGES)]
         cluster.result()
         selector = trainer_selector()
-        load([*OTHERS, airflow_image])
+        load([*OTHERS, slack, airflow_image])
         loaded = pool.submit(load, programs)  # no step runs before Airflow does
-        with progress("database and bucket"):
-            TARGET.prepare(MANIFESTS)
-        TARGET.upgrade([*selector, *more])
+        with progress("database, bucket and a stand-in for Slack"):
+            TARGET.prepare(manifests(), slack=slack_connection())
+        TARGET.upgrade([*selector, "--set-string", f"config.market_daily.ui_url=http://localhost:{UI_PORT}", *more])
         loaded.result()
     airflow = api()
     day = date.fromisoformat(SESSION)
@@ -117,7 +136,13 @@ def up(more: Sequence[str] = ()) -> None:
     follow(airflow, "market_history", f"history__{history['from']}__{history['to']}", None, history)
     wait_for_dags(TARGET, airflow, "market_daily")
     follow(airflow, "market_daily", f"session__{SESSION}", f"{SESSION}T09:00:00Z", {})
-    print(f"\nready after {time.monotonic() - started:.0f} s: http://localhost:{UI_PORT} (user admin, password admin)")
+    print(f"\nready after {time.monotonic() - started:.0f} s: {addresses()}")
+
+
+def addresses() -> str:
+    """Where the UI is, and where to read what Slack was told."""
+    read = "Slack" if slack_connection() else f"http://localhost:{SLACK_PORT}"
+    return f"http://localhost:{UI_PORT} (user admin, password admin); what Slack was told: {read}"
 
 
 def down() -> None:
@@ -133,7 +158,7 @@ def status() -> None:
         raise Failed(f"there is no cluster {CLUSTER}: make kind-up")
     print(TARGET.kubectl("get", "pods", "--output=wide"))
     print(TARGET.unhealthy())
-    print(f"http://localhost:{UI_PORT} (user admin, password admin)")
+    print(addresses())
 
 
 def main(what: str) -> int:

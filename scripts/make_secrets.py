@@ -14,6 +14,9 @@ import pooling
 from commands import Failed
 
 DATABASE_URL = "postgresql+psycopg2://airflow:{password}@postgres.{namespace}.svc:5432/airflow"
+# In kind, unless another was given: the stand-in for Slack of manifests/, which takes any token.
+SLACK = {"conn_type": "slack", "password": "xoxb-stand-in", "extra": {"base_url": "http://slack:8081/api/"}}
+STAND_IN = {"slack": {"AIRFLOW_CONN_SLACK_CONN": json.dumps(SLACK)}}
 # What the outside gives, and how.
 GIVEN = {
     "airflow-metadata": "connection=postgresql+psycopg2://USER:PASSWORD@HOST:5432/DATABASE",
@@ -59,14 +62,18 @@ def create(kubectl: Callable[..., str], name: str, data: dict[str, str], verb: s
     kubectl(verb, "--filename", "-", input=json.dumps(secret))
 
 
+def put(kubectl: Callable[..., str], name: str, data: dict[str, str]) -> None:
+    """Creates the secret, or replaces what it says."""
+    if name not in names(kubectl):
+        create(kubectl, name, data)
+    elif read(kubectl, name) != data:
+        create(kubectl, name, data, verb="replace")
+
+
 def follow_database(kubectl: Callable[..., str]) -> None:
     """Creates the secrets of connection pooling, or brings them up to date with the database's address."""
-    there = names(kubectl)
     for name, data in pooling.secrets_of(read(kubectl, "airflow-metadata")["connection"]).items():
-        if name not in there:
-            create(kubectl, name, data)
-        elif read(kubectl, name) != data:
-            create(kubectl, name, data, verb="replace")
+        put(kubectl, name, data)
 
 
 def make(kubectl: Callable[..., str], namespace: str, environment: str) -> list[str]:
@@ -75,7 +82,7 @@ def make(kubectl: Callable[..., str], namespace: str, environment: str) -> list[
     # The database's password and the connection with it in it are one secret in two.
     if "postgres" in there and "airflow-metadata" not in there:
         raise Failed("the secret postgres is there and airflow-metadata is not: delete both, or write the second by hand")
-    wanted = keys(environment) | (services(namespace) if environment == "kind" else {})
+    wanted = keys(environment) | (services(namespace) | STAND_IN if environment == "kind" else {})
     missing = {name: data for name, data in wanted.items() if name not in there}
     for name, data in missing.items():
         create(kubectl, name, data)

@@ -41,7 +41,7 @@ class Environment:
         self.outside = Target(kind.TARGET.context, f"outside-{name}", "kind")
 
     def prepare_outside(self) -> None:
-        self.outside.prepare(("postgres.yaml", "bucket.yaml"))
+        self.outside.prepare(kind.manifests(("postgres.yaml", "bucket.yaml")))
         source = (HERE / "source.yaml").read_text().replace("COLLECTOR_IMAGE", images.name_of("collector"))
         self.outside.kubectl("apply", "--filename", "-", input=source)
         self.outside.kubectl("rollout", "status", "deployment/source", "--timeout=60s", seconds=70)

@@ -24,12 +24,14 @@ from .test_watcher import OPEN, Watched
 HOLIDAYS = {date(2026, 1, 1): "New Year's Day"}
 LATE, SUSPECT, DAMAGED, EVICTED = date(2026, 1, 8), date(2026, 1, 13), date(2026, 1, 21), date(2026, 1, 15)
 ADVICE = "Look at the object that the message names; another try gives the same."
+NOT_BETTER = (
+    "ot promoted, as it does not beat repeating the last close and the drift beyond noise: there is still no current model"
+)
 TRAINED = {
-    "told": "Out of sample (347 forecasts, 5 sessions ahead) it is off by 2.45%, repeating the last close by 2.49%. It does not "
-    "reliably beat both that and the mere drift. It has the direction right 53% of the time (42% to 65%), and its 80% interval held "
-    "66% of the time. Not promoted, as it does not beat repeating the last close and the drift beyond noise: there is still no "
-    "current model.",
-    "promotion": "not promoted, as it does not beat repeating the last close and the drift beyond noise: there is still no current model",
+    "told": "Out of sample (347 forecasts, 5 sessions ahead) it is off by 2.45%, repeating the last close by 2.49%. It does "
+    "not reliably beat both that and the mere drift. It has the direction right 53% of the time (42% to 65%), and its 80% "
+    f"interval held 66% of the time. N{NOT_BETTER}.",
+    "promotion": f"n{NOT_BETTER}",
     "horizon": 5,
     "mae": 0.0245,
     "mae_naive": 0.0249,
