@@ -6,7 +6,8 @@ import os
 import subprocess
 import textwrap
 import time
-from datetime import date, datetime
+from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,6 +16,9 @@ from airflow.listeners import hookimpl
 from airflow.models.xcom import XComModel
 from airflow.sdk.listener import get_listener_manager
 from airflow.utils.session import create_session
+from airflow_steps import notes
+from airflow_watcher.seen import Run, Task
+from embedded_slack import Channel, channel
 from sqlalchemy import select
 from step_contract.commit import open_artifact
 from step_contract.paths import MANIFEST
@@ -28,8 +32,10 @@ DAG_ID = "market_daily"
 class Progress:
     """Tells each task's start and end, as an Airflow listener, and remembers why a task failed."""
 
-    def __init__(self, terminal: TextIO) -> None:
-        self.terminal = terminal
+    def __init__(self, terminal: TextIO, slack: Channel) -> None:
+        self.terminal, self.slack = terminal, slack
+        self.run: Run | None = None
+        self.tasks: dict[str, Task] = {}
         self.errors: dict[str, str] = {}
         self.started: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
@@ -42,35 +48,65 @@ class Progress:
     def on_task_instance_running(self, previous_state: Any, task_instance: Any) -> None:
         self.started[task_instance.task_id] = time.monotonic()
         self.line(task_instance.task_id, "running")
+        if self.run is None:
+            of_run, now = task_instance.get_template_context()["dag_run"], datetime.now(UTC)
+            self.run = Run(of_run.dag_id, of_run.run_id, "manual", "running", now, of_run.logical_date, now, now)
+        self._show(task_instance, "running")
 
     @hookimpl
     def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
-        self._ended(task_instance.task_id, "success", told_by(task_instance.task_id))
+        self._ended(task_instance, "success", told_by(task_instance.task_id))
 
     @hookimpl
     def on_task_instance_skipped(self, previous_state: Any, task_instance: Any) -> None:
-        self._ended(task_instance.task_id, "skipped")
+        self._ended(task_instance, "skipped")
 
     @hookimpl
     def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: Any) -> None:
         self.errors[task_instance.task_id] = str(error)
-        self._ended(task_instance.task_id, "failed")
+        self._ended(task_instance, "failed")
 
-    def _ended(self, task: str, state: str, told: str = "") -> None:
+    def _ended(self, task_instance: Any, state: str, told: str = "") -> None:
+        task = task_instance.task_id
+        self._show(task_instance, state)
         self.seconds[task] = time.monotonic() - self.started[task]
         self.line(task, f"{state}, {self.seconds[task]:.1f} s")
         for line in textwrap.wrap(told, width=90):
             self.line("", f"  {line}")
 
+    def _show(self, task_instance: Any, state: str) -> None:
+        """Lets Slack hear of a task's new state."""
+        task = task_instance.task_id
+        facts, made = pushed("facts").get(task, {}), pushed("return_value").get(task)
+        manifest = made if str(made).endswith(MANIFEST) else None
+        picture = bool(manifest) and PLOT_FILE in {file.name for file in open_artifact(str(manifest))[0].files}
+        self.tasks[task] = Task(task, state, facts=facts, manifest=manifest, picture=picture)
+        self.tell("running")
+
+    def tell(self, state: str) -> None:
+        """Lets Slack hear how the run is getting on."""
+        if self.run:
+            ended = datetime.now(UTC) if state in ("success", "failed") else None
+            # A run of the same session before this one had the same name.
+            noted = notes.read(Store(os.environ["ARTIFACTS"]), self.run.dag, self.run.run_id)
+            since = self.run.due.isoformat(timespec="seconds")
+            mine = [note for note in noted if note.at >= since]
+            self.slack.show(replace(self.run, state=state, ended=ended, tasks=list(self.tasks.values()), notes=mine))
+
 
 def run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: Path) -> int:
-    """Runs the DAG for `session` and tells about it on `terminal`; returns the exit code."""
+    """Runs the DAG for `session` and tells about it on `terminal`, and to Slack; returns the exit code."""
+    with channel(log.with_suffix(".slack.html")) as (slack, place):
+        return _run(session, terminal, history, log, slack, place)
+
+
+def _run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: Path, slack: Channel, place: str) -> int:
     bag = DagBag(DAGS)
     if DAG_ID not in bag.dags:
         print(f"dags/ cannot be loaded: {bag.import_errors}", file=terminal)
         return 1
     dag = bag.dags[DAG_ID]
-    progress = Progress(terminal)
+    progress = Progress(terminal, slack)
     get_listener_manager().add_listener(progress)
     told, problem = history.communicate()
     if history.returncode:
@@ -80,6 +116,7 @@ def run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: Pa
 
     noon = datetime.combine(session, datetime.min.time(), dag.timezone).replace(hour=12)  # any time of the day will do
     dag_run = dag.test(logical_date=noon)
+    progress.tell(str(dag_run.state))
 
     with create_session() as database:
         instances = {instance.task_id: instance for instance in dag_run.get_task_instances(session=database)}
@@ -94,6 +131,7 @@ def run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: Pa
     print(f"\nsession {session}: {dag_run.state}; artifacts: {root}; log: {log}", file=terminal)
     for error in progress.errors.values():
         print(error, file=terminal)
+    print(f"slack: {place}", file=terminal)
     if "plot" in manifests:
         print(f"plot: {picture(manifests['plot'])}", file=terminal)
     return 0 if dag_run.state == "success" else 1

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from functools import cache
 
 from commands import ROOT, Failed, fail, need, progress, run
 
@@ -29,8 +30,9 @@ BASES = {
 TRAINER_PLATFORM = os.environ.get("TRAINER_PLATFORM") or "linux/amd64"
 
 
+@cache
 def commit() -> str:
-    """The commit that the tree is at, with -dirty where it differs."""
+    """The commit that the tree is at, with -dirty where it differs; the same all along, whatever is edited meanwhile."""
     return (
         os.environ.get("COMMIT")
         or run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], seconds=30).strip()

@@ -45,7 +45,7 @@ def _root(run: Run, pages: Pages) -> Message:
 def _state(run: Run) -> tuple[str, str]:
     """A sign and a line: how the run is getting on, or what came of it."""
     decided = decision(run.tasks)
-    parts = [safe(part, BRIEF) for task in run.tasks if (part := brief(task.facts))]
+    parts = [safe(part, BRIEF) for task in run.tasks if (part := None if task.picture else brief(task.facts))]
     done = " · ".join(parts)
     if run.state == "success":
         sign = {"closed": CLOSED, "suspect": SUSPECT}.get(decided[0] if decided else "", DONE)

@@ -11,7 +11,6 @@ from zoneinfo import ZoneInfo
 from airflow_steps.notes import Note
 
 SEOUL = ZoneInfo("Asia/Seoul")
-SESSION_RUN = "session__"  # how SessionTimetable calls a run that is about a session
 ENDED = ("success", "failed")
 
 

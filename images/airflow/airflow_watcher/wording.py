@@ -10,8 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
-from airflow_watcher.seen import SEOUL, SESSION_RUN, Run, Task
+from airflow_watcher.seen import SEOUL, Run, Task
 
+DAG = "market_daily"  # the one that a channel is mostly about; others say their name
 SHORT = 90  # characters that a step may have in the channel's one line
 Facts = Mapping[str, Any]
 
@@ -38,8 +39,8 @@ def clock(moment: datetime, beside: date | None = None) -> str:
 
 def title(run: Run) -> str:
     """What a run is about: its session, or else its DAG with what it was asked."""
-    if run.session and run.run_id.startswith(SESSION_RUN):
-        return day(run.session)
+    if run.session:
+        return day(run.session) if run.dag == DAG else f"{run.dag}, {day(run.session)}"
     asked = ", ".join(f"{name} {value}" for name, value in run.conf.items()) or run.run_id
     return f"{run.dag} ({asked})"
 
@@ -59,9 +60,8 @@ def brief(facts: Facts) -> str | None:
     if "state" in facts and "reason" in facts:
         return f"{facts['state']}: {facts['reason']}"
     if "close" in facts and "change" in facts:
-        return _closed_at(float(facts["close"]), float(facts["change"])) + (
-            " (corrected since)" if "corrected" in facts else ""
-        )
+        corrected = ", and the source has corrected sessions before" if "corrected" in facts else ""
+        return f"closed at {float(facts['close']):,.2f} ({float(facts['change']):+.2%}){corrected}"
     if "headlines" in facts:
         broken = f" ({facts['broken']} of {facts['feeds']} feeds broken)" if facts.get("broken") else ""
         return f"{facts['headlines']} headlines{broken}"
@@ -69,12 +69,6 @@ def brief(facts: Facts) -> str | None:
         return f"model {str(facts['promotion']).split(':')[0].split(',')[0]}"
     told = str(facts.get("told", ""))
     return told if 0 < len(told) <= SHORT else None
-
-
-def _closed_at(close: float, change: float) -> str:
-    before = close - change
-    percent = f" ({change / before:+.2%})" if before > 0 else ""
-    return f"closed at {close:,.2f}{percent}"
 
 
 def details(facts: Facts) -> tuple[str, Sequence[str]] | None:

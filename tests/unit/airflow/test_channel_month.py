@@ -101,7 +101,7 @@ class Month:
             return
         bar = self.bars[str(day)]
         self.airflow.add_task(run, "fetch_prices", "success", at=at, number=4 if day == LATE else 1)
-        close, change = float(bar["Close"]), float(bar["Comp"])
+        close, change = float(bar["Close"]), float(bar["Change"])
         self.airflow.hand_over(run, "fetch_prices", {"close": close, "change": change, "told": f"KS11 closed at {close}"})
         self.airflow.add_task(run, "fetch_headlines", "success", at=at)
         broken = {"broken": 1, "broken economy": "HTTP 503: the server is not well"} if day.day == 27 else {}

@@ -26,7 +26,7 @@ from .airflow_rest import AirflowApi, airflow_api, dag, utc
 SIX = utc("2026-01-15 09:00")  # in the evening, in Seoul
 RUN = "session__2026-01-15"
 OPEN = {"state": "open", "reason": "a session of the XKRX calendar", "told": "open: a session of the XKRX calendar"}
-PRICES = {"close": 4797.55, "change": 75.0, "told": "KS11 closed at 4797.55"}
+PRICES = {"close": 4797.55, "change": 0.0159, "told": "KS11 closed at 4797.55"}
 
 
 class Watched:
