@@ -14,6 +14,8 @@ APP, BOT, USER, TEAM = "A0MARKETDAY", "B0MARKETDAY", "U0MARKETDAY", "T0STANDIN00
 BOT_NAME = "market-daily"
 # Channels of these names refuse as Slack does where there is none, and where the bot was not invited.
 NO_SUCH, NOT_IN = "no-such", "not-in"
+# Lower case, and so never an ID; that of other scripts has no case.
+CHANNEL_NAME = re.compile(r"(?:(?![A-Z])[\w-]){1,80}")
 CHANNEL_ID = re.compile(r"[CGDZ][A-Z0-9]{8,}")
 
 Answer = dict[str, Any]
@@ -66,19 +68,14 @@ class Call:
         """The channel that the call names: by ID or, where the method takes that, by name. Raises Refused."""
         given = self.text("channel")
         name = given.removeprefix("#")
-        if not given or name.startswith(NO_SUCH) or re.search(r"\s", name):
-            raise Refused("channel_not_found")
-        if by_name and not CHANNEL_ID.fullmatch(name):
+        found = self.workspace.channels.get(given)
+        if not found and by_name and CHANNEL_NAME.fullmatch(name) and not name.startswith(NO_SUCH):
             found = self.workspace.open_channel(name)
-        else:
-            found = self.workspace.channels.get(given) or _no_channel()
+        if not found:
+            raise Refused("channel_not_found")
         if found.name.startswith(NOT_IN):
             raise Refused("not_in_channel")
         return found
-
-
-def _no_channel() -> Channel:
-    raise Refused("channel_not_found")
 
 
 def invalid(*messages: str) -> Refused:

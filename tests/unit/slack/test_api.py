@@ -14,6 +14,7 @@ import pytest
 from airflow.providers.slack.hooks.slack import SlackHook
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
+from slack_stand_in.channel import Workspace
 from slack_stand_in.server import stand_in
 from slack_stand_in.state import StandIn
 
@@ -46,6 +47,14 @@ def test_messages_that_are_sent_at_once_each_get_a_ts_of_their_own(slack: StandI
     with ThreadPoolExecutor(8) as pool:
         sent = list(pool.map(lambda number: client.chat_postMessage(channel="workflows", text=str(number)), range(40)))
     assert len({one["ts"] for one in sent}) == len(slack.channel("workflows")) == 40
+
+
+def test_a_clock_that_stands_still_or_goes_back_gives_later_ts_all_the_same(tmp_path: Path) -> None:
+    found = []
+    for now in (1768467600.0, 1768467000.0):
+        workspace = Workspace(tmp_path, now=lambda now=now: now)  # type: ignore[misc]
+        found += [workspace.add(workspace.open_channel("workflows"), text="x").ts for _ in range(2)]
+    assert found == ["1768467600.000000", "1768467600.000001", "1768467600.000002", "1768467600.000003"]
 
 
 def test_a_reply_stays_in_its_thread_and_a_broadcast_is_in_the_channel_too(client: WebClient) -> None:
@@ -150,6 +159,8 @@ def test_airflows_hook_works_against_it(slack: StandIn, monkeypatch: pytest.Monk
         ("secret", "workflows", "invalid_auth"),
         ("xoxb-1", "no-such-place", "channel_not_found"),
         ("xoxb-1", "C0123456789", "channel_not_found"),
+        ("xoxb-1", "two words", "channel_not_found"),
+        ("xoxb-1", "Workflows", "channel_not_found"),
         ("xoxb-1", "not-in-here", "not_in_channel"),
     ],
 )

@@ -128,7 +128,7 @@ def test_the_page_alone_holds_its_pictures_and_asks_nothing_of_anybody(slack: St
     assert not [given for tag, given in Tags(shown).found if tag in ("script", "link", "iframe") or "http-equiv" in given]
 
 
-def hostile(client: WebClient) -> None:
+def hostile(slack: StandIn, client: WebClient) -> None:
     text = {"type": "mrkdwn", "text": f"{HOSTILE} <{SCRIPT}|x> <https://e.example/{HOSTILE[:2]}|{HOSTILE}>"}
     button = {"type": "button", "text": {"type": "plain_text", "text": HOSTILE[:75]}, "url": SCRIPT, "value": HOSTILE}
     pieces = [
@@ -144,7 +144,7 @@ def hostile(client: WebClient) -> None:
         {"type": "actions", "elements": [button]},
         {"type": "rich_text", "elements": [{"type": "rich_text_section", "elements": pieces}]},
     ]
-    sent = client.chat_postMessage(channel=HOSTILE_CHANNEL, text=HOSTILE)
+    sent = client.chat_postMessage(channel=slack.workspace.open_channel(HOSTILE_CHANNEL).id, text=HOSTILE)
     inside = {"channel": sent["channel"], "thread_ts": sent["ts"], "reply_broadcast": True}
     client.chat_postMessage(channel=sent["channel"], text=HOSTILE, blocks=blocks)
     client.chat_postMessage(**inside, text=f"```{HOSTILE}``` `{HOSTILE}`")
@@ -153,7 +153,7 @@ def hostile(client: WebClient) -> None:
 
 
 def test_nothing_that_was_sent_becomes_markup(slack: StandIn, client: WebClient) -> None:
-    hostile(client)
+    hostile(slack, client)
     thread = f"thread?ts={slack.channel(HOSTILE_CHANNEL)[0].ts}"
     for shown in (page(slack), page(slack, thread), render_page(slack.workspace)):
         assert "alert(1)" in shown
