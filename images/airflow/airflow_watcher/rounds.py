@@ -25,7 +25,7 @@ from airflow_watcher.troubles import Troubles, of_api, of_health, of_schedules
 log = logging.getLogger(__name__)
 QUIET = "quiet"  # the tag of a DAG that somebody else looks after
 # What a run's end brings a moment later: notes that another component has to write, Airflow's own last words.
-OVERLAP = timedelta(seconds=90)
+OVERLAP = timedelta(minutes=3)
 FIRST_LOOK = timedelta(minutes=10)
 ALIVE_EVERY = timedelta(seconds=60)
 

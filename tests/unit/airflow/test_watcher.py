@@ -152,7 +152,7 @@ def test_a_source_that_is_down_all_evening_is_one_quiet_reply_and_one_alert(watc
     [reply] = [one for one in watched.sent() if one.is_reply]
     assert not reply.broadcast and "11 of 12 by this cause" in json.dumps(reply.blocks)
     watched.airflow.add_task(RUN, "fetch_prices", "failed", at=SIX, number=12)
-    watched.airflow.add_run(RUN, "failed", at=SIX)
+    watched.airflow.add_run(RUN, "failed", at=SIX, took=20 * 60)
     watched.note("fetch_prices", 12, meaning="the source is down", times=12, tries=12)
     watched.look(SIX + timedelta(minutes=20))
     assert sum(one.broadcast for one in watched.sent()) == 1
