@@ -9,7 +9,7 @@ IMAGES := airflow collector trainer
 TEST_ENVIRONMENTS := $(IMAGES:%=%-test)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock clean setup-tests images push slack kind-up kind-down kind-status \
+.PHONY: help run test lint format lock clean setup-tests images push slack slack-test kind-up kind-down kind-status \
 	render diff deploy rollback ui test-e2e bench bench-steps
 
 # The official chart, in the one place that pins its version. AIRFLOW_CHART takes it from elsewhere, a file for instance.
@@ -68,6 +68,9 @@ deploy: ## Deploy: show the difference, ask (YES=1 does not), upgrade, try it ou
 
 rollback: ## Go back to the revision before, or to REVISION
 	@"$(PYTHON)" scripts/deploy.py rollback $(ENV)
+
+slack-test: ## Send a test message: with SLACK_TOKEN from here, otherwise from the watcher of ENV
+	@"$(PYTHON)" scripts/slack_test.py $(ENV)
 
 ui: ## Open a port to the UI and print the login
 	@"$(PYTHON)" scripts/deploy.py ui $(ENV)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from slack_stand_in.channel import Message
 from slack_stand_in.server import stand_in
 from slack_stand_in.state import StandIn
 from step_contract import paths
+from step_contract.commit import Content, commit
 from step_contract.store import Store
 
 from .airflow_rest import AirflowApi, airflow_api, dag, utc
@@ -348,3 +349,56 @@ def test_a_message_that_somebody_deleted_does_not_come_back(watched: Watched) ->
     for _ in range(3):
         watched.look()
     assert len(watched.slack.calls("chat.postMessage")) == len(watched.slack.calls("chat.update")) == 1
+
+
+def with_picture(watched: Watched, *, damaged: bool = False) -> None:
+    content = Content({"forecast.png": b"\x89PNG a picture"}, rows=0, schema_version=1, facts={})
+    made = commit(watched.store, "plots/x", step="plot", session=date(2026, 1, 15), inputs={}, content=content)
+    if damaged:
+        [picture] = Path(watched.store.root.removeprefix("file://")).rglob("*.png")
+        picture.write_bytes(b"something else")
+    a_day(watched.airflow, state="success")
+    watched.airflow.add_task(RUN, "plot", "success", at=SIX)
+    watched.airflow.hand_over(RUN, "plot", {"told": "plotted"}, made.uri, picture=True)
+
+
+@pytest.mark.parametrize("fault", [None, {"method": "files.completeUploadExternal", "times": 1, "drop": True}])
+def test_the_picture_comes_once_into_the_thread_byte_for_byte(watched: Watched, fault: dict[str, object] | None) -> None:
+    with_picture(watched)
+    if fault:
+        watched.slack.faults(fault)
+    for _ in range(3):
+        watched.look()
+    [message] = [one for one in watched.sent() if one.files]
+    assert message.is_reply
+    assert watched.slack.workspace.content(message.files[0]) == b"\x89PNG a picture"
+
+
+def test_a_damaged_picture_is_not_sent_and_stops_nothing(watched: Watched) -> None:
+    with_picture(watched, damaged=True)
+    for _ in range(2):
+        watched.look()
+    assert [one for one in watched.sent() if one.files] == [] and len(watched.lines()) == 1
+
+
+@pytest.mark.parametrize("error", ["invalid_auth", "missing_scope", "channel_not_found", "not_in_channel", "is_archived"])
+def test_a_slack_that_is_set_up_wrongly_is_told_once_it_is_mended(
+    watched: Watched, error: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watched.slack.faults({"method": "chat.postMessage", "times": 2, "error": error})
+    a_day(watched.airflow)
+    for _ in range(4):
+        watched.look()
+    assert len(watched.lines()) == 1
+    assert "make slack-test" in caplog.text + capsys.readouterr().out
+
+
+def test_without_a_connection_the_log_says_once_what_would_have_been_sent(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("AIRFLOW_CONN_SLACK_CONN")
+    caplog.set_level("INFO")
+    a_day(watched.airflow)
+    for _ in range(3):
+        watched.look()
+    assert (caplog.text + capsys.readouterr().out).count("so not sent to #workflows") == 1
