@@ -16,12 +16,17 @@ from pathlib import Path
 
 os.environ["CLUSTER"] = os.environ.get("E2E_CLUSTER") or "market-daily-e2e"
 os.environ["UI_PORT"] = os.environ.get("E2E_UI_PORT") or "8091"
+# Whoever has a token at hand does not want the drills in his channel.
+os.environ |= dict.fromkeys(("SLACK_TOKEN", "AIRFLOW_CONN_SLACK_CONN", "SLACK_PORT"), "")
 
 import kind
 from airflow_api import Airflow
 from commands import ROOT, Failed, fail, need, progress, run
 
 import images
+
+# A watcher that need not be waited for.
+IMPATIENT = [f"--set-string=config.market_daily.{name}" for name in ("watch_seconds=3", "watch_grace_seconds=20")]
 
 
 def build() -> str:
@@ -83,7 +88,7 @@ def cluster(more: Sequence[str] = ()) -> Iterator[Airflow]:
 def main(arguments: list[str]) -> int:
     """Runs the tests; returns the exit code."""
     try:
-        with cluster():
+        with cluster(IMPATIENT):
             options = ["--timeout=600", "--durations=10", f"{ROOT}/tests/e2e", *arguments]
             pytest = [f"{ROOT}/.venvs/collector-test/bin/pytest", *options]
             if code := subprocess.run(pytest, cwd=ROOT).returncode:

@@ -10,12 +10,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 from airflow_steps.settings import Settings
 from airflow_watcher.ledger import Ledger
-from airflow_watcher.message import Pages
+from airflow_watcher.message import Limits, Pages
 from airflow_watcher.run_messages import about
 from airflow_watcher.seen import Run
 from airflow_watcher.slack import Slack, Unavailable
@@ -59,9 +59,7 @@ class Channel:
             until = min(until, time.monotonic() + LAST_WORDS_SECONDS) if last else until
             try:
                 if self._run:
-                    self.telling.tell(
-                        about(self._run, self.telling.slack.channel, datetime.now(UTC), Pages(None), timedelta.max)
-                    )
+                    self.telling.tell(about(self._run, self.telling.slack.channel, datetime.now(UTC), Pages(None), Limits()))
             except Unavailable as error:
                 log.warning("%s", error)
                 if last and time.monotonic() + error.seconds < until:

@@ -55,16 +55,14 @@ assert set(bag.dags) == {{"market_daily", "market_history", "market_smoke"}}
 def test_the_edges_are_the_datas_way(dag) -> None:  # type: ignore[no-untyped-def]
     assert {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks} == {
         "decide": ["branch"],
-        "branch": ["fetch_prices", "tell_closed", "tell_suspect"],
+        "branch": ["closed", "fetch_prices", "suspect"],
         "fetch_prices": ["fetch_headlines"],
         "fetch_headlines": ["is_training_day"],
-        "tell_closed": ["is_training_day"],
-        "tell_suspect": ["is_training_day"],
+        "closed": ["is_training_day"],
+        "suspect": ["is_training_day"],
         "is_training_day": ["train"],
         "train": ["plot"],
-        "plot": ["send_plot"],
-        "send_plot": ["done"],
-        "done": [],
+        "plot": [],
     }
 
 
@@ -135,13 +133,13 @@ def test_it_trains_on_the_1st_and_the_15th_and_on_no_other_day(dag) -> None:  # 
 
 def test_the_branch_follows_the_decision(dag) -> None:  # type: ignore[no-untyped-def]
     branch = dag.get_task("branch").python_callable
-    assert [branch(state) for state in ("open", "closed", "suspect")] == ["fetch_prices", "tell_closed", "tell_suspect"]
+    assert [branch(state) for state in ("open", "closed", "suspect")] == ["fetch_prices", "closed", "suspect"]
 
 
 def test_every_task_says_what_it_does_and_what_to_do_when_it_fails(dag) -> None:  # type: ignore[no-untyped-def]
     told = {task.task_id: task.doc_md for task in dag.tasks}
     assert not [task for task, text in told.items() if "**When it fails:** " not in (text or "")]
-    assert "overrides.csv" in told["tell_suspect"]
+    assert "overrides.csv" in told["suspect"]
 
 
 def test_runs_of_the_schedule_are_called_by_their_session_in_seoul(dag) -> None:  # type: ignore[no-untyped-def]

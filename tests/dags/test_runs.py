@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import subprocess
@@ -67,25 +68,25 @@ def runs(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> dict[str
     return {kind: pool.submit(run, kind) for kind in DAYS}
 
 
-ALL = ("decide", "branch", "fetch_prices", "fetch_headlines", "tell_closed", "tell_suspect", "is_training_day", "train", "plot")
+ALL = ("decide", "branch", "fetch_prices", "fetch_headlines", "closed", "suspect", "is_training_day", "train", "plot")
 
 
 @pytest.mark.parametrize(
     ("kind", "skipped"),
     [
-        ("open training day", {"tell_closed", "tell_suspect"}),
-        ("open training day in a bucket", {"tell_closed", "tell_suspect"}),
-        ("ordinary day", {"tell_closed", "tell_suspect", "train", "plot", "send_plot"}),
-        ("closed day", {"fetch_prices", "fetch_headlines", "tell_suspect", "train", "plot", "send_plot"}),
-        ("closed training day", {"fetch_prices", "fetch_headlines", "tell_suspect"}),
-        ("suspect day", {"fetch_prices", "fetch_headlines", "tell_closed", "train", "plot", "send_plot"}),
+        ("open training day", {"closed", "suspect"}),
+        ("open training day in a bucket", {"closed", "suspect"}),
+        ("ordinary day", {"closed", "suspect", "train", "plot"}),
+        ("closed day", {"fetch_prices", "fetch_headlines", "suspect", "train", "plot"}),
+        ("closed training day", {"fetch_prices", "fetch_headlines", "suspect"}),
+        ("suspect day", {"fetch_prices", "fetch_headlines", "closed", "train", "plot"}),
     ],
 )
 @pytest.mark.timeout(180)
 def test_each_kind_of_day_runs_its_tasks_and_no_others(kind: str, skipped: set[str], runs: dict[str, Future[Run]]) -> None:
     run = runs[kind].result()
     assert run.code == 0, run.shown
-    assert run.states == {task: "skipped" if task in skipped else "success" for task in (*ALL, "send_plot", "done")}
+    assert run.states == {task: "skipped" if task in skipped else "success" for task in ALL}
 
 
 @pytest.mark.parametrize("kind", ["open training day", "closed training day"])
@@ -116,7 +117,7 @@ def test_every_artifact_of_a_run_is_whole(runs: dict[str, Future[Run]]) -> None:
 def test_a_step_that_fails_ends_the_run_with_its_own_message(runs: dict[str, Future[Run]]) -> None:
     run = runs["missing feeds"].result()
     assert run.code == 1
-    assert run.states["fetch_headlines"] == "failed" and run.states["done"] == "upstream_failed"
+    assert run.states["fetch_headlines"] == "failed" and run.states["plot"] == "upstream_failed"
     assert "fetch-headlines: the feeds' file /nowhere/feeds.toml is wrong" in run.shown
 
 
@@ -125,3 +126,24 @@ def test_a_history_that_cannot_be_collected_ends_the_run_with_the_collectors_mes
     run = runs["damaged source"].result()
     assert run.code == 65
     assert re.search(r"2026\.csv, line 11, column Close: 'x' is not a number", run.shown)
+
+
+def channel(run: Run) -> str:
+    """What the channel of a run's page shows, without its markup."""
+    [page] = re.findall(r"^slack: (.+) \(a stand-in for Slack\)$", run.shown, flags=re.MULTILINE)
+    text = re.sub(r"<style.*?</style>|<[^>]+>", " ", Path(page).read_text(), flags=re.DOTALL)
+    return " ".join(html.unescape(text).split())
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("open training day", r"Thu 15 Jan 2026 closed at 4,797.55 \(\+1.58%\) · 2 headlines · model not promoted .* plot.png"),
+        ("closed day", "Mon 2 Mar 2026 closed: "),
+        ("suspect day", "Mon 23 Mar 2026 suspect: .* is suspect: .* Do: look at the source"),
+        ("missing feeds", "Fri 20 Mar 2026 fetch_headlines failed: wrong configuration .* Do: Correct the option"),
+    ],
+)
+def test_without_a_slack_a_page_shows_what_the_team_would_read(kind: str, told: str, runs: dict[str, Future[Run]]) -> None:
+    assert re.search(told, channel(runs[kind].result()))

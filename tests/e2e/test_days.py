@@ -43,9 +43,8 @@ def test_the_steps_of_the_day_succeed_and_the_others_are_skipped(airflow: Airflo
     assert {task: found[task] for task in EVERY_STEP} == {
         task: "success" if task in DAYS[session] else "skipped" for task in EVERY_STEP
     }
-    assert found["tell_closed"] == ("success" if session in ("2026-03-01", "2026-03-02") else "skipped")
-    assert found["tell_suspect"] == ("success" if session == "2026-03-23" else "skipped")
-    assert found["done"] == "success"
+    assert found["closed"] == ("success" if session in ("2026-03-01", "2026-03-02") else "skipped")
+    assert found["suspect"] == ("success" if session == "2026-03-23" else "skipped")
 
 
 @pytest.mark.parametrize("session", [session for session in DAYS if session != "2026-01-15"])

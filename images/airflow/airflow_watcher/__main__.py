@@ -21,7 +21,7 @@ from step_contract.store import Store
 
 from airflow_watcher.airflow_api import Airflow
 from airflow_watcher.ledger import Ledger
-from airflow_watcher.message import Pages
+from airflow_watcher.message import Limits, Pages
 from airflow_watcher.rounds import Watcher
 from airflow_watcher.slack import Slack
 from airflow_watcher.slack_test import slack_test
@@ -34,7 +34,8 @@ def watch(stopped: threading.Event) -> None:
     """Makes its rounds until `stopped`. Raises StepError where a setting is missing or wrong."""
     environment, settings = os.environ, Settings.read()
     seconds = count(environment, "WATCH_SECONDS", 10)
-    late = timedelta(minutes=count(environment, "LATE_MINUTES", 60))
+    late, grace = count(environment, "LATE_MINUTES", 60), count(environment, "WATCH_GRACE_SECONDS", 120)
+    limits = Limits(timedelta(minutes=late), timedelta(seconds=grace))
     alive, heartbeat = setting(environment, "ALIVE_FILE"), setting(environment, "HEARTBEAT_URL")
     airflow = Airflow(
         setting(environment, "AIRFLOW_URL"), setting(environment, "AIRFLOW_USER"), setting(environment, "AIRFLOW_PASSWORD")
@@ -48,7 +49,7 @@ def watch(stopped: threading.Event) -> None:
             Path(alive).touch()
         return not stopped.is_set()
 
-    watcher = Watcher(airflow, telling, store, settings.slack_channel, pages, late, datetime.now(UTC), goes_on)
+    watcher = Watcher(airflow, telling, store, settings.slack_channel, pages, limits, datetime.now(UTC), goes_on)
     log.info("watching %s each %d s, telling #%s", setting(environment, "AIRFLOW_URL"), seconds, settings.slack_channel)
     beat = _every(timedelta(seconds=60), lambda: _ring(heartbeat)) if heartbeat else lambda now: None
     while not stopped.is_set():

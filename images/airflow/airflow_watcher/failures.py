@@ -15,7 +15,6 @@ from airflow_watcher.wording import FAILED, WAITING, clock, title
 REASON, BRIEF = 700, 200
 # A callback writes its note a moment after the task's state, and half a minute when another component has to run it.
 NOTE_GRACE = timedelta(seconds=40)
-UNATTENDED = timedelta(minutes=3)  # a triggerer that starts anew takes its triggers over within one
 NOT_STARTED = timedelta(minutes=10)
 
 SILENT = (
@@ -93,11 +92,11 @@ def _same(before: Note, now: Note) -> bool:
     return whose and (now.times is None or now.times > 1)
 
 
-def unattended(run: Run, now: datetime, pages: Pages) -> Iterator[Message]:
-    """A reply to each task that nobody runs: no triggerer has its trigger, or nothing has taken it up."""
+def unattended(run: Run, now: datetime, pages: Pages, grace: timedelta) -> Iterator[Message]:
+    """A reply to each task that nobody runs: for longer than `grace` no triggerer has its trigger, or nothing takes it up."""
     for task in run.tasks:
         waited = now - task.since if task.since else timedelta()
-        if task.unattended and task.state == "deferred" and waited > UNATTENDED:
+        if task.unattended and task.state == "deferred" and waited > grace:
             why, advice = (
                 "no triggerer runs its trigger",
                 "look at the triggerer's pods; once one runs, the task goes on by itself.",

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from urllib.parse import quote, urljoin
 
 from airflow_steps.links import page
@@ -46,6 +47,16 @@ class Conversation:
     folder: str
     root: Message
     replies: Sequence[Message] = ()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a person must hear of it: of a run that is not done after `late`, of what is not well or not attended to for longer
+    than `grace`. A component that is deployed anew, or moves to another node, is away for a minute.
+    """
+
+    late: timedelta = timedelta(minutes=60)
+    grace: timedelta = timedelta(minutes=2)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from step_contract.store import Store
 
 from airflow_watcher import backfill_messages, run_messages
 from airflow_watcher.airflow_api import Airflow, Unreachable
-from airflow_watcher.message import Conversation, Pages
+from airflow_watcher.message import Conversation, Limits, Pages
 from airflow_watcher.seen import Dag, Run
 from airflow_watcher.slack import NotConnected, Unavailable
 from airflow_watcher.telling import Telling
@@ -43,12 +43,12 @@ class Watcher:
         store: Store,
         channel: str,
         pages: Pages,
-        late: timedelta,
+        limits: Limits,
         now: datetime,
         goes_on: Callable[[], bool] = lambda: True,
     ) -> None:
         self.airflow, self.telling, self.store, self.goes_on = airflow, telling, store, goes_on
-        self.channel, self.pages, self.late = channel, pages, late
+        self.channel, self.pages, self.limits = channel, pages, limits
         before = _before(store)
         # Where the last watcher had told everything; a first one does not tell of what was before it.
         self.told_until = datetime.fromisoformat(before["told_until"]) if before else now - FIRST_LOOK
@@ -64,12 +64,12 @@ class Watcher:
         blind = False
         try:
             health, dags = self.airflow.health(), self.airflow.dags()
-            found = [*of_health(health), *of_schedules([dag for dag in dags if QUIET not in dag.tags], now)]
+            found = [*of_health(health, self.limits.grace), *of_schedules([dag for dag in dags if QUIET not in dag.tags], now)]
             runs = self._watched(dags)
             conversations = list(self._about(runs, now))
             self._has_seen = True
         except Unreachable as error:
-            blind, found = True, [of_api(str(error), self._has_seen)]
+            blind, found = True, [of_api(str(error), self.limits.grace, self._has_seen)]
         troubles, over = self.troubles.look(found, self.channel, now, blind=blind)
         if self._tell([*troubles, *conversations]) and not blind:
             for name in over:
@@ -86,7 +86,7 @@ class Watcher:
     def _about(self, runs: Sequence[Run], now: datetime) -> Iterator[Conversation]:
         for run in runs:
             if run.kind != "backfill":
-                yield run_messages.about(self._whole(run), self.channel, now, self.pages, self.late)
+                yield run_messages.about(self._whole(run), self.channel, now, self.pages, self.limits)
         for dag in sorted({run.dag for run in runs if run.kind == "backfill"}):
             for backfill in self.airflow.backfills(dag)[:3]:
                 of_it = self.airflow.runs_of(backfill)

@@ -8,7 +8,7 @@ from step_contract import paths
 
 from airflow_watcher.blocks import context, link, safe, section
 from airflow_watcher.failures import artifacts, failures, retries, unattended
-from airflow_watcher.message import Conversation, Message, Pages
+from airflow_watcher.message import Conversation, Limits, Message, Pages
 from airflow_watcher.seen import ENDED, Run
 from airflow_watcher.wording import (
     CLOSED,
@@ -27,10 +27,10 @@ from airflow_watcher.wording import (
 BRIEF, LONG = 200, 1500  # characters of a part of the channel's line, of a reply's paragraph
 
 
-def about(run: Run, channel: str, now: datetime, pages: Pages, late: timedelta) -> Conversation:
-    """What `channel` should read of `run` by `now`; a run that takes longer than `late` is told as such."""
-    replies = [*retries(run, now, pages), *_steps(run, pages), *_suspect(run), *unattended(run, now, pages)]
-    replies += [*failures(run, now, pages), *_late(run, now, late)]
+def about(run: Run, channel: str, now: datetime, pages: Pages, limits: Limits) -> Conversation:
+    """What `channel` should read of `run` by `now`."""
+    replies = [*retries(run, now, pages), *_steps(run, pages), *_suspect(run), *unattended(run, now, pages, limits.grace)]
+    replies += [*failures(run, now, pages), *_late(run, now, limits.late)]
     return Conversation(paths.told(channel, run.dag, run.run_id), _root(run, pages), replies)
 
 

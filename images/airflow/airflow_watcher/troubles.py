@@ -13,8 +13,6 @@ from airflow_watcher.message import Conversation, Message
 from airflow_watcher.seen import Dag, Health
 from airflow_watcher.wording import FAILED, clock
 
-# A component that is deployed anew, or moves to another node, is away for a minute.
-COMPONENT_GRACE = timedelta(minutes=2)
 # Airflow's first deployment makes its database, and the watcher's login, before anything answers.
 FIRST_GRACE = timedelta(minutes=10)
 FILE_GRACE = timedelta(seconds=30)
@@ -40,14 +38,14 @@ class Trouble:
     grace: timedelta
 
 
-def of_health(health: Health) -> Iterator[Trouble]:
-    """Components that are not well, and DAG files that do not load."""
+def of_health(health: Health, grace: timedelta) -> Iterator[Trouble]:
+    """Components that are not well for longer than `grace`, and DAG files that do not load."""
     for component, (status, heard) in health.components.items():
         if status == "healthy":
             continue
         since = f", last heard of at {clock(heard)}" if heard else ""
         what = f"Airflow's {component.replace('_', ' ')} is {status}{since}"
-        yield Trouble(component, what, ADVICE.get(component, PODS), COMPONENT_GRACE)
+        yield Trouble(component, what, ADVICE.get(component, PODS), grace)
     for file, why in health.broken.items():
         what = f"`{safe(file, 200)}` does not load, its DAGs run as they last were or not at all: {safe(why, 500)}"
         yield Trouble(f"file {file}", what, "correct the file, and deploy.", FILE_GRACE)
@@ -62,11 +60,10 @@ def of_schedules(dags: Sequence[Dag], now: datetime) -> Iterator[Trouble]:
             yield Trouble(f"unstarted {dag.dag_id} {dag.next_due.isoformat()}", what, advice, timedelta(0))
 
 
-def of_api(why: str, seen_before: bool) -> Trouble:
-    """Airflow's API not answering, which is all that can be said then."""
+def of_api(why: str, grace: timedelta, seen_before: bool) -> Trouble:
+    """Airflow's API not answering for longer than `grace`, which is all that can be said then."""
     what = f"Airflow's API does not answer, so nothing is known of runs: {safe(why, 300)}"
-    grace = COMPONENT_GRACE if seen_before else FIRST_GRACE
-    return Trouble("api", what, f"steps that run go on; {PODS}", grace)
+    return Trouble("api", what, f"steps that run go on; {PODS}", grace if seen_before else FIRST_GRACE)
 
 
 class Troubles:

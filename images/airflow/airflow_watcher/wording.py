@@ -41,7 +41,7 @@ def title(run: Run) -> str:
     """What a run is about: its session, or else its DAG with what it was asked."""
     if run.session:
         return day(run.session) if run.dag == DAG else f"{run.dag}, {day(run.session)}"
-    asked = ", ".join(f"{name} {value}" for name, value in run.conf.items()) or run.run_id
+    asked = ", ".join(f"{name} {value}" for name, value in sorted(run.conf.items())) or run.run_id
     return f"{run.dag} ({asked})"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect, sync_playwright
 
 RUN = "market_daily/runs/session__2026-01-15"
-ORDER = ("decide", "branch", "fetch_prices", "fetch_headlines", "is_training_day", "train", "plot", "send_plot", "done")
+ORDER = ("decide", "branch", "fetch_prices", "fetch_headlines", "is_training_day", "train", "plot")
 SECONDS = 60
 
 

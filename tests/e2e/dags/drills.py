@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG
-from airflow_steps.alerts import tell_failure, tell_retry
+from airflow_steps.notes import note_failure, note_retry
 from e2e.drill_steps import python_step, shell_step
 from kubernetes.client import models as k8s
 
@@ -20,11 +20,14 @@ with DAG("drill_runners", schedule=None, catchup=False, default_args={"retries":
 with DAG("drill_long", schedule=None, catchup=False, max_active_runs=8):
     python_step("long", step="long", options={"seconds": "40"}, retries=1, retry_delay=timedelta(seconds=1))
 
+with DAG("drill_short", schedule=None, catchup=False):
+    python_step("short", step="short")
+
 with DAG("drill_timeout", schedule=None, catchup=False):
     python_step("late", step="late", options={"seconds": "300"}, execution_timeout=timedelta(seconds=10))
 
-TOLD = {"on_failure_callback": tell_failure, "on_retry_callback": tell_retry}
-with DAG("drill_failures", schedule=None, catchup=False, default_args={"retries": 1, **TOLD}):
+NOTED = {"on_failure_callback": note_failure, "on_retry_callback": note_retry}
+with DAG("drill_failures", schedule=None, catchup=False, default_args={"retries": 1, **NOTED}):
     little = k8s.V1ResourceRequirements(requests={"memory": "128Mi"}, limits={"memory": "128Mi"})
     for runner in RUNNERS:
         hungry = {"megabytes": "150"}

@@ -11,7 +11,7 @@ import pytest
 from airflow_steps.notes import Note
 from airflow_watcher.airflow_api import Airflow
 from airflow_watcher.ledger import Ledger
-from airflow_watcher.message import Pages
+from airflow_watcher.message import Limits, Pages
 from airflow_watcher.rounds import Watcher
 from airflow_watcher.slack import Slack
 from airflow_watcher.telling import Telling
@@ -39,8 +39,8 @@ class Watched:
 
     def restart(self, now: datetime) -> None:
         telling = Telling(Slack("workflows", pace=0), Ledger(self.store))
-        api, late = Airflow(self.airflow.url, "watcher", "secret"), timedelta(minutes=60)
-        self.watcher = Watcher(api, telling, self.store, "workflows", Pages("https://airflow.example"), late, now)
+        api = Airflow(self.airflow.url, "watcher", "secret")
+        self.watcher = Watcher(api, telling, self.store, "workflows", Pages("https://airflow.example"), Limits(), now)
 
     def look(self, now: datetime = SIX) -> None:
         self.watcher.telling.slack._until = 0.0  # as if the pause that Slack asked for were over

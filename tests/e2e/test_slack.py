@@ -1,0 +1,152 @@
+"""What the team reads while things go wrong: the stand-in for Slack, told by the watcher, on the cluster."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.parse
+import urllib.request
+from collections import Counter
+from typing import Any
+
+import kind
+from airflow_api import Airflow
+
+from .conftest import kubectl, start, wait_for_end, wait_until
+
+ADDRESS = f"http://127.0.0.1:{kind.SLACK_PORT}"
+Message = dict[str, Any]
+
+
+def ask(method: str, **arguments: str) -> Any:
+    """Slack's own methods, as a bot may call them."""
+    data, login = urllib.parse.urlencode(arguments).encode(), {"Authorization": "Bearer xoxb-stand-in"}
+    with urllib.request.urlopen(urllib.request.Request(f"{ADDRESS}/api/{method}", data, login), timeout=10) as answer:  # noqa: S310
+        return json.load(answer)
+
+
+def down(is_down: bool) -> None:
+    request = urllib.request.Request(f"{ADDRESS}/control/down", json.dumps(is_down).encode(), method="POST")  # noqa: S310
+    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+
+
+def said(message: Message) -> str:
+    return json.dumps(message, ensure_ascii=False)
+
+
+def channel() -> list[Message]:
+    """The messages of the channel that are no replies."""
+    [id] = [one["id"] for one in ask("conversations.list")["channels"] if one["name"] == "workflows"]
+    found: list[Message] = ask("conversations.history", channel=id, limit="999", include_all_metadata="true")["messages"]
+    return [{"channel": id} | one for one in found if one.get("thread_ts", one["ts"]) == one["ts"]]
+
+
+def about(dag: str, run: str) -> list[Message]:
+    """The messages about a run that are no replies."""
+    wanted = f"dag={dag}/run={urllib.parse.quote(run, safe='')}/run"
+    return [one for one in channel() if one.get("metadata", {}).get("event_payload", {}).get("id", "").endswith(wanted)]
+
+
+def thread(dag: str, run: str) -> list[Message]:
+    """The replies to a run's message."""
+    [root] = about(dag, run)
+    found: list[Message] = ask("conversations.replies", channel=root["channel"], ts=root["ts"], limit="999")["messages"]
+    return [one for one in found if one["ts"] != root["ts"]]
+
+
+def line(dag: str, run: str) -> str:
+    found = about(dag, run)
+    return found[0]["text"] if found else ""
+
+
+def alerts(dag: str, run: str) -> list[str]:
+    return [one["text"] for one in thread(dag, run) if one.get("subtype") == "thread_broadcast"]
+
+
+def test_a_training_day_is_one_message_with_metrics_and_picture_in_its_thread() -> None:
+    wait_until("its end", lambda: "closed at 4,797.55 (+1.58%)" in line("market_daily", "session__2026-01-15"), 60)
+    [root] = about("market_daily", "session__2026-01-15")
+    assert root["text"].startswith(":large_green_circle: *Thu 15 Jan 2026*") and "model not promoted" in root["text"]
+    assert f"http://localhost:{kind.UI_PORT}/dags/market_daily/runs/session__2026-01-15|run" in said(root)
+    wait_until("the picture", lambda: [one for one in thread("market_daily", "session__2026-01-15") if one.get("files")], 60)
+    metrics, picture = thread("market_daily", "session__2026-01-15")
+    assert "Out of sample" in metrics["text"] and picture["files"][0]["mimetype"] == "image/png"
+
+
+def test_each_failure_is_one_alert_that_says_what_happened_and_what_to_do(airflow: Airflow) -> None:
+    start(airflow, "drill_failures", "told")
+    assert wait_for_end(airflow, "drill_failures", "told", 300) == "failed"
+    wait_until("its end", lambda: line("drill_failures", "told").startswith(":red_circle:"), 60)
+    wait_until("four alerts", lambda: len(alerts("drill_failures", "told")) == 4, 90)
+    replies = thread("drill_failures", "told")
+    failed = {one["text"].split("`")[1]: said(one) for one in replies if one.get("subtype") == "thread_broadcast"}
+    reasons = {
+        "crash": ("it crashed", "SIGSEGV", "2 of 2 by this cause", "Compare image and node"),
+        "refused": ("its pod did not start", "violates PodSecurity", "1 of 1", "then clear the task"),
+        "unpullable": ("its pod did not start", "no-such-image", "1 of 1", "then clear the task"),
+        "unschedulable": ("its pod did not start", "node affinity", "1 of 1", "then clear the task"),
+    }
+    assert failed.keys() == reasons.keys()
+    for task, parts in reasons.items():
+        assert not [part for part in (*parts, f"tasks/{task}?try_number=", "*Do:*") if part not in failed[task]], failed[task]
+    again = Counter(one["text"].split("`")[1] for one in replies if one.get("subtype") != "thread_broadcast")
+    assert again == {"memory_triggerer": 1, "memory_worker": 1, "crash": 1}
+
+
+def test_a_slack_that_is_down_delays_nothing_and_hears_of_it_later_once(airflow: Airflow) -> None:
+    run, before = "session__2026-01-20", len(channel())
+    down(True)
+    try:
+        began = time.monotonic()
+        start(airflow, "market_daily", run, "2026-01-20T09:00:00Z")
+        assert wait_for_end(airflow, "market_daily", run, 120) == "success"
+        assert time.monotonic() - began < 100
+        kubectl("delete", "pods", "--selector=component=watcher", "--force", "--grace-period=0")
+    finally:
+        down(False)
+    wait_until("what it missed", lambda: "closed at" in line("market_daily", run), 150)
+    assert len(channel()) == before + 1
+
+
+def test_a_watcher_that_is_killed_again_and_again_says_nothing_twice(airflow: Airflow) -> None:
+    for number in range(3):
+        run = f"session__2026-01-{21 + number}"
+        start(airflow, "market_daily", run, f"2026-01-{21 + number}T09:00:00Z")
+        wait_until("its first word", lambda run=run: about("market_daily", run), 90)  # type: ignore[misc]
+        kubectl("delete", "pods", "--selector=component=watcher", "--force", "--grace-period=0")
+    for number in range(3):
+        run = f"session__2026-01-{21 + number}"
+        assert wait_for_end(airflow, "market_daily", run, 180) == "success"
+        wait_until("its end", lambda run=run: "closed at" in line("market_daily", run), 150)  # type: ignore[misc]
+        assert len(about("market_daily", run)) == 1
+
+
+def test_a_trigger_that_nobody_runs_is_told_and_that_it_goes_on(airflow: Airflow) -> None:
+    kubectl("scale", "deployment", "airflow-triggerer", "--replicas=0")
+    try:
+        start(airflow, "drill_short", "unattended")
+        wait_until("the task's alert", lambda: about("drill_short", "unattended"), 60)
+        wait_until("the task's alert", lambda: "no triggerer runs its trigger" in str(alerts("drill_short", "unattended")), 120)
+        unwell = ":red_circle: Airflow's triggerer is unhealthy"
+        wait_until("the triggerer's alert", lambda: [one for one in channel() if one["text"].startswith(unwell)], 120)
+    finally:
+        kubectl("scale", "deployment", "airflow-triggerer", "--replicas=1")
+    assert wait_for_end(airflow, "drill_short", "unattended", 180) == "success"
+    wait_until("its end", lambda: "That is over" in str(alerts("drill_short", "unattended")), 60)
+    over = ":white_check_mark: Over since"
+    wait_until("the triggerer's end", lambda: [one for one in channel() if one["text"].startswith(over)], 60)
+    assert len([one for one in channel() if "triggerer is unhealthy" in one["text"]]) == 1
+
+
+def test_a_backfill_is_one_message(airflow: Airflow) -> None:
+    before = len(channel())
+    wanted = {"dag_id": "market_daily", "from_date": "2026-02-02T00:00:00Z", "to_date": "2026-02-05T12:00:00Z"}
+    made = airflow.call("POST", "/backfills", wanted | {"max_active_runs": 4})
+    run = f"backfill__{made['id']}"
+    wait_until("its end", lambda: "4 of 4 done" in line("market_daily", run), 240)
+    assert len(channel()) == before + 1 and thread("market_daily", run) == []
+
+
+def test_the_watcher_itself_can_try_out_the_connection() -> None:
+    said = kubectl("exec", "deployment/watcher", "--", "python", "-m", "airflow_watcher", "slack-test")
+    assert "Slack hears of everything" in said
