@@ -25,6 +25,7 @@ with DAG(
     description="Collects the sessions of past years, by hand, before the first training",
     schedule=None,
     catchup=False,
+    dagrun_timeout=timedelta(hours=12),
     on_success_callback=at_end,
     on_failure_callback=at_end,
     params={

@@ -95,8 +95,16 @@ def end_of(pod: Any, container: str) -> Ended | None:
     if terminated.exit_code and pod.status.reason:
         reason = said
     elif terminated.exit_code and pod.metadata.deletion_timestamp:
-        reason = reason or "its pod was deleted"
+        reason = reason or f"its pod was deleted{_taken_by(pod)}"
     return Ended(terminated.exit_code, (terminated.message or "").encode(), (), reason)
+
+
+def _taken_by(pod: Any) -> str:
+    """Who took the pod away, and why, where the cluster says so: a preemption, an eviction, a node that is lost."""
+    for condition in pod.status.conditions or ():
+        if condition.type == "DisruptionTarget" and condition.status == "True":
+            return f" ({condition.reason}: {condition.message})"
+    return ""
 
 
 def waits_for(pod: Any, container: str) -> str:

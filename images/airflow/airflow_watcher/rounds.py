@@ -17,7 +17,7 @@ from step_contract.store import Store
 from airflow_watcher import backfill_messages, run_messages
 from airflow_watcher.airflow_api import Airflow, Unreachable
 from airflow_watcher.message import Conversation, Limits, Pages
-from airflow_watcher.seen import Dag, Run
+from airflow_watcher.seen import DELETED, ENDED, Dag, Run
 from airflow_watcher.slack import NotConnected, Unavailable
 from airflow_watcher.telling import Telling
 from airflow_watcher.troubles import Troubles, of_api, of_health, of_schedules
@@ -55,6 +55,7 @@ class Watcher:
         self.troubles = Troubles({name: datetime.fromisoformat(at) for name, at in before.get("troubles", {}).items()})
         self.slack_says, self.unsent, self._written = "", 0, now - ALIVE_EVERY
         self._has_seen = False
+        self._active: dict[tuple[str, str], Run] = {}
         self._logged: set[tuple[str, str, str]] = set()
 
     def round(self, now: datetime) -> None:
@@ -66,7 +67,7 @@ class Watcher:
             health, dags = self.airflow.health(), self.airflow.dags()
             found = [*of_health(health, self.limits.grace), *of_schedules([dag for dag in dags if QUIET not in dag.tags], now)]
             runs = self._watched(dags)
-            conversations = list(self._about(runs, now))
+            conversations = list(self._about([*runs, *self._deleted(runs)], now))
             self._has_seen = True
         except Unreachable as error:
             blind, found = True, [of_api(str(error), self.limits.grace, self._has_seen)]
@@ -79,6 +80,13 @@ class Watcher:
             self.telling.ledger.drop({one.folder for one in conversations})
         self.alive(now)
 
+    def _deleted(self, runs: Sequence[Run]) -> list[Run]:
+        """Runs that went on at the last look and are no longer there."""
+        there = {(run.dag, run.run_id) for run in runs}
+        gone = [run for name, run in self._active.items() if name not in there]
+        self._active = {(run.dag, run.run_id): run for run in runs if run.state not in ENDED}
+        return [replace(run, state=DELETED) for run in gone if run.kind != "backfill"]
+
     def _watched(self, dags: Sequence[Dag]) -> list[Run]:
         quiet = {dag.dag_id for dag in dags if QUIET in dag.tags}
         return [run for run in self.airflow.runs(self.told_until) if run.dag not in quiet]
@@ -86,7 +94,8 @@ class Watcher:
     def _about(self, runs: Sequence[Run], now: datetime) -> Iterator[Conversation]:
         for run in runs:
             if run.kind != "backfill":
-                yield run_messages.about(self._whole(run), self.channel, now, self.pages, self.limits)
+                whole = run if run.state == DELETED else self._whole(run)
+                yield run_messages.about(whole, self.channel, now, self.pages, self.limits)
         for dag in sorted({run.dag for run in runs if run.kind == "backfill"}):
             for backfill in self.airflow.backfills(dag)[:3]:
                 of_it = self.airflow.runs_of(backfill)

@@ -9,11 +9,12 @@ from step_contract import paths
 from airflow_watcher.blocks import context, link, safe, section
 from airflow_watcher.failures import artifacts, failures, retries, unattended
 from airflow_watcher.message import Conversation, Limits, Message, Pages
-from airflow_watcher.seen import ENDED, Run
+from airflow_watcher.seen import DELETED, ENDED, Run
 from airflow_watcher.wording import (
     CLOSED,
     DONE,
     FAILED,
+    GONE,
     RUNNING,
     SUSPECT,
     WAITING,
@@ -29,9 +30,12 @@ BRIEF, LONG = 200, 1500  # characters of a part of the channel's line, of a repl
 
 def about(run: Run, channel: str, now: datetime, pages: Pages, limits: Limits) -> Conversation:
     """What `channel` should read of `run` by `now`."""
+    folder = paths.told(channel, run.dag, run.run_id)
+    if run.state == DELETED:
+        return Conversation(folder, _root(run, pages))
     replies = [*retries(run, now, pages), *_steps(run, pages), *_suspect(run), *unattended(run, now, pages, limits.grace)]
     replies += [*failures(run, now, pages), *_late(run, now, limits.late)]
-    return Conversation(paths.told(channel, run.dag, run.run_id), _root(run, pages), replies)
+    return Conversation(folder, _root(run, pages), replies)
 
 
 def _root(run: Run, pages: Pages) -> Message:
@@ -47,6 +51,8 @@ def _state(run: Run) -> tuple[str, str]:
     decided = decision(run.tasks)
     parts = [safe(part, BRIEF) for task in run.tasks if (part := None if task.picture else brief(task.facts))]
     done = " · ".join(parts)
+    if run.state == DELETED:
+        return GONE, "was deleted in Airflow before it had ended"
     if run.state == "success":
         sign = {"closed": CLOSED, "suspect": SUSPECT}.get(decided[0] if decided else "", DONE)
         return sign, done or "done"

@@ -12,6 +12,7 @@ from airflow_steps.notes import Note
 
 SEOUL = ZoneInfo("Asia/Seoul")
 ENDED = ("success", "failed")
+DELETED = "deleted"  # no state of Airflow's: what is no longer there has none
 
 
 @dataclass(frozen=True)

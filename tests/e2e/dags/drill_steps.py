@@ -23,6 +23,9 @@ if "--crash" in sys.argv:
     import ctypes
     ctypes.string_at(0)
 held = b"x" * (int(option("--megabytes", "0")) * 2**20)
+if "--disk" in sys.argv:
+    with open("/tmp/filled", "wb") as file:
+        file.write(b"x" * (int(option("--disk", "0")) * 2**20))
 for second in range(int(seconds)):
     print("second", second + 1, flush=True)
     time.sleep(1)
@@ -40,8 +43,8 @@ REPEAT = """printf '{"manifest": "%s", "facts": {}, "error": null}' "$1" > "$STE
 def python_step(
     task_id: str, *, step: str = "drill", options: dict[str, str | None] | None = None, **more: Any
 ) -> StepOperator:
-    """A step that prints for `seconds`, then fails with `code` or commits the artifact `drills/STEP`; it may `crash`, or hold
-    `megabytes`."""
+    """A step that prints for `seconds`, then fails with `code` or commits the artifact `drills/STEP`; it may `crash`, hold
+    `megabytes`, or fill a `disk` with as many."""
     return StepOperator(
         task_id=task_id,
         program="collector",

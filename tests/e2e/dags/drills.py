@@ -42,3 +42,10 @@ with DAG("drill_many", schedule=None, catchup=False):
     first = python_step("noop", step="noop")
     for number in range(100):
         first >> shell_step(f"step_{number:03}", "{{ ti.xcom_pull('noop') }}", seconds=1)
+
+with DAG("drill_taken", schedule=None, catchup=False, default_args={"retries": 1, **NOTED}):
+    # For the kubelet to evict, and for a pod of higher priority to take the place of.
+    disk = {"ephemeral-storage": "20Mi"}
+    bounded = k8s.V1ResourceRequirements(requests={"cpu": "100m"} | disk, limits={"memory": "256Mi"} | disk)
+    python_step("evicted", step="evicted", options={"disk": "60", "seconds": "120"}, container_resources=bounded, retries=0)
+    python_step("preempted", step="preempted", options={"seconds": "30"}, priority_class_name="drill-low")

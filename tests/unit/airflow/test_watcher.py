@@ -402,3 +402,12 @@ def test_without_a_connection_the_log_says_once_what_would_have_been_sent(
     for _ in range(3):
         watched.look()
     assert (caplog.text + capsys.readouterr().out).count("so not sent to #workflows") == 1
+
+
+def test_a_run_that_somebody_deletes_does_not_go_on_for_ever(watched: Watched) -> None:
+    a_day(watched.airflow)
+    watched.look()
+    watched.airflow.runs = []
+    for _ in range(2):
+        watched.look()
+    assert watched.lines() == [":black_circle: *Thu 15 Jan 2026*  was deleted in Airflow before it had ended"]
