@@ -45,24 +45,19 @@ class StepRefused(AirflowFailException):
 
 def rules(environment: Mapping[str, str] = os.environ) -> dict[Exit | Cause, Rule]:
     """The table of how steps end, with what the deployment sets; raises ConfigurationWrong where that is no number."""
-    source, passing, moved = RULES[Exit.SOURCE_NOT_READY], RULES[Exit.PASSING_FAULT], RULES[Cause.MOVED]
+    source, passing, moved = Exit.SOURCE_NOT_READY, Exit.PASSING_FAULT, Cause.MOVED
     return RULES | {
-        Exit.SOURCE_NOT_READY: replace(
-            source,
-            tries=count(environment, "STEP_SOURCE_TRIES", source.tries),
-            wait_seconds=count(environment, "STEP_SOURCE_WAIT_SECONDS", source.wait_seconds or 0),
-        ),
-        Exit.PASSING_FAULT: replace(
-            passing,
-            tries=count(environment, "STEP_PASSING_TRIES", passing.tries),
-            wait_seconds=count(environment, "STEP_PASSING_WAIT_SECONDS", passing.wait_seconds or 0),
-        ),
-        Cause.MOVED: replace(
-            moved,
-            tries=count(environment, "STEP_MOVED_TRIES", moved.tries),
-            wait_seconds=count(environment, "STEP_MOVED_WAIT_SECONDS", moved.wait_seconds or 0),
-        ),
+        source: _as_set("STEP_SOURCE_TRIES", "STEP_SOURCE_WAIT_SECONDS", RULES[source], environment),
+        passing: _as_set("STEP_PASSING_TRIES", "STEP_PASSING_WAIT_SECONDS", RULES[passing], environment),
+        moved: _as_set("STEP_MOVED_TRIES", "STEP_MOVED_WAIT_SECONDS", RULES[moved], environment),
     }
+
+
+def _as_set(tries: str, wait: str, rule: Rule, environment: Mapping[str, str]) -> Rule:
+    """`rule` with what the settings named `tries` and `wait` say."""
+    return replace(
+        rule, tries=count(environment, tries, rule.tries), wait_seconds=count(environment, wait, rule.wait_seconds or 0)
+    )
 
 
 def cause_of(ended: Ended) -> Exit | Cause:

@@ -10,11 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from step_contract.exit_codes import Cause
-from step_contract.machine import MACHINE
 
 from airflow_steps.cluster import Pods
 from airflow_steps.pod import end_of, has_started, waits_for
-from airflow_steps.step import Ended
+from airflow_steps.step import Ended, machine_in
 
 LAST_LINES = 20
 LOG_SECONDS = 60.0  # for the end of a log to arrive after the container's end
@@ -77,6 +76,5 @@ class Following:
         async with contextlib.aclosing(self.pods.lines(self.namespace, self.name, self.container)) as log:
             async for line in log:
                 lines.append(line)
-                if line.startswith(MACHINE):
-                    self._machine = line.removeprefix(MACHINE)
+                self._machine = machine_in(line) or self._machine
                 self.log.info("%s", line)

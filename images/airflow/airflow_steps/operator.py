@@ -146,10 +146,9 @@ class StepOperator(KubernetesPodOperator):
             return failed
         # Airflow raises the most tries by what the task may have each time it is cleared.
         first = (this.max_tries or 0) - self.retries + 1
-        state = context["task_state_store"]
-        before = [one for one in cast("list[list[Any]]", state.get(KEY, [])) if one[0] != this.try_number]
+        before = [one for one in _failures(context) if one[0] != this.try_number]
         failures = [*before, [this.try_number, failed.cause.value]]
-        state.set(KEY, cast("JsonValue", failures))
+        context["task_state_store"].set(KEY, cast("JsonValue", failures))
         # What the trigger of the next try can read.
         this.xcom_push(key=KEY, value=[cause for _, cause in failures])
         times = sum(number >= first and cause == failed.cause.value for number, cause in failures)
@@ -173,9 +172,8 @@ class StepOperator(KubernetesPodOperator):
             pod.metadata.name = pod_name(context["ti"])
             pod.metadata.labels |= labels(context["ti"])
         if context and self.runner == "worker" and self.retries:
-            failures = cast("list[list[Any]]", context["task_state_store"].get(KEY, []))
             content = PodGenerator.serialize_pod(pod)
-            if told := with_memory(content, self.base_container_name, [cause for _, cause in failures]):
+            if told := with_memory(content, self.base_container_name, [cause for _, cause in _failures(context)]):
                 self.log.info("%s", told)
                 pod = PodGenerator.deserialize_model_dict(content)
         return pod
@@ -192,3 +190,8 @@ class StepOperator(KubernetesPodOperator):
             self._process.stop()
         if self.runner != "process":
             super().on_kill()
+
+
+def _failures(context: Context) -> list[list[Any]]:
+    """The earlier tries that failed, each with its number and cause."""
+    return cast("list[list[Any]]", context["task_state_store"].get(KEY, []))

@@ -12,10 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from step_contract.exit_codes import ConfigurationWrong
-from step_contract.machine import MACHINE
 from step_contract.result import VARIABLE
 
-from airflow_steps.step import Ended
+from airflow_steps.step import Ended, machine_in
 
 ENVIRONMENTS = "STEP_ENVIRONMENTS"
 LAST_LINES = 20
@@ -63,8 +62,7 @@ class StepProcess:
             try:
                 for line in self._process.stdout or ():
                     last.append(line.rstrip())
-                    if line.startswith(MACHINE):
-                        said = line.rstrip().removeprefix(MACHINE)
+                    said = machine_in(line) or said
                     tell(line.rstrip())
                 code = self._process.wait()
             finally:

@@ -46,6 +46,11 @@ def command_line(step: str, options: Mapping[str, str | None]) -> list[str]:
     return [step, *(word for pair in given for word in pair)]
 
 
+def machine_in(line: str) -> str | None:
+    """What a line of a step's log says of the processor; None where it says something else."""
+    return line.rstrip().removeprefix(MACHINE) if line.startswith(MACHINE) else None
+
+
 def last_of(lines: Sequence[str]) -> str | None:
     """The last line that says something, other than on which processor."""
-    return next((line.strip() for line in reversed(lines) if line.strip() and not line.startswith(MACHINE)), None)
+    return next((line.strip() for line in reversed(lines) if line.strip() and machine_in(line) is None), None)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import yaml
 from commands import ROOT
 
-READERS = ("setting", "count", "_one_of", "_pairs", "number")
+READERS = ("setting", "count", "_one_of", "_pairs", "_as_set", "number")
 IMAGES = ("AIRFLOW", "COLLECTOR", "TRAINER")
 PROGRAMS = ("COLLECTOR", "TRAINER")
 
