@@ -138,8 +138,6 @@ def _write(figure: Figure, picture: Picture, words: Words, past: str) -> None:
 
 def _fit(figure: Figure, y: float, text: str, size: float, *, right: bool = False, **style: Any) -> None:
     """Writes a line of `text`, smaller than `size` where it would not fit."""
-    written = figure.text(
-        RIGHT if right else LEFT, y, text, fontsize=size, ha="right" if right else "left", va="center", **style
-    )
-    width = written.get_window_extent().width / (figure.bbox.width * (RIGHT - LEFT))
-    written.set_fontsize(size / max(1.0, width))
+    line = figure.text(RIGHT if right else LEFT, y, text, fontsize=size, ha="right" if right else "left", va="center", **style)
+    width = line.get_window_extent().width / (figure.bbox.width * (RIGHT - LEFT))
+    line.set_fontsize(size / max(1.0, width))

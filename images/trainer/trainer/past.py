@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import date
 from typing import Any
 
@@ -15,13 +16,15 @@ from step_contract.manifest import Manifest
 from step_contract.store import Store
 from step_contract.tables import FORECAST_FILE, MODEL_VERSION
 
+SHOWN = 60  # sessions of a picture: a quarter, so that a week's forecast is wide enough to be seen on a phone
+
 log = logging.getLogger(__name__)
 
 Forecast = Mapping[str, Any]  # the content of a model's forecast.json
 
 
 def issued(store: Store, symbol: str, session: date, recipe: str, since: date) -> list[Forecast]:
-    """The forecasts of the models before `session` from closes since `since` on, in order of their sessions.
+    """The forecasts of the models from `since` to before `session`, in order of their sessions.
 
     Of a session with several models it is that of the same `recipe`, otherwise of the first. What is damaged or of another
     schema version is left out and told: a picture of this day does not fail for an earlier one.
@@ -31,24 +34,26 @@ def issued(store: Store, symbol: str, session: date, recipe: str, since: date) -
     names = [name for name in names if since <= paths.session_of(name) < session]
     for name, data in store.read_many(names).items():
         directory = name.removesuffix(f"/{paths.MANIFEST}")
-        try:
+        with _damaged_left_out():
             manifest = Manifest.from_json(data or b"", store.uri(name))
-        except DataWrong as wrong:
-            log.warning("left out of the past forecasts: %s", wrong)
-            continue
-        if manifest.schema_version == MODEL_VERSION and str(manifest.facts.get("last_session", "")) >= since.isoformat():
-            rank = (not directory.endswith(f"/recipe={recipe}"), manifest.created.isoformat(), directory, manifest)
-            found.setdefault(manifest.session, []).append(rank)
+            if manifest.schema_version == MODEL_VERSION:
+                rank = (not directory.endswith(f"/recipe={recipe}"), manifest.created.isoformat(), directory, manifest)
+                found.setdefault(manifest.session, []).append(rank)
     forecasts: dict[str, Forecast] = {}
     for _, candidates in sorted(found.items()):
         _, _, directory, manifest = min(candidates, key=lambda rank: rank[:3])
-        try:
+        with _damaged_left_out():
             forecast = json.loads(read(store, directory, manifest)[FORECAST_FILE])
-        except DataWrong as wrong:
-            log.warning("left out of the past forecasts: %s", wrong)
-            continue
-        forecasts.setdefault(forecast["last_session"], forecast)  # two closed days after one close say the same twice
+            forecasts.setdefault(forecast["last_session"], forecast)  # two closed days after one close say the same twice
     return list(forecasts.values())
+
+
+@contextmanager
+def _damaged_left_out() -> Iterator[None]:
+    try:
+        yield
+    except DataWrong as wrong:
+        log.warning("left out of the past forecasts: %s", wrong)
 
 
 def drawable(forecasts: Sequence[Forecast], sessions: Sequence[date]) -> list[Forecast]:

@@ -14,12 +14,11 @@ from step_contract.tables import FORECAST_FILE, METRICS_FILE, MODEL_VERSION, PLO
 
 from trainer.figure import Picture, draw
 from trainer.partitions import committed, read_closes
-from trainer.past import drawable, issued
+from trainer.past import SHOWN, drawable, issued
 from trainer.recipe import Recipe
 from trainer.words import LANGUAGES, in_words
 
 STEP = "plot"
-SHOWN = 60  # sessions: a quarter, so that a week's forecast is wide enough to be seen on a phone
 
 
 def plot(store: Store, symbol: str, session: date, recipe: Recipe, language: str) -> Committed:

@@ -23,6 +23,7 @@ from step_contract.tables import FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_
 from trainer.configuration import Configuration
 from trainer.evaluate import Evaluation, split, walk_forward
 from trainer.partitions import committed, read_closes
+from trainer.past import SHOWN
 from trainer.recipe import Recipe
 from trainer.samples import Array, log_returns, origins
 from trainer.threads import threads
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from trainer.fit import Fitted
 
 STEP = "train"
-OUT_OF_SAMPLE = 60  # sessions back to which the validation's forecasts are kept: what a plot shows
 
 
 def check_history(
@@ -139,7 +139,7 @@ def train(store: Store, symbol: str, session: date, recipe: Recipe, every: int) 
         )
     values = fitted.forecast(returns, np.array([len(returns)]))[0]
     # One after the other, up to the last close.
-    apart = range(len(tests.at) - 1, max(-1, len(tests.at) - 1 - OUT_OF_SAMPLE), -configuration.horizon)
+    apart = range(len(tests.at) - 1, max(-1, len(tests.at) - 1 - SHOWN), -configuration.horizon)
     forecast: dict[str, Any] = {
         "symbol": symbol,
         "session": session.isoformat(),
