@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 from collections import deque
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from step_contract.exit_codes import Cause
 
 from airflow_steps.cluster import Pods
-from airflow_steps.pod import end_of, has_started, waits_for
+from airflow_steps.pod import end_of, has_started, times_of, waits_for
 from airflow_steps.step import Ended, machine_in
 
 LAST_LINES = 20
@@ -31,6 +31,7 @@ class Following:
     start_seconds: float
     run_seconds: float | None
     log: Any
+    times: tuple[timedelta, timedelta] | None = None  # to start and to end, once it has ended
     _machine: str | None = None
 
     async def end(self) -> Ended:
@@ -49,6 +50,7 @@ class Following:
                         limit.reschedule(None if run_seconds is None else loop.time() + run_seconds - age)
                         reading = asyncio.create_task(self._read(lines))
                     if ended := end_of(pod, self.container):
+                        self.times = times_of(pod, self.container)
                         break
                 else:
                     ended = Ended(None, b"", (), "its pod was deleted")

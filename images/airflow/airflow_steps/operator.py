@@ -21,7 +21,7 @@ from airflow_steps.cluster import REMOVE
 from airflow_steps.failure import KEY, StepFailed, StepRefused, StepRetryPolicy, rules
 from airflow_steps.links import LINKS
 from airflow_steps.memory import with_memory
-from airflow_steps.outcome import settle
+from airflow_steps.outcome import counted, settle
 from airflow_steps.pod import end_of, labels, pod_name
 from airflow_steps.pod_settings import pod_arguments
 from airflow_steps.process import StepProcess
@@ -131,7 +131,8 @@ class StepOperator(KubernetesPodOperator):
 
     def _settle(self, ended: Ended, context: Context) -> str:
         try:
-            made = settle(self.step, ended)
+            with counted(context["ti"]):
+                made = settle(self.step, ended)
         except StepFailed as failed:
             raise self._counted(failed, context) from None
         self.made = made.manifest, made.files

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from airflow.sdk.exceptions import AirflowSkipException
@@ -12,6 +13,8 @@ from step_contract.manifest import Fact
 from step_contract.result import Result
 
 from airflow_steps.failure import StepFailed, StepRefused, cause_of, how
+from airflow_steps.metrics import count_end
+from airflow_steps.pod import Try
 from airflow_steps.step import Ended, last_of
 
 
@@ -44,6 +47,20 @@ def settle(step: str, ended: Ended) -> Made:
     except StepError as error:
         raise StepFailed(f"{step}: {error}", error.code) from error
     return Made(result.manifest, result.facts, tuple(file.name for file in manifest.files))
+
+
+@contextmanager
+def counted(this: Try) -> Iterator[None]:
+    """Counts by what is raised within how the step of this try has ended."""
+    try:
+        yield
+    except AirflowSkipException:
+        count_end(this, Exit.NOTHING_TO_DO)
+        raise
+    except (StepFailed, StepRefused) as failed:
+        count_end(this, failed.cause)
+        raise
+    count_end(this, Exit.DONE)
 
 
 def _failure(step: str, ended: Ended) -> Exception:

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, Protocol
 
 from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
@@ -105,6 +106,17 @@ def _taken_by(pod: Any) -> str:
         if condition.type == "DisruptionTarget" and condition.status == "True":
             return f" ({condition.reason}: {condition.message})"
     return ""
+
+
+def times_of(pod: Any, container: str) -> tuple[timedelta, timedelta] | None:
+    """How long the pod's ended `container` took to start, from the pod's creation on, and then to end, in whole seconds; None
+    where the pod does not tell.
+    """
+    state = _state(pod, container)
+    ended = state.terminated if state else None
+    if ended is None or ended.started_at is None or ended.finished_at is None:
+        return None
+    return ended.started_at - pod.metadata.creation_timestamp, ended.finished_at - ended.started_at
 
 
 def waits_for(pod: Any, container: str) -> str:

@@ -16,6 +16,7 @@ class Slots:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.taken = 0
+        self.told = False  # whether somebody tells how many are taken
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     @classmethod
@@ -49,7 +50,7 @@ class Slots:
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 self.give_back()
-            else:
+            elif turn in self._waiting:
                 self._waiting.remove(turn)
             raise
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 from airflow.utils.state import TaskInstanceState
-from step_contract.exit_codes import Cause, StepError
+from step_contract.exit_codes import Cause, Exit, StepError
 
+from airflow_steps import metrics
 from airflow_steps.afterwards import give_back, in_background, remove
 from airflow_steps.cluster import Pods, QuotaReached, Refused
 from airflow_steps.failure import KEY
@@ -97,10 +100,12 @@ class StepTrigger(BaseTrigger):
         failures = await XCom.aget_one(key=KEY, **whose) if this.try_number > 1 else None
         if more := with_memory(pod, self.container, failures or []):
             self.log.info("%s", more)
+        await asyncio.to_thread(metrics.connect)
         slots = Slots.here(self.limit)
         self.log.info("%s", command_of(pod, self.container))
         if await self._is_there(pods, pod):
             slots.seize()
+            in_background(metrics.tell_load(slots))
             self.log.info("pod %s is there already: going on with it", name)
         else:
             try:
@@ -109,12 +114,15 @@ class StepTrigger(BaseTrigger):
                 reason = f"the cluster does not let it in: {refused}"
                 yield self._event(Ended(None, b"", (), reason, Cause.NOT_STARTED))[0]
                 return
+        following = Following(pods, namespace, name, self.container, self.start_seconds, self.run_seconds, self.log)
         try:
-            ended = await Following(pods, namespace, name, self.container, self.start_seconds, self.run_seconds, self.log).end()
+            ended = await following.end()
         except BaseException:
             slots.give_back()
             raise
         in_background(give_back(slots, pods, namespace, name))
+        for what, needed in zip((metrics.STARTED, metrics.RAN), following.times or (), strict=False):
+            metrics.took(what, this, needed)
         self.log.info("ended: %s", ended.reason or f"exit code {ended.code}")
         event, told = await asyncio.to_thread(self._event, ended)
         # Airflow 3.3.2 encodes the XComs of an end event twice: a task that pulled one would get text. So not with the event.
@@ -163,6 +171,8 @@ class StepTrigger(BaseTrigger):
         name = pod["metadata"]["name"]
         if not slots.free:
             self.log.info("waits for one of %d slots, %d before it", slots.limit, slots.waiting)
+        in_background(metrics.tell_load(slots))
+        since = time.monotonic()
         await slots.take()
         try:
             told = False
@@ -178,18 +188,22 @@ class StepTrigger(BaseTrigger):
         except BaseException:
             slots.give_back()
             raise
+        metrics.took(metrics.WAITED, cast("Any", self.task_instance), timedelta(seconds=time.monotonic() - since))
         self.log.info("pod %s created" if new else "pod %s is there already: going on with it", name)
 
     def _event(self, ended: Ended) -> tuple[TriggerEvent, dict[str, Any]]:
-        """The event that tells how the step ended, and its XComs."""
+        """The event that tells how the step ended, and its XComs. Counts the ends that no worker settles again."""
+        this: Any = self.task_instance
         try:
             made = settle(self.step, ended)
         except AirflowSkipException as skipped:
             self.log.info("%s", skipped)
+            metrics.count_end(this, Exit.NOTHING_TO_DO)
             return TaskSkippedEvent(), {}
         except (AirflowException, StepError) as error:
             self.log.error("%s", error)
             return TriggerEvent(ended.to_event()), {}  # type: ignore[no-untyped-call]
         self.log.info("artifact verified: %s", made.manifest)
+        metrics.count_end(this, Exit.DONE)
         told = {"return_value": made.manifest, "facts": dict(made.facts)}
         return TaskSuccessEvent(), told | links(made.manifest, made.files)

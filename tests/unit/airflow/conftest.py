@@ -14,6 +14,10 @@ import pytest
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-tests-")
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
+from .trigger_runs import comms, play  # noqa: E402 Airflow reads its home when it is imported
+
+__all__ = ["Program", "comms", "play"]
+
 Program = Callable[[str], None]
 
 

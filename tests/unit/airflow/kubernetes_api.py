@@ -79,7 +79,8 @@ class KubernetesApi:
 
     async def ends(self, name: str, code: int, message: str = "", **more: Any) -> None:
         """The pod's container ends with `code` and its termination message."""
-        terminated = {"exitCode": code, "message": message, "reason": "Error" if code else "Completed"} | more
+        times = dict.fromkeys(("startedAt", "finishedAt"), self.pods[name]["metadata"]["creationTimestamp"])
+        terminated = times | {"exitCode": code, "message": message, "reason": "Error" if code else "Completed"} | more
         phase = "Failed" if code else "Succeeded"
         await self.change(name, phase=phase, containerStatuses=[container({"terminated": terminated})])
 

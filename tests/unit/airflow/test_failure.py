@@ -80,6 +80,8 @@ class State(dict[str, Any]):
 class Try:
     """One try of a task, as Airflow tells a worker of it."""
 
+    dag_id, task_id = "market_daily", "train"
+
     def __init__(self, number: int, most: int) -> None:
         self.try_number, self.max_tries = number, most
         self.pushed: dict[str, Any] = {}

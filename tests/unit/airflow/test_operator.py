@@ -22,6 +22,8 @@ from .conftest import Program
 class TaskInstance:
     """Keeps what a task pushes, as Airflow would."""
 
+    dag_id, task_id = "market_daily", "fetch_prices"
+
     def __init__(self) -> None:
         self.pushed: dict[str, Any] = {}
 
