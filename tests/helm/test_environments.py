@@ -56,6 +56,39 @@ def test_nothing_may_speak_until_a_policy_says_so(rendered: dict[str, str], envi
     assert "169.254.0.0/16" in collector["to"][0]["ipBlock"]["except"]
 
 
+def test_numbers_go_to_the_exporter_and_can_be_fetched_there_but_on_a_laptop(
+    rendered: dict[str, str], environment: str
+) -> None:
+    policies = {name: one["spec"] for name, one in of(rendered, environment, "NetworkPolicy").items()}
+    exporter = of(rendered, environment, "Deployment").get("airflow-statsd")
+    configuration = of(rendered, environment, "ConfigMap")["airflow-config"]["data"]["airflow.cfg"]
+    assert (exporter is not None) == ("statsd_on = True" in configuration) == (environment != "kind")
+    if exporter is None:
+        return
+    service = of(rendered, environment, "Service")["airflow-statsd"]
+    assert service["metadata"]["annotations"] == {"prometheus.io/scrape": "true", "prometheus.io/port": "9102"}
+    assert {("UDP", 9125), ("TCP", 9102)} == {(port["protocol"], port["port"]) for port in service["spec"]["ports"]}
+    its = exporter["spec"]["template"]["metadata"]["labels"]
+    [out] = policies["metrics"]["egress"]
+    [to] = out["to"]
+    assert to["podSelector"]["matchLabels"].items() <= its.items() and out["ports"] == [{"protocol": "UDP", "port": 9125}]
+    told, fetched = policies["metrics-exporter"]["ingress"]
+    assert told["ports"] == out["ports"] and fetched == {"ports": [{"protocol": "TCP", "port": 9102}]}
+    assert "checksum/statsd-config" in exporter["spec"]["template"]["metadata"]["annotations"], "other names, another pod"
+
+
+def test_the_exporter_speaks_to_nobody(rendered: dict[str, str], environment: str) -> None:
+    policies = [one["spec"] for one in of(rendered, environment, "NetworkPolicy").values() if one["spec"].get("egress")]
+    its = {"tier": "airflow", "component": "statsd"}
+    open_to_it = [
+        spec
+        for spec in policies
+        if spec["podSelector"].get("matchLabels", {}).items() <= its.items()
+        and "statsd" not in [name for one in spec["podSelector"].get("matchExpressions", ()) for name in one["values"]]
+    ]
+    assert [port["port"] for spec in open_to_it for rule in spec["egress"] for port in rule["ports"]] == [53, 53]
+
+
 def test_what_is_deployed_runs_without_a_hand(rendered: dict[str, str], environment: str) -> None:
     [text] = [
         one["data"]["airflow.cfg"] for one in of(rendered, environment, "ConfigMap").values() if "airflow.cfg" in one["data"]
