@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.request import urlopen
 
 import kind
 import make_secrets
@@ -29,6 +30,18 @@ PRICES = "fetch_prices"
 def nothing_else_runs() -> None:
     """Room on the node: what kind-up has deployed is stopped."""
     kind.TARGET.kubectl("scale", "deployment", "--all", "--replicas=0")
+
+
+def build(name: str) -> None:
+    """Puts the stand-in `name` of an image on the nodes."""
+    run(["docker", "build", "--tag", f"market-daily/{name}:test", str(HERE / name)], seconds=300, more={"DOCKER_BUILDKIT": "1"})
+    kind.load([f"market-daily/{name}:test"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def exporter() -> None:
+    """The exporter of metrics, for every environment."""
+    build("metrics")
 
 
 class Environment:
@@ -79,6 +92,14 @@ def environment(name: str, folder: Path, more: str = "") -> Iterator[Environment
         made.remove()
 
 
+def scraped(environment: Environment) -> str:
+    """What a Prometheus would fetch."""
+    forwarded = environment.target.forward("airflow-statsd", 9102)
+    with forwarded as url, urlopen(f"{url}/metrics", timeout=10) as answer:  # noqa: S310 http alone
+        numbers: str = answer.read().decode()
+    return numbers
+
+
 def by_digest(name: str) -> str:
     """The image's name by digest, which the nodes are told, as there is no registry that it could be pulled from."""
     repository, found = name.rpartition(":")[0], ""
@@ -103,6 +124,11 @@ def test_staging_is_deployed_tried_out_and_a_value_that_breaks_it_is_rolled_back
         last = deployed.stdout.splitlines()[-1]
         assert last.startswith("deployed: ") and images.commit() in last and images.name_of("trainer") in last
         assert staging.make("diff").stdout.strip() == "nothing would change"
+        numbers = scraped(staging)
+        for task in ("decide", "fetch_range", "train", "plot"):
+            assert f'market_daily_steps_ended_total{{cause="done",dag_id="market_smoke",task_id="{task}"}} 1' in numbers
+            assert f'market_daily_step_run_seconds_count{{dag_id="market_smoke",task_id="{task}"}} 1' in numbers
+        assert "airflow_scheduler_heartbeat{" in numbers and "airflow_triggers_running{hostname=" in numbers
         with staging.airflow() as airflow:
             assert airflow.password not in ("admin", "airflow")
             wait_for_dags(staging.target, airflow, "market_daily")
@@ -121,9 +147,7 @@ def test_staging_is_deployed_tried_out_and_a_value_that_breaks_it_is_rolled_back
 @pytest.fixture
 def pooling() -> str:
     """The values that switch PgBouncer on, with its images on the nodes."""
-    build = ["docker", "build", "--tag", "market-daily/pooling:test", str(HERE / "pooling")]
-    run(build, seconds=300, more={"DOCKER_BUILDKIT": "1"})
-    kind.load(["market-daily/pooling:test"])
+    build("pooling")
     return (HERE / "values-pooling.yaml").read_text()
 
 
