@@ -91,7 +91,7 @@ def bucket() -> Iterator[Store]:
 
 
 def start(airflow: Airflow, dag: str, run: str, logical_date: str | None = None) -> None:
-    airflow.call("PATCH", f"/dags/{dag}", {"is_paused": False})
+    airflow.wait_for(f"the DAG {dag}", lambda: airflow.call("PATCH", f"/dags/{dag}", {"is_paused": False}), 120)
     airflow.trigger(dag, run, logical_date)
 
 

@@ -70,7 +70,7 @@ def test_a_training_day_is_one_message_with_metrics_and_picture_in_its_thread() 
     assert f"http://localhost:{kind.UI_PORT}/dags/market_daily/runs/session__2026-01-15|run" in said(root)
     wait_until("the picture", lambda: [one for one in thread("market_daily", "session__2026-01-15") if one.get("files")], 60)
     metrics, picture = thread("market_daily", "session__2026-01-15")
-    assert "Out of sample" in metrics["text"] and picture["files"][0]["mimetype"] == "image/png"
+    assert "Out of sample" in metrics["text"] and picture["files"][0]["name"] == "plot.png"
 
 
 def test_each_failure_is_one_alert_that_says_what_happened_and_what_to_do(airflow: Airflow) -> None:
@@ -139,12 +139,14 @@ def test_a_trigger_that_nobody_runs_is_told_and_that_it_goes_on(airflow: Airflow
 
 
 def test_a_backfill_is_one_message(airflow: Airflow) -> None:
+    # Its own day, which the schedule runs once.
+    wait_until("the last day", lambda: [one for one in channel() if "drill_days" in one["text"] and "done" in one["text"]], 180)
     before = len(channel())
-    wanted = {"dag_id": "market_daily", "from_date": "2026-02-02T00:00:00Z", "to_date": "2026-02-05T12:00:00Z"}
+    wanted = {"dag_id": "drill_days", "from_date": "2026-02-02T00:00:00Z", "to_date": "2026-02-05T12:00:00Z"}
     made = airflow.call("POST", "/backfills", wanted | {"max_active_runs": 4})
     run = f"backfill__{made['id']}"
-    wait_until("its end", lambda: "4 of 4 done" in line("market_daily", run), 240)
-    assert len(channel()) == before + 1 and thread("market_daily", run) == []
+    wait_until("its end", lambda: "4 of 4 done" in line("drill_days", run), 240)
+    assert len(channel()) == before + 1 and thread("drill_days", run) == []
 
 
 def test_the_watcher_itself_can_try_out_the_connection() -> None:

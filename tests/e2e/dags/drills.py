@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG
 from airflow_steps.notes import note_failure, note_retry
@@ -22,6 +22,9 @@ with DAG("drill_long", schedule=None, catchup=False, max_active_runs=8):
 
 with DAG("drill_short", schedule=None, catchup=False):
     python_step("short", step="short")
+
+with DAG("drill_days", schedule="0 0 * * *", start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=False):
+    python_step("day", step="day")
 
 with DAG("drill_timeout", schedule=None, catchup=False):
     python_step("late", step="late", options={"seconds": "300"}, execution_timeout=timedelta(seconds=10))
