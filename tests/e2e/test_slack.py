@@ -81,10 +81,10 @@ def test_each_failure_is_one_alert_that_says_what_happened_and_what_to_do(airflo
     replies = thread("drill_failures", "told")
     failed = {one["text"].split("`")[1]: said(one) for one in replies if one.get("subtype") == "thread_broadcast"}
     reasons = {
-        "crash": ("it crashed", "SIGSEGV", "2 of 2 by this cause", "Compare image and node"),
-        "refused": ("its pod did not start", "violates PodSecurity", "1 of 1", "then clear the task"),
-        "unpullable": ("its pod did not start", "no-such-image", "1 of 1", "then clear the task"),
-        "unschedulable": ("its pod did not start", "node affinity", "1 of 1", "then clear the task"),
+        "crash": ("it crashed", "SIGSEGV", "try 2 of 2", "Compare image and node"),
+        "refused": ("its pod did not start", "violates PodSecurity", "try 1 of 1", "then clear the task"),
+        "unpullable": ("its pod did not start", "no-such-image", "try 1 of 1", "then clear the task"),
+        "unschedulable": ("its pod did not start", "node affinity", "try 1 of 1", "then clear the task"),
     }
     assert failed.keys() == reasons.keys()
     for task, parts in reasons.items():

@@ -120,6 +120,8 @@ def _task(run: Run, note: Note) -> Task:
 
 
 def _count(note: Note) -> str:
+    if note.times == note.number:
+        return f"try {note.number} of {note.tries}"
     return f"try {note.number}" + (f", {note.times} of {note.tries} by this cause" if note.times else "")
 
 

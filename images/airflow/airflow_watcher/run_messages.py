@@ -124,7 +124,8 @@ def _late(run: Run, now: datetime, late: timedelta) -> list[Message]:
     if took < late or (ended and run.kind != "scheduled" and run.state == "failed"):
         return []
     minutes = int(late.total_seconds() / 60)
-    what = f"{WAITING} *{safe(title(run), BRIEF)}* is late: it is not done {minutes} min after {clock(run.since, run.session)}"
+    done = f"{'was' if ended else 'is'} not done {minutes} min after {clock(run.since, run.session)}"
+    what = f"{WAITING} *{safe(title(run), BRIEF)}* is late: it {done}"
     if ended:
         note = f"It ended at {clock(ended, run.session)}."
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
-from html import escape
+from html import escape, unescape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -153,8 +153,9 @@ class _View:
         root = self.workspace.messages[message.channel].get(message.thread_ts)
         if not root:
             return '<div class="note lost">A reply to a message that is not there: Slack shows it nowhere.</div>'
-        words = (root.text.splitlines() or ["…"])[0]
-        return f'<div class="note">replied to a thread: <a href="#{_anchor(root)}">{mrkdwn.plain(words[:80])}</a></div>'
+        words = (root.text.splitlines() or ["…"])[0].replace("*", "").replace("`", "")
+        shown = mrkdwn.with_emoji(unescape(words[:80]))
+        return f'<div class="note">replied to a thread: <a href="#{_anchor(root)}">{shown}</a></div>'
 
     def _thread(self, message: Message) -> str:
         replies = [] if message.is_reply else self.workspace.replies(message)

@@ -133,7 +133,7 @@ def test_a_failure_is_one_alert_with_class_reason_what_to_do_and_links(watched: 
     for part in (
         "&lt;no&gt; number",
         "*Do:* Look at it.",
-        "try 1, 1 of 1 by this cause",
+        "try 1 of 1",
         "tasks/fetch_prices?try_number=1|log>",
     ):
         assert part in shown
@@ -151,7 +151,7 @@ def test_a_source_that_is_down_all_evening_is_one_quiet_reply_and_one_alert(watc
         ":large_yellow_circle: *Thu 15 Jan 2026*  `fetch_prices` is tried again at 23:30: the source is down"
     ]
     [reply] = [one for one in watched.sent() if one.is_reply]
-    assert not reply.broadcast and "11 of 12 by this cause" in json.dumps(reply.blocks)
+    assert not reply.broadcast and "try 11 of 12" in json.dumps(reply.blocks)
     watched.airflow.add_task(RUN, "fetch_prices", "failed", at=SIX, number=12)
     watched.airflow.add_run(RUN, "failed", at=SIX, took=20 * 60)
     watched.note("fetch_prices", 12, meaning="the source is down", times=12, tries=12)
