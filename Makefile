@@ -18,7 +18,7 @@ export CHART_VERSION := 1.22.0
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo '  SESSION=YYYY-MM-DD, ARTIFACTS, SYMBOL, PRICES_URL, FEEDS, HISTORY_YEARS, PLOT_LANGUAGE and AIRFLOW_CONN_SLACK_CONN change'
+	@echo '  SESSION=YYYY-MM-DD, ARTIFACTS, SYMBOL, PRICES_URL, FEEDS, HISTORY_YEARS, PLOT_LANGUAGE and SLACK_TOKEN change'
 	@echo '  what make run does; TORCH_INDEX says where the CPU build of torch comes from.'
 
 run: ## Run the whole pipeline for one session, on the real KOSPI, in real Airflow, without a cluster

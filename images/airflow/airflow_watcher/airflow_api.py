@@ -123,7 +123,8 @@ class Airflow:
             since=failed_at or _time(since) or began,
             facts=facts,
             manifest=str(manifest) if manifest else None,
-            picture=PICTURE in keys,
+            # The link of a step without a picture is there, and empty.
+            picture=PICTURE in keys and bool(self._xcom(path, one, PICTURE)),
             unattended=unattended,
         )
 

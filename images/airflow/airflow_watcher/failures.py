@@ -79,8 +79,8 @@ def retries(run: Run, now: datetime, pages: Pages) -> Iterator[Message]:
         waits = task.state == "up_for_retry" and task.number == last.number
         next_try = run.next_try(task)
         when = f" at {clock(next_try, run.session)}" if waits and next_try else ""
-        what = f"is tried again{when}" if waits else f"was tried again; now try {task.number}, {task.state}"
-        text = f"{WAITING} `{task.name}` {what}: {safe(last.meaning, BRIEF)}"
+        what = f"is tried again{when}" if waits else f"was tried again: try {task.number}, {task.state}"
+        text = f"{WAITING} `{task.name}`: {safe(last.meaning, BRIEF)}; it {what}"
         lines = [text, f">{safe(last.why, REASON)}", f"*Do:* {safe(last.advice, REASON)}"]
         small = [_count(last), link(pages.log(run, task, last.number), "log") if pages.ui else ""]
         yield Message(f"again.{task.name}.{first.number}", text, (section("\n".join(lines)), *context(small)))

@@ -71,8 +71,8 @@ class Run:
 
     @property
     def since(self) -> datetime:
-        """When the run should have begun: one that was started by hand, when it was."""
-        return self.due if self.kind == "scheduled" else self.queued or self.started or self.due
+        """When the run was made; that it was not made when it should have been is told by itself."""
+        return self.queued or self.started or self.due
 
 
 @dataclass(frozen=True)

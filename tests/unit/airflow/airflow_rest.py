@@ -103,8 +103,7 @@ class AirflowApi:
         """What a task's step handed over."""
         self.xcoms[run_id, task, "facts"] = facts
         self.xcoms[run_id, task, "return_value"] = manifest
-        if picture:
-            self.xcoms[run_id, task, "_link_PictureLink"] = "/market/artifacts/x.png"
+        self.xcoms[run_id, task, "_link_PictureLink"] = "/market/artifacts/x.png" if picture else ""
 
 
 def dag(name: str, *, next_due: datetime | None = None, paused: bool = False, tags: tuple[str, ...] = ()) -> Json:
