@@ -12,7 +12,7 @@ from step_contract.store import Store
 
 from .conftest import STEPS, kubectl, pods_now, start, wait_for_end, wait_for_log, wait_until
 
-RUN = "session__2026-02-15"  # a Sunday, and a training day
+RUN = "session__2026-01-01"  # no session, and a training day
 
 
 def millicores(text: str) -> int:
@@ -91,9 +91,9 @@ def test_a_step_that_fills_the_nodes_disk_is_evicted_and_told_in_the_kubelets_wo
 
 
 def test_a_training_whose_node_is_drained_goes_on_where_it_was(airflow: Airflow, bucket: Store) -> None:
-    start(airflow, "market_daily", RUN, "2026-02-15T09:00:00Z")
+    start(airflow, "market_daily", RUN, "2026-01-01T09:00:00Z")
     [pod] = wait_until("training", lambda: running("market_daily", "train"), 120)
-    wait_until("a checkpoint", lambda: [name for name in bucket.list("checkpoints") if "session=2026-02-15" in name], 60)
+    wait_until("a checkpoint", lambda: [name for name in bucket.list("checkpoints") if "session=2026-01-01" in name], 60)
     # What `kubectl drain` does to each pod of a node.
     name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
     metadata = {"name": name, "namespace": namespace}

@@ -21,6 +21,7 @@ from airflow_steps.cluster import REMOVE
 from airflow_steps.failure import KEY, StepFailed, StepRefused, StepRetryPolicy, rules
 from airflow_steps.links import LINKS
 from airflow_steps.memory import with_memory
+from airflow_steps.notes import note_failure, note_retry
 from airflow_steps.outcome import counted, settle
 from airflow_steps.pod import end_of, labels, pod_name
 from airflow_steps.pod_settings import pod_arguments
@@ -69,6 +70,8 @@ class StepOperator(KubernetesPodOperator):
         settings = Settings.read()
         runner = runner or settings.runner
         arguments: dict[str, Any] = {"arguments": command_line(step, options), "executor": None}
+        # Whatever DAG a step is in, the watcher can tell why it failed.
+        kwargs = {"on_failure_callback": note_failure, "on_retry_callback": note_retry} | kwargs
         # Network policies tell programs apart by it.
         kwargs["labels"] = {"app.kubernetes.io/name": program} | dict(kwargs.get("labels") or {})
         super().__init__(

@@ -18,7 +18,7 @@ NOTE_GRACE = timedelta(seconds=40)
 NOT_STARTED = timedelta(minutes=10)
 
 SILENT = (
-    "it ended without a word: what ran it was killed, or it was marked so by hand",
+    "nobody noted why: what ran it was killed, or it was marked so by hand, or its DAG has no callback that notes it",
     "Read its log as far as it goes, and look at the pods of Airflow; then clear the task.",
 )
 

@@ -166,7 +166,7 @@ def test_a_task_whose_process_was_killed_is_told_without_a_note(watched: Watched
     assert not watched.thread()  # its note may still come
     watched.look(SIX + timedelta(seconds=60))
     [alert] = [one for one in watched.sent() if one.broadcast]
-    assert "without a word" in json.dumps(alert.blocks)
+    assert "nobody noted why" in json.dumps(alert.blocks)
 
 
 def test_a_failure_that_was_mended_says_so_and_a_second_one_is_a_second_alert(watched: Watched) -> None:
