@@ -9,6 +9,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import redact
@@ -16,13 +17,16 @@ from step_contract import paths
 from step_contract.exit_codes import RULES, Cause
 from step_contract.store import Store
 
+from airflow_steps.discretion import discreet
 from airflow_steps.failure import StepFailed, StepRefused, rules
+from airflow_steps.hurried import HurriedStore
 from airflow_steps.settings import Settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
+KILLED = "no reason reached Airflow: what ran it was killed"
 LONGEST = 1500  # characters of a reason
 
 
@@ -53,7 +57,14 @@ class Note:
     @classmethod
     def from_json(cls, data: bytes) -> Note:
         """The note that `to_json` stored; raises ValueError or TypeError where it is none."""
-        return cls(**json.loads(data))
+        note = cls(**json.loads(data))
+        texts, numbers = (note.task_id, note.meaning, note.why, note.advice, note.at), (note.map_index, note.number)
+        if not all(isinstance(text, str) for text in texts) or not all(isinstance(number, int) for number in numbers):
+            raise ValueError("what should be text or a number is none")
+        for moment in filter(None, (note.at, note.next_at)):
+            if datetime.fromisoformat(moment).tzinfo is None:
+                raise ValueError(f"{moment} names no time zone")
+        return note
 
 
 def note_failure(context: Context) -> None:
@@ -69,14 +80,13 @@ def note_retry(context: Context) -> None:
 def note_end(context: Context) -> None:
     """Notes that a run was ended as it took too long; what fails by a task, that task's note tells."""
     if context.get("reason") == "timed_out":
-        run: Any = context["dag_run"]
         why = "it took longer than it may"
-        keep(run.dag_id, run.run_id, Note("", -1, 1, False, why, why, RULES[Cause.TOO_LONG].advice, None, None, _now()))
+        keep(*run_of(context), Note("", -1, 1, False, why, why, RULES[Cause.TOO_LONG].advice, None, None, _now()))
 
 
 def _note(context: Context, *, again: bool) -> None:
     this, error = cast("Any", context["ti"]), context.get("exception")
-    rule, times, tries, why, wait = RULES[Cause.FAULT], None, None, str(error or ""), None
+    rule, times, tries, why, wait = RULES[Cause.FAULT], None, None, str(error or KILLED), None
     if isinstance(error, StepFailed | StepRefused):
         rule, times, tries, why = rules()[error.cause], error.times, error.tries, error.said
         wait = rule.wait_seconds
@@ -86,9 +96,15 @@ def _note(context: Context, *, again: bool) -> None:
     delay = timedelta(seconds=wait) if wait is not None else getattr(this.task, "retry_delay", None)
     next_at = (datetime.now(UTC) + delay).isoformat(timespec="seconds") if again and delay else None
     index = -1 if this.map_index is None else this.map_index
-    said = str(redact(why))[:LONGEST]
+    said = discreet(str(redact(why)))[:LONGEST]
     note = Note(this.task_id, index, this.try_number, again, meaning, said, rule.advice, times, tries, _now(), next_at)
     keep(this.dag_id, this.run_id, note)
+
+
+def run_of(context: Context) -> tuple[str, str]:
+    """The names of DAG and run; what Airflow hands to a DAG's callback has them, and not always the run itself."""
+    run: Any = context.get("dag_run") or SimpleNamespace(dag_id=context["dag"].dag_id, run_id=context["run_id"])
+    return run.dag_id, run.run_id
 
 
 def _now() -> str:
@@ -99,7 +115,7 @@ def keep(dag: str, run: str, note: Note) -> None:
     """Stores the note. Never raises: a task ends as it ends, and its log keeps what could not be noted."""
     try:
         path = paths.note(dag, run, note.task_id or "run", note.map_index, note.number)
-        Store(Settings.read().artifacts or "").create(path, note.to_json())
+        HurriedStore(Settings.read().artifacts or "").replace(path, note.to_json())
     except Exception as error:
         log.error("could not be noted for Slack (%s: %s): %s", type(error).__name__, error, note)
 

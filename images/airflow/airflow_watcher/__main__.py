@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
+from airflow_steps.hurried import HurriedStore
 from airflow_steps.settings import Settings, count, setting
 from step_contract.exit_codes import StepError
-from step_contract.store import Store
 
 from airflow_watcher.airflow_api import Airflow
 from airflow_watcher.ledger import Ledger
@@ -30,6 +30,10 @@ from airflow_watcher.telling import Telling
 log = logging.getLogger("airflow_watcher")
 
 
+class Stopped(BaseException):
+    """The watcher is to stop; no handler of faults may take it for one."""
+
+
 def watch(stopped: threading.Event) -> None:
     """Makes its rounds until `stopped`. Raises StepError where a setting is missing or wrong."""
     environment, settings = os.environ, Settings.read()
@@ -37,19 +41,24 @@ def watch(stopped: threading.Event) -> None:
     late, grace = count(environment, "LATE_MINUTES", 60), count(environment, "WATCH_GRACE_SECONDS", 120)
     limits = Limits(timedelta(minutes=late), timedelta(seconds=grace))
     alive, heartbeat = setting(environment, "ALIVE_FILE"), setting(environment, "HEARTBEAT_URL")
-    airflow = Airflow(
-        setting(environment, "AIRFLOW_URL"), setting(environment, "AIRFLOW_USER"), setting(environment, "AIRFLOW_PASSWORD")
-    )
-    store = Store(settings.artifacts or "")
-    telling = Telling(Slack(settings.slack_channel), Ledger(store))
-    pages = Pages(setting(environment, "UI_URL") or None)
 
-    def goes_on() -> bool:
+    def go_on() -> None:
+        """Shows that a round, however long, goes on; ends it where the watcher is to stop."""
         if alive:
             Path(alive).touch()
-        return not stopped.is_set()
+        if stopped.is_set():
+            raise Stopped
 
-    watcher = Watcher(airflow, telling, store, settings.slack_channel, pages, limits, datetime.now(UTC), goes_on)
+    airflow = Airflow(
+        setting(environment, "AIRFLOW_URL"),
+        setting(environment, "AIRFLOW_USER"),
+        setting(environment, "AIRFLOW_PASSWORD"),
+        go_on,
+    )
+    store = HurriedStore(settings.artifacts or "")
+    telling = Telling(Slack(settings.slack_channel), Ledger(store), go_on)
+    pages = Pages(setting(environment, "UI_URL") or None)
+    watcher = Watcher(airflow, telling, store, settings.slack_channel, pages, limits, datetime.now(UTC))
     log.info("watching %s each %d s, telling #%s", setting(environment, "AIRFLOW_URL"), seconds, settings.slack_channel)
     beat = _every(timedelta(seconds=60), lambda: _ring(heartbeat)) if heartbeat else lambda now: None
     while not stopped.is_set():
@@ -59,7 +68,7 @@ def watch(stopped: threading.Event) -> None:
         except Exception:
             log.exception("this round broke off; the next one follows")
         else:
-            goes_on()
+            go_on()
             beat(now)
         stopped.wait(seconds)
 
@@ -94,6 +103,8 @@ def main(arguments: list[str]) -> int:
         signal.signal(number, lambda *_: stopped.set())
     try:
         watch(stopped)
+    except Stopped:
+        return 0
     except StepError as error:
         print(error, file=sys.stderr)
         return int(error.code)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -26,15 +26,17 @@ class Unreachable(Exception):
 
 
 class Airflow:
-    """The API at `url`, as the user `user`."""
+    """The API at `url`, as the user `user`. `alive` is called before each request."""
 
-    def __init__(self, url: str, user: str, password: str) -> None:
-        self.user, self.password = user, password
+    def __init__(self, url: str, user: str, password: str, alive: Callable[[], None] = lambda: None) -> None:
+        self.user, self.password, self.alive = user, password, alive
         self._client = httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS)
         self._token, self._since = "", 0.0
         self._handed: dict[tuple[str, ...], Any] = {}
 
-    def _get(self, path: str, **query: Any) -> Any:
+    def _get(self, path: str, *, optional: bool = False, **query: Any) -> Any:
+        """The answer; None where there is no such thing and that is `optional`."""
+        self.alive()
         try:
             if not self._token or time.monotonic() - self._since > TOKEN_SECONDS:
                 answer = self._client.post("/auth/token", json={"username": self.user, "password": self.password})
@@ -43,7 +45,7 @@ class Airflow:
             answer = self._client.get(f"/api/v2{path}", params=query, headers={"Authorization": f"Bearer {self._token}"})
             if answer.status_code == 401:
                 self._token = ""
-            if answer.status_code == 404:
+            if answer.status_code == 404 and optional:
                 return None
             answer.raise_for_status()
             return answer.json()
@@ -53,10 +55,11 @@ class Airflow:
     def _all(self, path: str, what: str, **query: Any) -> Iterator[Json]:
         offset = 0
         while True:
-            found = (self._get(path, limit=PAGE, offset=offset, **query) or {}).get(what, [])
-            yield from found
-            offset += len(found)
-            if len(found) < PAGE:
+            answer = self._get(path, optional=True, limit=PAGE, offset=offset, **query) or {what: [], "total_entries": 0}
+            yield from answer[what]
+            offset += len(answer[what])
+            # The server may give fewer at once than it is asked for.
+            if not answer[what] or offset >= answer["total_entries"]:
                 return
 
     def health(self) -> Health:
@@ -71,11 +74,11 @@ class Airflow:
 
     def dags(self) -> list[Dag]:
         """Every DAG that Airflow knows."""
-        found = self._all("/dags", "dags", exclude_stale=True)
+        found = self._all("/dags", "dags", exclude_stale=False)
         return [
             Dag(
                 one["dag_id"],
-                one["is_paused"],
+                one["is_paused"] or one["is_stale"],
                 frozenset(tag["name"] for tag in one["tags"]),
                 _time(one["next_dagrun_run_after"]),
             )
@@ -88,6 +91,10 @@ class Airflow:
         still = self._all("/dags/~/dagRuns", "dag_runs", state=["queued", "running"], order_by="run_after")
         found = {(one["dag_id"], one["dag_run_id"]): _run(one) for one in (*lately, *still)}
         return sorted(found.values(), key=lambda run: run.due)
+
+    def is_there(self, run: Run) -> bool:
+        """Whether Airflow still has the run."""
+        return self._get(f"/dags/{quote(run.dag)}/dagRuns/{quote(run.run_id, safe='')}", optional=True) is not None
 
     def tasks(self, run: Run) -> list[Task]:
         """The run's task instances in the order in which they started, with what their steps handed over."""
@@ -107,7 +114,8 @@ class Airflow:
         facts: Json = {}
         manifest = None
         if state == "success" and one["map_index"] < 0 and "facts" in keys:
-            facts = self._xcom(path, one, "facts") or {}
+            handed = self._xcom(path, one, "facts")
+            facts = handed if isinstance(handed, Mapping) else {}
             manifest = self._xcom(path, one, "return_value")
         trigger, job = one["trigger"], one["triggerer_job"]
         heard = _time(job["latest_heartbeat"]) if job else None
@@ -131,7 +139,9 @@ class Airflow:
     def _xcom(self, path: str, one: Json, key: str) -> Any:
         name = (path, one["task_id"], str(one["try_number"]), str(one["end_date"]), key)
         if name not in self._handed:
-            self._handed[name] = (self._get(f"{path}/{quote(one['task_id'])}/xcomEntries/{key}") or {}).get("value")
+            self._handed[name] = (self._get(f"{path}/{quote(one['task_id'])}/xcomEntries/{key}", optional=True) or {}).get(
+                "value"
+            )
         return self._handed[name]
 
     def backfills(self, dag: str) -> list[Backfill]:

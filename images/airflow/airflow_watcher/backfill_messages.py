@@ -13,7 +13,7 @@ from airflow_watcher.seen import ENDED, Backfill, Run
 from airflow_watcher.wording import DONE, FAILED, RUNNING, day
 
 SHOWN = 15  # failed sessions that are named
-BRIEF = 200
+BRIEF, SHORT = 200, 100
 
 
 def about(backfill: Backfill, channel: str, pages: Pages) -> Conversation:
@@ -32,13 +32,13 @@ def about(backfill: Backfill, channel: str, pages: Pages) -> Conversation:
 
 
 def _failures(name: str, failed: Sequence[Run], pages: Pages) -> Message:
-    lines = [f"{FAILED} *{safe(name, BRIEF)}*: {len(failed)} failed"]
+    advice = safe(next((note.advice for run in failed for note in run.notes), "Look at their logs, then clear them."), BRIEF)
+    lines = [f"{FAILED} *{safe(name, BRIEF)}*: {len(failed)} failed", f"*Do:* {advice}"]
     for run in failed[:SHOWN]:
         notes = [note for note in run.notes if not note.again]
-        why = f": `{notes[-1].task_id}`: {safe(notes[-1].why, BRIEF)}" if notes else ""
+        why = f": `{notes[-1].task_id}`: {safe(notes[-1].why, SHORT)}" if notes else ""
         lines.append(f"• {link(pages.run(run), str(run.session or run.run_id))}{why}")
     if len(failed) > SHOWN:
         lines.append(f"• and {len(failed) - SHOWN} more")
-    advice = safe(next((note.advice for run in failed for note in run.notes), "Look at their logs, then clear them."), BRIEF)
-    text = "\n".join([*lines, f"*Do:* {advice}"])
+    text = "\n".join(lines)
     return Message("failed", text, (section(text),), broadcast=True)

@@ -5,10 +5,11 @@ https://docs.slack.dev/reference/block-kit/blocks and https://docs.slack.dev/mes
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+from airflow_steps.discretion import discreet
 
 Block = dict[str, Any]
 
@@ -21,30 +22,6 @@ TEXT = 4000  # of what a notification shows; Slack cuts at 40,000
 URL = 1500
 
 ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-# What looks like a secret, wherever it comes from: a password in an address, a token, a signature.
-SECRETS = (
-    (re.compile(r"(://[^/\s:@]*:)[^/\s@]+@"), r"\1***@"),
-    (re.compile(r"\bxox[a-z]-[\w-]+|\bxapp-[\w-]+"), "***"),
-    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), "***"),
-    (
-        re.compile(r"(?i)\b([\w-]*(?:password|passwd|secret|token|signature|api_?key|credential)[\w-]*\s*[=:]\s*)[^\s&,;'\"]+"),
-        r"\1***",
-    ),
-)
-SECRET_NAME = re.compile(r"SECRET|PASSWORD|TOKEN|CONN_|_KEY")
-
-
-def discreet(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """`text` without what is or looks like a secret, and of a traceback its last line alone."""
-    if "Traceback (most recent call last)" in text:
-        before, _, trace = text.partition("Traceback (most recent call last)")
-        text = f"{before.strip()} {trace.strip().splitlines()[-1]}".strip()
-    for name, value in environment.items():
-        if SECRET_NAME.search(name) and len(value) >= 8:
-            text = text.replace(value, "***")
-    for pattern, instead in SECRETS:
-        text = pattern.sub(instead, text)
-    return text
 
 
 def safe(text: str, length: int) -> str:
@@ -92,4 +69,5 @@ def whole(text: str, length: int) -> str:
     cut = cut[: max(cut.rfind(" "), 0)] or cut
     if cut.rfind("<") > cut.rfind(">"):
         cut = cut[: cut.rfind("<")]
+    cut = re.sub(r"&[a-z]{0,3}$", "", cut)
     return cut.rstrip() + "…"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
@@ -38,7 +39,7 @@ def failures(run: Run, now: datetime, pages: Pages) -> Iterator[Message]:
     for same in groups.values():
         yield _failure(run, same, pages)
     if run.state == "failed" and not any(task.state == "failed" for task in run.tasks):
-        yield _ended(run, now, pages)
+        yield _ended(run, pages)
 
 
 def _failure(run: Run, notes: Sequence[Note], pages: Pages) -> Message:
@@ -53,17 +54,18 @@ def _failure(run: Run, notes: Sequence[Note], pages: Pages) -> Message:
     return Message(f"failed.{first.task_id}.{first.number}", text, (section("\n".join(lines)), *context(small)), broadcast=True)
 
 
-def _ended(run: Run, now: datetime, pages: Pages) -> Message:
+def _ended(run: Run, pages: Pages) -> Message:
     timed_out = any(not note.task_id for note in run.notes)
     why = "it took longer than it may (its DAG's `dagrun_timeout`)" if timed_out else "it was ended, though no task failed"
     text = f"{FAILED} *{safe(title(run), BRIEF)}*: {why}"
     waited = [f"`{task.name}` ({task.state})" for task in run.tasks if task.state not in ("success", "upstream_failed")]
     lines = [text, f"Not done: {', '.join(waited[:8]) or 'nothing'}.", "*Do:* see what it waited for, then clear that task."]
-    return Message("failed.run", text, (section("\n".join(lines)), *context([link(pages.run(run), "run")])), broadcast=True)
+    key = f"failed.run.{_second(run.ended)}"
+    return Message(key, text, (section("\n".join(lines)), *context([link(pages.run(run), "run")])), broadcast=True)
 
 
-def retries(run: Run, now: datetime, pages: Pages) -> Iterator[Message]:
-    """A quiet reply to each cause at which a task is tried again; brought up to date from try to try."""
+def retries(run: Run, pages: Pages) -> Iterator[Message]:
+    """A quiet reply to each cause at which a task is tried again; brought up to date from try to try. Mapped ones in one."""
     groups: list[list[Note]] = []
     for note in run.notes:
         if not note.again:
@@ -75,25 +77,30 @@ def retries(run: Run, now: datetime, pages: Pages) -> Iterator[Message]:
             groups.append([note])
     for same in groups:
         first, last = same[0], same[-1]
-        task = _task(run, last)
+        task, mapped = _task(run, last), len({note.map_index for note in same})
         waits = task.state == "up_for_retry" and task.number == last.number
         next_try = run.next_try(task)
         when = f" at {clock(next_try, run.session)}" if waits and next_try else ""
         what = f"is tried again{when}" if waits else f"was tried again: try {task.number}, {task.state}"
-        text = f"{WAITING} `{task.name}`: {safe(last.meaning, BRIEF)}; it {what}"
+        name = task.name if mapped == 1 else f"{task.task_id}` ({mapped} mapped tasks), lately `{task.name}"
+        text = f"{WAITING} `{name}`: {safe(last.meaning, BRIEF)}; it {what}"
         lines = [text, f">{safe(last.why, REASON)}", f"*Do:* {safe(last.advice, REASON)}"]
         small = [_count(last), link(pages.log(run, task, last.number), "log") if pages.ui else ""]
-        yield Message(f"again.{task.name}.{first.number}", text, (section("\n".join(lines)), *context(small)))
+        yield Message(
+            f"again.{first.task_id}.{first.number}.{_slug(first.meaning)}", text, (section("\n".join(lines)), *context(small))
+        )
 
 
 def _same(before: Note, now: Note) -> bool:
-    """Whether a note is the next of one row of tries: the same task, the same cause."""
-    whose = (before.task_id, before.map_index, before.meaning) == (now.task_id, now.map_index, now.meaning)
-    return whose and (now.times is None or now.times > 1)
+    """Whether a note belongs to one row of tries: the same task, the same cause, and no first time again."""
+    if (before.task_id, before.meaning) != (now.task_id, now.meaning):
+        return False
+    return before.map_index != now.map_index or now.times is None or now.times > 1
 
 
 def unattended(run: Run, now: datetime, pages: Pages, grace: timedelta) -> Iterator[Message]:
     """A reply to each task that nobody runs: for longer than `grace` no triggerer has its trigger, or nothing takes it up."""
+    waiting: dict[tuple[str, str, str], list[Task]] = {}
     for task in run.tasks:
         waited = now - task.since if task.since else timedelta()
         if task.unattended and task.state == "deferred" and waited > grace:
@@ -108,10 +115,22 @@ def unattended(run: Run, now: datetime, pages: Pages, grace: timedelta) -> Itera
             )
         else:
             continue
-        since = clock(task.since, run.session) if task.since else ""
-        text = f"{WAITING} *{safe(title(run), BRIEF)}*: `{task.name}` waits since {since}: {why}"
+        waiting.setdefault((task.task_id, why, advice), []).append(task)
+    for (name, why, advice), tasks in waiting.items():
+        first = min(tasks, key=lambda task: task.since or now)
+        since = clock(first.since, run.session) if first.since else ""
+        which = f"`{first.name}`" if len(tasks) == 1 else f"`{name}` ({len(tasks)} mapped tasks)"
+        text = f"{WAITING} *{safe(title(run), BRIEF)}*: {which} waits since {since}: {why}"
         blocks = (section(f"{text}\n*Do:* {advice}"), *context([link(pages.run(run), "run") if pages.ui else ""]))
-        yield Message(f"waits.{task.name}.{task.number}", text, blocks, broadcast=True)
+        yield Message(f"waits.{name}.{_slug(why)}.{first.number}.{_second(first.since)}", text, blocks, broadcast=True)
+
+
+def _second(moment: datetime | None) -> str:
+    return f"{moment:%Y%m%dT%H%M%S}" if moment else ""
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]
 
 
 def _task(run: Run, note: Note) -> Task:

@@ -6,6 +6,7 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from urllib.parse import quote, unquote
 
 from step_contract.exit_codes import StepError
 from step_contract.store import Store
@@ -13,6 +14,7 @@ from step_contract.store import Store
 log = logging.getLogger(__name__)
 # Longer than any call to Slack may take: whoever claimed a message and has not told it by then never will.
 CLAIM = timedelta(minutes=2)
+LONG_AGO = "2000-01-01T00:00:00+00:00"
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,17 @@ class Told:
     def is_fresh(self, now: datetime) -> bool:
         """Whether who claimed it may still be telling it."""
         return now - datetime.fromisoformat(self.claimed) < CLAIM
+
+    @classmethod
+    def from_json(cls, data: bytes | None) -> Told:
+        """What `keep` wrote down; of what is damaged, a claim that is long past: Slack itself knows then."""
+        try:
+            told = cls(**json.loads(data or b""))
+            if all(isinstance(text, str) for text in asdict(told).values()) and datetime.fromisoformat(told.claimed).tzinfo:
+                return told
+        except (ValueError, TypeError):
+            pass
+        return cls(claimed=LONG_AGO)
 
 
 class Ledger:
@@ -61,21 +74,19 @@ class Ledger:
     def _read(self, folder: str) -> dict[str, Told]:
         found = {}
         for name, data in self.store.read_many(self.store.list(folder)).items():
-            try:
-                found[name.rpartition("/")[2].removesuffix(".json")] = Told(**json.loads(data or b""))
-            except (ValueError, TypeError):
-                log.warning("%s is not what was told: passed over", self.store.uri(name))
+            found[unquote(name.rpartition("/")[2].removesuffix(".json"))] = Told.from_json(data)
         return found
 
     def forget(self, folder: str) -> None:
         """Lets `folder` be read anew: another watcher has written there."""
-        self._known.pop(folder, None)
+        if folder not in {unwritten for unwritten, _ in self._unwritten}:
+            self._known.pop(folder, None)
 
     def claim(self, folder: str, key: str) -> bool:
         """Whether this watcher, and no other, is to tell the message; atomic where the store answers."""
         told = Told(claimed=datetime.now(UTC).isoformat(timespec="seconds"))
         try:
-            first = self.store.create(f"{folder}/{key}.json", _json(told))
+            first = self.store.create(_path(folder, key), _json(told))
         except StepError as error:
             log.warning("a message is told that could not be claimed: %s", error)
             first = True
@@ -93,7 +104,7 @@ class Ledger:
         """Writes down what could not be before."""
         for folder, key in sorted(self._unwritten):
             try:
-                self.store.replace(f"{folder}/{key}.json", _json(self._known[folder][key]))
+                self.store.replace(_path(folder, key), _json(self._known[folder][key]))
             except StepError as error:
                 log.warning("what was told is not written down yet: %s", error)
                 return
@@ -103,6 +114,10 @@ class Ledger:
         """Forgets, in memory, all but `folders`."""
         waiting = {folder for folder, _ in self._unwritten}
         self._known = {folder: known for folder, known in self._known.items() if folder in folders | waiting}
+
+
+def _path(folder: str, key: str) -> str:
+    return f"{folder}/{quote(key, safe='')}.json"
 
 
 def _json(told: Told) -> bytes:

@@ -11,7 +11,7 @@ from airflow_steps import notes
 from step_contract.exit_codes import StepError
 from step_contract.store import Store
 
-from airflow_watcher.airflow_api import Airflow
+from airflow_watcher.airflow_api import Airflow, Unreachable
 from airflow_watcher.seen import DELETED, ENDED, Backfill, Dag, Health, Run
 
 log = logging.getLogger(__name__)
@@ -36,9 +36,16 @@ class Eyes:
     def __init__(self, airflow: Airflow, store: Store) -> None:
         self.airflow, self.store = airflow, store
         self._active: dict[tuple[str, str], Run] = {}
+        self._gone: list[Run] = []
 
     def look(self, changed_since: datetime) -> Look:
         """What there is to see; raises Unreachable."""
+        try:
+            return self._look(changed_since)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise Unreachable(f"it answers what is not expected ({type(error).__name__}: {error})") from error
+
+    def _look(self, changed_since: datetime) -> Look:
         health, dags = self.airflow.health(), self.airflow.dags()
         loud = [dag for dag in dags if QUIET not in dag.tags]
         quiet = {dag.dag_id for dag in dags} - {dag.dag_id for dag in loud}
@@ -50,9 +57,14 @@ class Eyes:
 
     def _deleted(self, found: Sequence[Run]) -> list[Run]:
         there = {(run.dag, run.run_id) for run in found}
-        gone = [run for name, run in self._active.items() if name not in there]
+        missing = [run for name, run in self._active.items() if name not in there and run.kind != "backfill"]
+        self._gone += [replace(run, state=DELETED) for run in missing if not self.airflow.is_there(run)]
         self._active = {(run.dag, run.run_id): run for run in found if run.state not in ENDED}
-        return [replace(run, state=DELETED) for run in gone if run.kind != "backfill"]
+        return list(self._gone)
+
+    def settle(self) -> None:
+        """Forgets the runs that were deleted: that was told."""
+        self._gone.clear()
 
     def _backfills(self, runs: Sequence[Run]) -> list[Backfill]:
         """The backfills that these runs are of, each with all its runs."""
@@ -63,7 +75,6 @@ class Eyes:
                 of_it = self.airflow.runs_of(backfill)
                 if changed & {(run.dag, run.run_id) for run in of_it}:
                     found.append(replace(backfill, runs=[self._noted(run) if run.state == "failed" else run for run in of_it]))
-                    break
         return found
 
     def _noted(self, run: Run) -> Run:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Sequence
-from datetime import UTC, date, datetime, timedelta
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 
 from airflow_steps.metrics import gauge
 from step_contract import paths
@@ -15,9 +14,11 @@ from step_contract.store import Store
 
 from airflow_watcher import backfill_messages, run_messages
 from airflow_watcher.airflow_api import Airflow, Unreachable
+from airflow_watcher.before import Before, read_before
 from airflow_watcher.looking import Eyes, Look
 from airflow_watcher.message import Conversation, Limits, Pages
 from airflow_watcher.numbers import last_collected, numbers
+from airflow_watcher.seen import ENDED, Run
 from airflow_watcher.slack import NotConnected, Unavailable
 from airflow_watcher.telling import Telling
 from airflow_watcher.troubles import Troubles, of_api, of_health, of_schedules
@@ -30,10 +31,7 @@ ALIVE_EVERY = timedelta(seconds=60)
 
 
 class Watcher:
-    """Watches `airflow` and tells `channel`.
-
-    `goes_on` is called now and then in a long round; a round ends early once it says no.
-    """
+    """Watches `airflow` and tells `channel`."""
 
     def __init__(
         self,
@@ -44,34 +42,37 @@ class Watcher:
         pages: Pages,
         limits: Limits,
         now: datetime,
-        goes_on: Callable[[], bool] = lambda: True,
     ) -> None:
-        self.eyes, self.telling, self.store, self.goes_on = Eyes(airflow, store), telling, store, goes_on
+        self.eyes, self.telling, self.store = Eyes(airflow, store), telling, store
         self.channel, self.pages, self.limits = channel, pages, limits
-        before = _before(store)
-        # Where the last watcher had told everything; a first one does not tell of what was before it.
-        self.told_until = datetime.fromisoformat(before["told_until"]) if before else now - FIRST_LOOK
-        self.troubles = Troubles({name: datetime.fromisoformat(at) for name, at in before.get("troubles", {}).items()})
-        self.collected = date.fromisoformat(before["collected"]) if before.get("collected") else None
+        # A first watcher does not tell of what was before it; any other goes on where the last one had told everything.
+        self.told_until, self.troubles = now - FIRST_LOOK, Troubles({})
+        self.collected: date | None = None
+        self._goes_on_from: Before | None = None
         self.slack_says, self.unsent, self._written = "", 0, now - ALIVE_EVERY
+        self._written_troubles: set[str] = set()
         self._has_seen = False
         self._logged: set[tuple[str, str, str]] = set()
 
     def round(self, now: datetime) -> None:
         """One look and what follows from it; raises nothing but faults of its own."""
+        self._take_over()
         conversations: list[Conversation] = []
         look = None
         try:
             look = self.eyes.look(self.told_until)
-            found = [*of_health(look.health, self.limits.grace), *of_schedules(look.dags, now)]
+            found = [*of_health(look.health, self.limits.grace), *of_schedules(look.dags, busy(look), now)]
             conversations = self._about(look, now)
             self._has_seen = True
         except Unreachable as error:
             found = [of_api(str(error), self.limits.grace, self._has_seen)]
         troubles, over = self.troubles.look(found, self.channel, now, blind=look is None)
-        if self._tell([*troubles, *conversations]) and look:
+        if self.troubles.told.keys() != self._written_troubles:
+            self.alive(now, at_once=True)  # a watcher that follows must know of them before they are told
+        if self._tell([*troubles, *conversations], now) and look:
             for name in over:
                 self.troubles.settle(name)
+            self.eyes.settle()
             self.told_until = now - OVERLAP
             self.telling.ledger.drop({one.folder for one in conversations})
         if look:
@@ -80,27 +81,45 @@ class Watcher:
                 gauge(name, value)
         self.alive(now)
 
-    def _about(self, look: Look, now: datetime) -> list[Conversation]:
-        runs = [run_messages.about(run, self.channel, now, self.pages, self.limits) for run in (*look.runs, *look.deleted)]
-        return runs + [backfill_messages.about(backfill, self.channel, self.pages) for backfill in look.backfills]
+    def _take_over(self) -> None:
+        """Goes on where the last watcher was, as soon as what it wrote down can be read."""
+        if self._goes_on_from is None and (before := read_before(self.store)) is not None:
+            self._goes_on_from = before
+            self.told_until = min(self.told_until, before.told_until or self.told_until)
+            self.troubles = Troubles({**before.troubles, **self.troubles.told})
+            self.collected = before.collected
 
-    def _tell(self, conversations: Sequence[Conversation]) -> bool:
+    def _about(self, look: Look, now: datetime) -> list[Conversation]:
+        found = []
+        for run in (*look.runs, *look.deleted):
+            try:
+                found.append(run_messages.about(run, self.channel, now, self.pages, self.limits))
+            except Exception:
+                # One run that cannot be put into words must not silence all others, nor itself.
+                log.exception("%s %s: what its steps handed over cannot be told; the rest of it is", run.dag, run.run_id)
+                found.append(run_messages.about(bare(run), self.channel, now, self.pages, self.limits))
+        return found + [backfill_messages.about(backfill, self.channel, self.pages) for backfill in look.backfills]
+
+    def _tell(self, conversations: Sequence[Conversation], now: datetime) -> bool:
         """Whether Slack was told everything."""
         all_told = True
         for number, conversation in enumerate(conversations):
-            if not self.goes_on():
-                return False
             try:
                 all_told &= self.telling.tell(conversation)
             except NotConnected as error:
                 self._would_tell(conversations, str(error))
-                return True
+                # Whoever connects it hears of the last day, not of the last year.
+                self.told_until = max(self.told_until, now - timedelta(days=1))
+                return False
             except Unavailable as error:
                 if self.slack_says != str(error) and "is not asked" not in str(error):
                     log.warning("%s; it is told later", error)
                     self.slack_says = str(error)
                 self.unsent = len(conversations) - number
                 return False
+            except Exception:
+                log.exception("%s could not be told; it is tried again", conversation.folder)
+                all_told = False
         if self.slack_says:
             log.info("Slack is told again")
         self.slack_says, self.unsent = "", 0
@@ -115,28 +134,26 @@ class Watcher:
                 log.info("%s, so not sent to #%s: %s", why, self.channel, message.text)
         self._logged = {(folder, message.key, message.digest) for folder, message in messages}
 
-    def alive(self, now: datetime) -> None:
-        """Writes down, once a minute, that the watcher is alive, and until when all was told."""
-        if now - self._written < ALIVE_EVERY:
+    def alive(self, now: datetime, *, at_once: bool = False) -> None:
+        """Writes down, once a minute or `at_once`, that the watcher is alive, and until when all was told."""
+        if self._goes_on_from is None or (now - self._written < ALIVE_EVERY and not at_once):
             return
-        told: dict[str, Any] = {
-            "at": now.isoformat(),
-            "told_until": self.told_until.isoformat(),
-            "slack": self.slack_says or "well",
-        }
-        told |= {"collected": self.collected and self.collected.isoformat()}
-        told |= {"troubles": {name: at.isoformat() for name, at in self.troubles.told.items()}}
+        written = Before(self.told_until, self.troubles.told, self.collected)
         try:
             self.telling.ledger.write()
-            self.store.replace(paths.WATCHER_ALIVE, json.dumps(told).encode())
-            self._written = now
+            self.store.replace(paths.WATCHER_ALIVE, written.to_json(now, self.slack_says or "well"))
+            self._written, self._written_troubles = now, set(written.troubles)
         except StepError as error:
             log.warning("that the watcher is alive cannot be written down: %s", error)
 
 
-def _before(store: Store) -> dict[str, Any]:
-    try:
-        return dict(json.loads(store.read(paths.WATCHER_ALIVE) or b"{}"))
-    except (StepError, ValueError) as error:
-        log.warning("what the watcher before this one has told is not known: %s", error)
-        return {"told_until": (datetime.now(UTC) - timedelta(days=1)).isoformat()}
+def busy(look: Look) -> set[str]:
+    """The DAGs of which a run goes on."""
+    return {run.dag for run in look.runs if run.state not in ENDED} | {
+        one.dag for one in look.backfills if {run.state for run in one.runs} - set(ENDED)
+    }
+
+
+def bare(run: Run) -> Run:
+    """The run without all that steps, callbacks and people have handed over."""
+    return replace(run, conf={}, notes=(), tasks=[replace(task, facts={}) for task in run.tasks])

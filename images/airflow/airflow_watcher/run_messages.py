@@ -25,6 +25,7 @@ from airflow_watcher.wording import (
     title,
 )
 
+AT = ("running", "deferred", "queued", "scheduled", "up_for_reschedule", "restarting")
 BRIEF, LONG = 200, 1500  # characters of a part of the channel's line, of a reply's paragraph
 
 
@@ -33,7 +34,7 @@ def about(run: Run, channel: str, now: datetime, pages: Pages, limits: Limits) -
     folder = paths.told(channel, run.dag, run.run_id)
     if run.state == DELETED:
         return Conversation(folder, _root(run, pages))
-    replies = [*retries(run, now, pages), *_steps(run, pages), *_suspect(run), *unattended(run, now, pages, limits.grace)]
+    replies = [*retries(run, pages), *_steps(run, pages), *_suspect(run), *unattended(run, now, pages, limits.grace)]
     replies += [*failures(run, now, pages), *_late(run, now, limits.late)]
     return Conversation(folder, _root(run, pages), replies)
 
@@ -65,7 +66,7 @@ def _state(run: Run) -> tuple[str, str]:
         latest = [note.meaning for note in run.notes if note.task_id == again[0].task_id]
         why = f": {safe(latest[-1], BRIEF)}" if latest else ""
         return WAITING, " · ".join(filter(None, (f"`{again[0].name}` is tried again{when}{why}", done)))
-    now_at = [f"`{task.name}`" for task in run.tasks if task.state in ("running", "deferred", "queued", "scheduled")]
+    now_at = [f"`{task.name}`" for task in run.tasks if task.state in AT]
     doing = f"{', '.join(now_at[:3])} …" if now_at else ("started" if run.started else "waits for its turn")
     return RUNNING, " · ".join(filter(None, (doing, done)))
 

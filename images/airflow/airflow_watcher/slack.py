@@ -5,20 +5,22 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from airflow.providers.slack.hooks.slack import SlackHook
 from airflow.sdk.exceptions import AirflowNotFoundException
+from airflow_steps.discretion import discreet
 from slack_sdk.errors import SlackApiError
 
-from airflow_watcher.blocks import Block, discreet
+from airflow_watcher.blocks import Block
 
 log = logging.getLogger(__name__)
 
 CONNECTION = "slack_conn"
 TIMEOUT_SECONDS = 10
 FIRST_PAUSE, LONGEST_PAUSE = 5.0, 300.0
+PAGES = 20  # of messages that are looked through for one
 MENDED = 60.0  # between two looks whether a person has mended it
 EVENT = "market_daily_message"
 
@@ -123,8 +125,7 @@ class Slack:
         data = answer.data if isinstance(getattr(answer, "data", None), dict) else {}
         said = str(data.get("error") or "")
         if status == 429 or said in ("ratelimited", "rate_limited"):
-            after = {name.lower(): value for name, value in headers.items()}.get("retry-after", "")
-            seconds = float(after[0] if isinstance(after, list) else after or FIRST_PAUSE)
+            seconds = _seconds({name.lower(): value for name, value in headers.items()}.get("retry-after"))
             return self._later(f"Slack asks to wait {seconds:.0f} s", seconds)
         if status >= 500 or said in PASSING:
             return self._later(f"Slack has a fault of its own ({status} {said})", unsure=True)
@@ -170,38 +171,61 @@ class Slack:
             thread_ts=thread[1],
             initial_comment=text,
         )
-        return str(answer["files"][0]["id"])
+        files = answer.get("files") or [{}]
+        return str(files[0].get("id") or name)
 
     def find(self, id: str, name: str | None, thread: tuple[str, str] | None, since: float) -> tuple[str, str] | None:
         """The channel and ts of a message that was posted as `id`, or has a file called `name`; None where there is none, or
         where the bot may not look. `since`: seconds of the epoch. `thread`: among that message's replies.
         """
-        where: dict[str, Any] = {"limit": 200, "include_all_metadata": True}
         try:
-            if thread:
-                channel = thread[0]
-                found = self.call("conversations_replies", channel=channel, ts=thread[1], **where)
-            else:
-                channel = self._channel_id or self._look_up()
-                found = self.call("conversations_history", channel=channel, oldest=f"{since - 60:.6f}", **where)
-        except Misconfigured as error:
+            channel = thread[0] if thread else self._channel_id or self._look_up()
+            for message in self._messages(channel, thread, since):
+                payload = (message.get("metadata") or {}).get("event_payload") or {}
+                if payload.get("id") == id or (name and name in [file.get("name") for file in message.get("files") or ()]):
+                    return channel, str(message["ts"])
+        except (Misconfigured, Refused) as error:
             self._until = 0.0
             log.warning("whether %s was told cannot be looked up, so it may be told twice: %s", id, error)
-            return None
-        for message in found["messages"]:
-            payload = (message.get("metadata") or {}).get("event_payload") or {}
-            if payload.get("id") == id or (name and name in [file.get("name") for file in message.get("files") or ()]):
-                return channel, str(message["ts"])
         return None
+
+    def _messages(self, channel: str, thread: tuple[str, str] | None, since: float) -> Iterator[Any]:
+        """A thread's replies, or the channel's messages since a minute before `since`."""
+        method, where = "conversations_history", {"channel": channel, "oldest": f"{since - 60:.6f}"}
+        if thread:
+            method, where = "conversations_replies", {"channel": channel, "ts": thread[1]}
+        cursor = ""
+        for _ in range(PAGES):
+            found = self.call(method, **where, limit=200, include_all_metadata=True, cursor=cursor)
+            yield from found["messages"]
+            cursor = (found.get("response_metadata") or {}).get("next_cursor") or ""
+            if not cursor:
+                return
 
     def _look_up(self) -> str:
         """The channel's id, by its name; as it was given where there is none of that name."""
+        try:
+            return self._look_among("public_channel,private_channel")
+        except Misconfigured:  # the right to see private ones is another
+            self._until = 0.0
+            return self._look_among("public_channel")
+
+    def _look_among(self, types: str) -> str:
         cursor = ""
         while True:
-            answer = self.call("conversations_list", limit=1000, cursor=cursor, exclude_archived=True)
+            answer = self.call("conversations_list", limit=1000, cursor=cursor, exclude_archived=True, types=types)
             for one in answer["channels"]:
                 if one["name"] == self.channel.lstrip("#"):
                     return str(one["id"])
             cursor = (answer.get("response_metadata") or {}).get("next_cursor") or ""
             if not cursor:
                 return self.channel
+
+
+def _seconds(retry_after: Any) -> float:
+    """The wait that Slack asks for, within bounds, whatever it says."""
+    text = retry_after[0] if isinstance(retry_after, list) and retry_after else retry_after
+    try:
+        return float(min(max(int(text), 1), LONGEST_PAUSE))
+    except (TypeError, ValueError):
+        return FIRST_PAUSE

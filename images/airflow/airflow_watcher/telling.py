@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from step_contract.commit import open_artifact
@@ -11,7 +12,7 @@ from step_contract.exit_codes import DataWrong, StepError
 from airflow_watcher.blocks import whole
 from airflow_watcher.ledger import Ledger, Told
 from airflow_watcher.message import Conversation, Message
-from airflow_watcher.slack import Refused, Slack, Unavailable
+from airflow_watcher.slack import GONE, Refused, Slack, Unavailable
 
 log = logging.getLogger(__name__)
 OVER = "\n:white_check_mark: _That is over._"
@@ -20,10 +21,10 @@ LOST = "refused"  # in place of the ts of a message that Slack never takes
 
 
 class Telling:
-    """Tells `slack`, and keeps in `ledger` what it told."""
+    """Tells `slack`, and keeps in `ledger` what it told. `alive` is called before each message."""
 
-    def __init__(self, slack: Slack, ledger: Ledger) -> None:
-        self.slack, self.ledger = slack, ledger
+    def __init__(self, slack: Slack, ledger: Ledger, alive: Callable[[], None] = lambda: None) -> None:
+        self.slack, self.ledger, self.alive = slack, ledger, alive
         # Of this process's claims those whose message surely was not sent.
         self._unsent: set[str] = set()
         # And those of which only Slack knows.
@@ -48,6 +49,7 @@ class Telling:
 
     def _tell(self, folder: str, message: Message, root: Told | None) -> Told | None:
         """The message as it was told; None where another watcher is telling it."""
+        self.alive()
         told = self.ledger.known(folder).get(message.key)
         if told and not told.is_claim:
             if told.digest != message.digest and not message.picture:
@@ -60,7 +62,8 @@ class Telling:
                 return None
             told = self.ledger.known(folder)[message.key]
             self._unsent.add(id)
-        elif id not in self._unsent:
+        elif id not in self._unsent or not told.is_fresh(now):
+            # What was claimed long ago another watcher may have told meanwhile.
             if told.is_fresh(now) and id not in self._unsure:
                 self.ledger.forget(folder)
                 return None
@@ -93,7 +96,8 @@ class Telling:
             where = root.channel if root else "", LOST
         except Refused as refused:
             log.error("%s: it is sent as plain text: %s", refused, id)
-            where = self._post_plainly(message, id, thread)
+            # Where somebody has deleted the message that it replies to, the channel itself has to hear of it.
+            where = self._post_plainly(message, id, None if refused.error in GONE else thread)
         return self._keep(folder, message, Told(*where, claimed=claim.claimed))
 
     def _post_plainly(self, message: Message, id: str, thread: tuple[str, str] | None) -> tuple[str, str]:
@@ -106,10 +110,15 @@ class Telling:
     def _edit(self, folder: str, message: Message, told: Told) -> Told:
         if told.ts == LOST:
             return told
+        id = f"{folder}/{message.key}"
         try:
-            self.slack.update(told.channel, told.ts, f"{folder}/{message.key}", message.shown, message.blocks)
+            try:
+                self.slack.update(told.channel, told.ts, id, message.shown, message.blocks)
+            except Refused as refused:
+                log.error("%s: it is changed to plain text: %s", refused, id)
+                self.slack.update(told.channel, told.ts, id, whole(message.text, PLAIN), ())
         except Refused as refused:
-            log.error("%s: it stays as it was: %s/%s", refused, folder, message.key)
+            log.error("%s: it stays as it was: %s", refused, id)
         return self._keep(folder, message, told)
 
     def _keep(self, folder: str, message: Message, told: Told) -> Told:

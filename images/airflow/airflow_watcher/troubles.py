@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -51,10 +51,10 @@ def of_health(health: Health, grace: timedelta) -> Iterator[Trouble]:
         yield Trouble(f"file {file}", what, "correct the file, and deploy.", FILE_GRACE)
 
 
-def of_schedules(dags: Sequence[Dag], now: datetime) -> Iterator[Trouble]:
-    """Runs whose time has come and that were not started."""
+def of_schedules(dags: Sequence[Dag], busy: Set[str], now: datetime) -> Iterator[Trouble]:
+    """Runs whose time has come and that were not started. A DAG that is `busy` may have to end another first: that is late."""
     for dag in dags:
-        if dag.next_due and not dag.paused and now - dag.next_due > START_GRACE:
+        if dag.dag_id not in busy and dag.next_due and not dag.paused and now - dag.next_due > START_GRACE:
             what = f"`{dag.dag_id}` should have run at {clock(dag.next_due)}, and no run was started"
             advice = "is the scheduler well? It makes up for the run once it is; if not, start it by hand."
             yield Trouble(f"unstarted {dag.dag_id} {dag.next_due.isoformat()}", what, advice, timedelta(0))
@@ -85,7 +85,7 @@ class Troubles:
         """
         kept = self._first if blind else {}
         self._first = kept | {one.name: self._first.get(one.name, now) for one in found}
-        self._what |= {one.name: one for one in found}
+        self._what = {name: one for name, one in self._what.items() if name in self.told} | {one.name: one for one in found}
         for one in found:
             if now - self._first[one.name] >= one.grace:
                 self.told.setdefault(one.name, self._first[one.name])

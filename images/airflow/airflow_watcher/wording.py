@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
-from typing import Any
+from typing import Any, cast
+
+from airflow.providers.common.compat.sdk import redact
 
 from airflow_watcher.seen import SEOUL, Run, Task
 
@@ -42,7 +44,9 @@ def title(run: Run) -> str:
     """What a run is about: its session, or else its DAG with what it was asked."""
     if run.session:
         return day(run.session) if run.dag == DAG else f"{run.dag}, {day(run.session)}"
-    asked = ", ".join(f"{name} {value}" for name, value in sorted(run.conf.items())) or run.run_id
+    conf = cast("dict[str, Any]", redact(dict(run.conf)))
+    said = [f"{name} {value}" if isinstance(value, str | int | float) else str(name) for name, value in sorted(conf.items())]
+    asked = ", ".join(said) or run.run_id
     return f"{run.dag} ({asked})"
 
 
@@ -60,7 +64,7 @@ def brief(facts: Facts) -> str | None:
         return None
     if "state" in facts and "reason" in facts:
         return f"{facts['state']}: {facts['reason']}"
-    if "close" in facts and "change" in facts:
+    if _is_number(facts.get("close")) and _is_number(facts.get("change")):
         corrected = ", and the source has corrected sessions before" if "corrected" in facts else ""
         return f"closed at {float(facts['close']):,.2f} ({float(facts['change']):+.2%}){corrected}"
     if "headlines" in facts:
@@ -75,11 +79,11 @@ def brief(facts: Facts) -> str | None:
 def details(facts: Facts) -> tuple[str, Sequence[str]] | None:
     """What a step says in the thread: a paragraph, and figures as short fields; None where the channel's line says it all."""
     if "promotion" in facts:
-        figures = {"Horizon": f"{facts.get('horizon', '?')} sessions"}
+        figures = {"Horizon": f"{facts['horizon']} sessions"} if _is_number(facts.get("horizon")) else {}
         for name, words in (("mae", "Off by"), ("mae_naive", "Last close repeated, off by"), ("skill", "Better by")):
-            if isinstance(facts.get(name), int | float):
+            if _is_number(facts.get(name)):
                 figures[words] = f"{facts[name]:.2%}"
-        if isinstance(facts.get("p_value"), int | float):
+        if _is_number(facts.get("p_value")):
             figures["p"] = f"{facts['p_value']:.3f}"
         return str(facts.get("told", "")), [f"*{name}*\n{value}" for name, value in figures.items()]
     if "corrected" in facts:
@@ -90,3 +94,7 @@ def details(facts: Facts) -> tuple[str, Sequence[str]] | None:
         ), ()
     told = str(facts.get("told", ""))
     return (told, ()) if brief(facts) is None and len(told) > SHORT else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

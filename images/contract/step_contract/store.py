@@ -18,20 +18,24 @@ _LASTING = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)  # what another try do
 _FOREIGN = ("botocore", "aiobotocore", "aiohttp")
 
 
-def _s3_options() -> dict[str, Any]:
+def _s3_options(hurried: bool) -> dict[str, Any]:
     # botocore itself reads AWS_ENDPOINT_URL, keys and region. A server that is not Amazon's rarely has a DNS name a bucket.
     own_server = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     config = {"s3": {"addressing_style": "path"}} if own_server else {}
-    return {"use_listings_cache": False, "config_kwargs": config | {"connect_timeout": 10, "read_timeout": 60}}
+    bounds: dict[str, Any] = {"connect_timeout": 10, "read_timeout": 60}
+    if hurried:
+        bounds = {"connect_timeout": 3, "read_timeout": 10, "retries": {"total_max_attempts": 1}}
+    return {"use_listings_cache": False, "config_kwargs": config | bounds}
 
 
 class Store:
     """The objects below the URL `root`: `file:///folder`, a plain path, or `s3://bucket/prefix`.
 
+    `hurried`: for who may wait seconds and no longer; each thing is tried once.
     Every method raises ConfigurationWrong where a setting or a right is missing and PassingFault where another try may help.
     """
 
-    def __init__(self, root: str) -> None:
+    def __init__(self, root: str, *, hurried: bool = False) -> None:
         scheme, separator, rest = root.partition("://")
         if not separator and root:
             scheme, rest = "file", str(Path(root).absolute())
@@ -42,7 +46,9 @@ class Store:
         self.local = scheme == "file"
         self.root = f"{scheme}://{rest.rstrip('/')}"
         self._base = rest.rstrip("/")
-        self._fs = fsspec.filesystem(scheme, **({} if self.local else _s3_options()))
+        self._fs = fsspec.filesystem(scheme, **({} if self.local else _s3_options(hurried)))
+        if hurried and not self.local:
+            self._fs.retries = 1
 
     def uri(self, path: str) -> str:
         """The full URI of the object `path`."""

@@ -31,12 +31,21 @@ class AirflowApi:
         self.xcoms: dict[tuple[str, str, str], Any] = {}
         self.backfills: list[Json] = []
         self.down = False
+        self.page_limit = 100
         self.asked: list[str] = []
         self.url = ""
 
     def answer(self, path: str, query: dict[str, list[str]]) -> Any:
         """The answer to a request; None: 404."""
         self.asked.append(path)
+        found = self._found(path, query)
+        for what, rows in (found or {}).items():
+            if isinstance(rows, list):
+                first, most = int(query.get("offset", ["0"])[0]), min(int(query.get("limit", ["50"])[0]), self.page_limit)
+                return found | {what: rows[first : first + most], "total_entries": len(rows)}
+        return found
+
+    def _found(self, path: str, query: dict[str, list[str]]) -> Any:
         parts = [unquote(part) for part in path.strip("/").split("/")]
         since = query.get("updated_at_gte", [""])[0]
         match parts:
@@ -53,6 +62,8 @@ class AirflowApi:
                 runs = [run for run in runs if not since or run["updated_at"] >= since]
                 runs = [run for run in runs if "state" not in query or run["state"] in query["state"]]
                 return {"dag_runs": [run for run in runs if query.get("run_type", [run["run_type"]])[0] == run["run_type"]]}
+            case ["dags", _, "dagRuns", run]:
+                return next((one for one in self.runs if one["dag_run_id"] == run), None)
             case ["dags", _, "dagRuns", run, "taskInstances"]:
                 return {"task_instances": self.tasks.get(run, [])}
             case ["dags", _, "dagRuns", run, "taskInstances", "~", "xcomEntries"]:
@@ -109,7 +120,13 @@ class AirflowApi:
 def dag(name: str, *, next_due: datetime | None = None, paused: bool = False, tags: tuple[str, ...] = ()) -> Json:
     """A DAG."""
     due = next_due.isoformat() if next_due else None
-    return {"dag_id": name, "is_paused": paused, "tags": [{"name": tag} for tag in tags], "next_dagrun_run_after": due}
+    return {
+        "dag_id": name,
+        "is_paused": paused,
+        "is_stale": False,
+        "tags": [{"name": tag} for tag in tags],
+        "next_dagrun_run_after": due,
+    }
 
 
 @contextmanager
