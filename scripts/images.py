@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import re
 import sys
-from functools import cache
 
 from commands import ROOT, Failed, fail, need, progress, run
 
@@ -30,9 +29,8 @@ BASES = {
 TRAINER_PLATFORM = os.environ.get("TRAINER_PLATFORM") or "linux/amd64"
 
 
-@cache
 def commit() -> str:
-    """The commit that the tree is at, with -dirty where it differs; the same all along, whatever is edited meanwhile."""
+    """The commit that the tree is at, with -dirty where it differs."""
     return (
         os.environ.get("COMMIT")
         or run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], seconds=30).strip()

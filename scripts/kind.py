@@ -118,6 +118,7 @@ def up(more: Sequence[str] = ()) -> None:
     """Makes everything, upgrades what changed, and runs the DAG once for SESSION. `more` are helm's options."""
     need("docker", "kind", "helm", "kubectl", "git")
     started = time.monotonic()
+    os.environ["COMMIT"] = images.commit()  # of the tree as it is now, whatever is edited while this runs
     with ThreadPoolExecutor() as pool:
         cluster = pool.submit(create)
         slack, *programs, airflow_image = [images.build(image) for image in ("slack", *images.IMAGES)]

@@ -95,7 +95,12 @@ def test_secrets_that_are_there_are_left_and_no_value_is_an_argument(tmp_path: P
     body = f'echo "$@" >> {calls}; case "$*" in *get*) echo {there};; *) cat > {tmp_path}/in;; esac'
     monkeypatch.setenv("PATH", programs(tmp_path, kubectl=body))
     target = Target("context", "namespace", "kind")
-    assert make_secrets.make(target.kubectl, "namespace", "kind") == ["airflow-jwt-secret", "airflow-api-secret-key"]
+    assert make_secrets.make(target.kubectl, "namespace", "kind") == [
+        "airflow-jwt-secret",
+        "airflow-api-secret-key",
+        "airflow-watcher",
+        "slack",
+    ]
     assert "stringData" in (tmp_path / "in").read_text()
     assert "stringData" not in calls.read_text()
 
