@@ -127,8 +127,10 @@ def up(more: Sequence[str] = ()) -> None:
         load([*OTHERS, slack, airflow_image])
         loaded = pool.submit(load, programs)  # no step runs before Airflow does
         with progress("database, bucket and a stand-in for Slack"):
-            TARGET.prepare(manifests(), slack=slack_connection())
+            another_slack = TARGET.prepare(manifests(), slack=slack_connection())
         TARGET.upgrade([*selector, "--set-string", f"config.market_daily.ui_url=http://localhost:{UI_PORT}", *more])
+        if another_slack:  # a pod knows a secret as it was when it started
+            TARGET.kubectl("rollout", "restart", "deployment", "watcher", "airflow-dag-processor")
         loaded.result()
     airflow = api()
     day = date.fromisoformat(SESSION)
@@ -142,7 +144,8 @@ def up(more: Sequence[str] = ()) -> None:
 
 def addresses() -> str:
     """Where the UI is, and where to read what Slack was told."""
-    read = "Slack" if slack_connection() else f"http://localhost:{SLACK_PORT}"
+    is_stand_in = "//slack:8081" in TARGET.secret("slack")["AIRFLOW_CONN_SLACK_CONN"]
+    read = f"http://localhost:{SLACK_PORT}" if is_stand_in else "Slack"
     return f"http://localhost:{UI_PORT} (user admin, password admin); what Slack was told: {read}"
 
 

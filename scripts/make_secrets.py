@@ -62,12 +62,15 @@ def create(kubectl: Callable[..., str], name: str, data: dict[str, str], verb: s
     kubectl(verb, "--filename", "-", input=json.dumps(secret))
 
 
-def put(kubectl: Callable[..., str], name: str, data: dict[str, str]) -> None:
-    """Creates the secret, or replaces what it says."""
+def put(kubectl: Callable[..., str], name: str, data: dict[str, str]) -> bool:
+    """Creates the secret, or replaces what it says; whether it said something else before."""
     if name not in names(kubectl):
         create(kubectl, name, data)
-    elif read(kubectl, name) != data:
-        create(kubectl, name, data, verb="replace")
+        return False
+    if read(kubectl, name) == data:
+        return False
+    create(kubectl, name, data, verb="replace")
+    return True
 
 
 def follow_database(kubectl: Callable[..., str]) -> None:

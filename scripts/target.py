@@ -48,25 +48,25 @@ class Target:
         """helm's options for the environment's values and images."""
         return chart.values(self.environment, more)
 
-    def prepare(self, manifests: Sequence[str] = (), pooled: bool = False, slack: str = "") -> None:
+    def prepare(self, manifests: Sequence[str] = (), pooled: bool = False, slack: str = "") -> bool:
         """Makes the namespace, the secrets that are missing, and what the texts `manifests` say; waits until it is ready.
 
         `pooled`: with the secrets of connection pooling. `slack`: a connection to Slack, for the secret `slack` in place of
-        what is there.
+        what is there; returns whether that was another one.
         """
         metadata = {"name": self.namespace, "labels": NAMESPACE_LABELS}
         self.kubectl(
             "apply", "--filename", "-", input=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         )
         make_secrets.make(self.kubectl, self.namespace, self.environment)
-        if slack:
-            make_secrets.put(self.kubectl, "slack", {"AIRFLOW_CONN_SLACK_CONN": slack})
+        changed = bool(slack) and make_secrets.put(self.kubectl, "slack", {"AIRFLOW_CONN_SLACK_CONN": slack})
         if pooled:
             make_secrets.follow_database(self.kubectl)
         applied = [self.kubectl("apply", "--filename", "-", input=manifest) for manifest in manifests]
         for line in "".join(applied).splitlines():
             if (what := line.split()[0]).startswith(("statefulset", "deployment")):
                 self.kubectl("rollout", "status", what, "--timeout=180s", seconds=200)
+        return changed
 
     def render(self, more: Sequence[str] = ()) -> str:
         """What would be put there, as YAML; no cluster is asked."""

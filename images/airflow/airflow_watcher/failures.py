@@ -60,7 +60,7 @@ def _ended(run: Run, pages: Pages) -> Message:
     text = f"{FAILED} *{safe(title(run), BRIEF)}*: {why}"
     waited = [f"`{task.name}` ({task.state})" for task in run.tasks if task.state not in ("success", "upstream_failed")]
     lines = [text, f"Not done: {', '.join(waited[:8]) or 'nothing'}.", "*Do:* see what it waited for, then clear that task."]
-    key = f"failed.run.{_second(run.ended)}"
+    key = f"failed.run.{second(run.ended)}"
     return Message(key, text, (section("\n".join(lines)), *context([link(pages.run(run), "run")])), broadcast=True)
 
 
@@ -122,10 +122,11 @@ def unattended(run: Run, now: datetime, pages: Pages, grace: timedelta) -> Itera
         which = f"`{first.name}`" if len(tasks) == 1 else f"`{name}` ({len(tasks)} mapped tasks)"
         text = f"{WAITING} *{safe(title(run), BRIEF)}*: {which} waits since {since}: {why}"
         blocks = (section(f"{text}\n*Do:* {advice}"), *context([link(pages.run(run), "run") if pages.ui else ""]))
-        yield Message(f"waits.{name}.{_slug(why)}.{first.number}.{_second(first.since)}", text, blocks, broadcast=True)
+        yield Message(f"waits.{name}.{_slug(why)}.{first.number}.{second(first.since)}", text, blocks, broadcast=True)
 
 
-def _second(moment: datetime | None) -> str:
+def second(moment: datetime | None) -> str:
+    """A moment as part of a key: what comes again at another time is another message."""
     return f"{moment:%Y%m%dT%H%M%S}" if moment else ""
 
 

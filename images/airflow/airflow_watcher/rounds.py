@@ -19,7 +19,7 @@ from airflow_watcher.looking import Eyes, Look
 from airflow_watcher.message import Conversation, Limits, Pages
 from airflow_watcher.numbers import last_collected, numbers
 from airflow_watcher.seen import ENDED, Run
-from airflow_watcher.slack import NotConnected, Unavailable
+from airflow_watcher.slack import NotConnected, Unavailable, Waiting
 from airflow_watcher.telling import Telling
 from airflow_watcher.troubles import Troubles, of_api, of_health, of_schedules
 
@@ -49,7 +49,7 @@ class Watcher:
         self.told_until, self.troubles = now - FIRST_LOOK, Troubles({})
         self.collected: date | None = None
         self._goes_on_from: Before | None = None
-        self.slack_says, self.unsent, self._written = "", 0, now - ALIVE_EVERY
+        self.slack_says, self._written = "", now - ALIVE_EVERY
         self._written_troubles: set[str] = set()
         self._has_seen = False
         self._logged: set[tuple[str, str, str]] = set()
@@ -103,7 +103,7 @@ class Watcher:
     def _tell(self, conversations: Sequence[Conversation], now: datetime) -> bool:
         """Whether Slack was told everything."""
         all_told = True
-        for number, conversation in enumerate(conversations):
+        for conversation in conversations:
             try:
                 all_told &= self.telling.tell(conversation)
             except NotConnected as error:
@@ -112,17 +112,16 @@ class Watcher:
                 self.told_until = max(self.told_until, now - timedelta(days=1))
                 return False
             except Unavailable as error:
-                if self.slack_says != str(error) and "is not asked" not in str(error):
+                if self.slack_says != str(error) and not isinstance(error, Waiting):
                     log.warning("%s; it is told later", error)
                     self.slack_says = str(error)
-                self.unsent = len(conversations) - number
                 return False
             except Exception:
                 log.exception("%s could not be told; it is tried again", conversation.folder)
                 all_told = False
         if self.slack_says:
             log.info("Slack is told again")
-        self.slack_says, self.unsent = "", 0
+        self.slack_says = ""
         return all_told
 
     def _would_tell(self, conversations: Sequence[Conversation], why: str) -> None:

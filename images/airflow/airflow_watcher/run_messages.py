@@ -7,16 +7,16 @@ from datetime import datetime, timedelta
 from step_contract import paths
 
 from airflow_watcher.blocks import context, link, safe, section
-from airflow_watcher.failures import artifacts, failures, retries, unattended
+from airflow_watcher.failures import artifacts, failures, retries, second, unattended
 from airflow_watcher.message import Conversation, Limits, Message, Pages
 from airflow_watcher.seen import DELETED, ENDED, Run
 from airflow_watcher.wording import (
     CLOSED,
     DONE,
     FAILED,
-    GONE,
     RUNNING,
     SUSPECT,
+    VANISHED,
     WAITING,
     brief,
     clock,
@@ -53,7 +53,7 @@ def _state(run: Run) -> tuple[str, str]:
     parts = [safe(part, BRIEF) for task in run.tasks if (part := None if task.picture else brief(task.facts))]
     done = " · ".join(parts)
     if run.state == DELETED:
-        return GONE, "was deleted in Airflow before it had ended"
+        return VANISHED, "was deleted in Airflow before it had ended"
     if run.state == "success":
         sign = {"closed": CLOSED, "suspect": SUSPECT}.get(decided[0] if decided else "", DONE)
         return sign, done or "done"
@@ -119,10 +119,10 @@ def _suspect(run: Run) -> list[Message]:
 
 
 def _late(run: Run, now: datetime, late: timedelta) -> list[Message]:
-    """A reply once the run has taken too long; it stays, and says so, when the run has ended after all."""
+    """A reply once the run has taken too long; it says so when the run has ended well after all. A failure has its own."""
     ended = run.ended if run.state in ENDED else None
     took = (ended or now) - run.since
-    if took < late or (ended and run.kind != "scheduled" and run.state == "failed"):
+    if took < late or (ended and run.state == "failed"):
         return []
     minutes = int(late.total_seconds() / 60)
     done = f"{'was' if ended else 'is'} not done {minutes} min after {clock(run.since, run.session)}"
@@ -134,4 +134,4 @@ def _late(run: Run, now: datetime, late: timedelta) -> list[Message]:
             f"`{task.name}` ({task.state})" for task in run.tasks if task.state not in (*ENDED, "skipped", "none", "")
         ]
         note = f"It is at {', '.join(open_tasks[:5]) or 'no task'}. *Do:* read the log of that for what it waits for."
-    return [Message("late", what, (section(f"{what}\n{note}"),), broadcast=True)]
+    return [Message(f"late.{second(run.since)}", what, (section(f"{what}\n{note}"),), broadcast=True)]

@@ -65,6 +65,10 @@ class NotConnected(Unavailable):
     """There is no connection to Slack."""
 
 
+class Waiting(Unavailable):
+    """Slack is not asked: it was found away, or asked for a pause, a moment ago."""
+
+
 class Misconfigured(Unavailable):
     """Slack takes nothing until a person has mended token, scopes or channel."""
 
@@ -97,7 +101,7 @@ class Slack:
     def call(self, method: str, **arguments: Any) -> Any:
         """Slack's answer to `method` of its client. Raises Unavailable or Refused."""
         if (wait := self._until - time.monotonic()) > 0:
-            raise Unavailable(f"Slack is not asked for another {wait:.0f} s", wait)
+            raise Waiting(f"Slack is not asked for another {wait:.0f} s", wait)
         # A message a second and channel is what Slack takes.
         time.sleep(max(0.0, self._last + self.pace - time.monotonic()))
         try:

@@ -18,7 +18,7 @@ DAG = "market_daily"  # the one that a channel is mostly about; others say their
 SHORT = 90  # characters that a step may have in the channel's one line
 Facts = Mapping[str, Any]
 
-DONE, CLOSED, SUSPECT, RUNNING, WAITING, FAILED, GONE = (
+DONE, CLOSED, SUSPECT, RUNNING, WAITING, FAILED, VANISHED = (
     ":large_green_circle:",
     ":white_circle:",
     ":large_orange_circle:",

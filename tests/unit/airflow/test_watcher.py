@@ -411,3 +411,25 @@ def test_a_run_that_somebody_deletes_does_not_go_on_for_ever(watched: Watched) -
     for _ in range(2):
         watched.look()
     assert watched.lines() == [":black_circle: *Thu 15 Jan 2026*  was deleted in Airflow before it had ended"]
+
+
+def test_a_late_run_that_fails_in_the_end_is_told_as_late_once_and_as_failed_once(watched: Watched) -> None:
+    a_day(watched.airflow)
+    watched.airflow.add_task(RUN, "train", "running", at=SIX)
+    watched.look(SIX + timedelta(minutes=61))
+    watched.airflow.add_run(RUN, "failed", at=SIX, took=70 * 60)
+    watched.airflow.add_task(RUN, "train", "failed", at=SIX)
+    watched.note("train")
+    for minutes in (71, 72):
+        watched.look(SIX + timedelta(minutes=minutes))
+    alerts = [one.text for one in watched.sent() if one.broadcast]
+    assert ["is late" in alert for alert in alerts] == [True, False]
+
+
+def test_a_failed_run_that_is_cleared_the_next_morning_is_not_late(watched: Watched) -> None:
+    a_day(watched.airflow, state="failed")
+    watched.look(SIX)
+    morning = SIX + timedelta(hours=14)
+    watched.airflow.add_run(RUN, "running", at=morning, run_after=SIX.isoformat(), updated_at=morning.isoformat())
+    watched.look(morning + timedelta(minutes=5))
+    assert "is late" not in str([one.text for one in watched.sent()])
