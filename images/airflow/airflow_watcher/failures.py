@@ -122,7 +122,7 @@ def unattended(run: Run, now: datetime, pages: Pages, grace: timedelta) -> Itera
         which = f"`{first.name}`" if len(tasks) == 1 else f"`{name}` ({len(tasks)} mapped tasks)"
         text = f"{WAITING} *{safe(title(run), BRIEF)}*: {which} waits since {since}: {why}"
         blocks = (section(f"{text}\n*Do:* {advice}"), *context([link(pages.run(run), "run") if pages.ui else ""]))
-        yield Message(f"waits.{name}.{_slug(why)}.{first.number}.{second(first.since)}", text, blocks, broadcast=True)
+        yield Message(f"waits.{name}.{_slug(why)}.{first.number}", text, blocks, broadcast=True)
 
 
 def second(moment: datetime | None) -> str:

@@ -12,7 +12,7 @@ from step_contract.exit_codes import StepError
 from step_contract.store import Store
 
 from airflow_watcher.airflow_api import Airflow, Unreachable
-from airflow_watcher.seen import DELETED, ENDED, Backfill, Dag, Health, Run
+from airflow_watcher.seen import DELETED, ENDED, Backfill, Dag, Health, Run, Task
 
 log = logging.getLogger(__name__)
 QUIET = "quiet"  # the tag of a DAG that somebody else looks after
@@ -31,29 +31,47 @@ class Look:
 
 
 class Eyes:
-    """Looks at `airflow`; `store` holds what was noted of failures. Remembers which runs went on at the last look."""
+    """Looks at `airflow`; `store` holds what was noted of failures.
+
+    Remembers which runs went on at the last look, and since when nobody runs a task.
+    """
 
     def __init__(self, airflow: Airflow, store: Store) -> None:
         self.airflow, self.store = airflow, store
         self._active: dict[tuple[str, str], Run] = {}
         self._gone: list[Run] = []
+        self._unattended: dict[tuple[str, str, str, int], datetime] = {}
+        self._still: set[tuple[str, str, str, int]] = set()
 
-    def look(self, changed_since: datetime) -> Look:
-        """What there is to see; raises Unreachable."""
+    def look(self, changed_since: datetime, now: datetime) -> Look:
+        """What there is to see `now`; raises Unreachable."""
         try:
-            return self._look(changed_since)
+            return self._look(changed_since, now)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise Unreachable(f"it answers what is not expected ({type(error).__name__}: {error})") from error
 
-    def _look(self, changed_since: datetime) -> Look:
+    def _look(self, changed_since: datetime, now: datetime) -> Look:
+        self._still = set()
         health, dags = self.airflow.health(), self.airflow.dags()
         loud = [dag for dag in dags if QUIET not in dag.tags]
         quiet = {dag.dag_id for dag in dags} - {dag.dag_id for dag in loud}
         found = [run for run in self.airflow.runs(changed_since) if run.dag not in quiet]
         deleted = self._deleted(found)
-        runs = [self._noted(replace(run, tasks=self.airflow.tasks(run))) for run in found if run.kind != "backfill"]
+        runs = [self._noted(replace(run, tasks=self._tasks(run, now))) for run in found if run.kind != "backfill"]
+        self._unattended = {name: since for name, since in self._unattended.items() if name in self._still}
         self.airflow.forget(runs)
         return Look(health, loud, runs, deleted, self._backfills([run for run in found if run.kind == "backfill"]))
+
+    def _tasks(self, run: Run, now: datetime) -> list[Task]:
+        """The run's tasks; one that nobody runs is so since it was first seen so, however long it ran before."""
+        tasks = []
+        for task in self.airflow.tasks(run):
+            name = (run.dag, run.run_id, task.name, task.number)
+            if task.unattended:
+                self._still.add(name)
+                task = replace(task, since=self._unattended.setdefault(name, now))
+            tasks.append(task)
+        return tasks
 
     def _deleted(self, found: Sequence[Run]) -> list[Run]:
         there = {(run.dag, run.run_id) for run in found}

@@ -60,7 +60,7 @@ class Watcher:
         conversations: list[Conversation] = []
         look = None
         try:
-            look = self.eyes.look(self.told_until)
+            look = self.eyes.look(self.told_until, now)
             found = [*of_health(look.health, self.limits.grace), *of_schedules(look.dags, busy(look), now)]
             conversations = self._about(look, now)
             self._has_seen = True
