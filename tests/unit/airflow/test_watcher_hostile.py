@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from airflow_steps.hurried import HurriedStore
+from airflow_steps.notes import Note
 from airflow_watcher.slack import LONGEST_PAUSE, _seconds
 from step_contract import paths
 from step_contract.exit_codes import PassingFault
@@ -182,3 +183,22 @@ def test_a_store_that_cannot_be_read_at_first_is_gone_on_from_once_it_can(watche
     watched.airflow.add_run("between", "success", at=SIX + timedelta(hours=1))
     watched.look(later)
     assert any("between" in str(one.metadata) for one in watched.sent())
+
+
+def test_whatever_is_huge_or_reads_as_markup_is_within_slacks_limits_and_pings_nobody(watched: Watched) -> None:
+    odd = "<!channel> *_`|>&" * 3000
+    a_day(watched.airflow, state="failed")
+    for number in range(300):
+        watched.airflow.add_task(RUN, "m", "failed", at=SIX, map_index=number)
+        watched.store.replace(
+            paths.note("market_daily", RUN, "m", number, 1),
+            Note("m", number, 1, False, odd, odd, odd, 1, 1, SIX.isoformat()).to_json(),
+        )
+    watched.airflow.add_task(RUN, "t" * 250, "success", at=SIX)
+    watched.airflow.hand_over(RUN, "t" * 250, {"told": odd, "state": odd, "reason": odd}, "file:///x/" + "y" * 3000)
+    conf = {f"name {number}": odd for number in range(200)}
+    watched.airflow.add_run("<@U1>", "success", at=SIX, logical_date=None, conf=conf, dag_id="d" * 250)
+    watched.look()
+    assert [one["error"] for one in watched.slack.received if one["error"]] == []
+    assert len(watched.slack.calls("chat.postMessage")) == 3
+    assert "<!channel>" not in str(watched.slack.received) and "<@U1>" not in [one.text for one in watched.sent()]
