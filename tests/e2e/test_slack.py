@@ -2,70 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
-import urllib.parse
-import urllib.request
 from collections import Counter
-from typing import Any
 
 import kind
 from airflow_api import Airflow
 
 from .conftest import kubectl, start, wait_for_end, wait_until
-
-ADDRESS = f"http://127.0.0.1:{kind.SLACK_PORT}"
-Message = dict[str, Any]
-
-
-def ask(method: str, **arguments: str) -> Any:
-    """Slack's own methods, as a bot may call them."""
-    data, login = urllib.parse.urlencode(arguments).encode(), {"Authorization": "Bearer xoxb-stand-in"}
-    with urllib.request.urlopen(urllib.request.Request(f"{ADDRESS}/api/{method}", data, login), timeout=10) as answer:  # noqa: S310
-        return json.load(answer)
-
-
-def down(is_down: bool) -> None:
-    request = urllib.request.Request(f"{ADDRESS}/control/down", json.dumps(is_down).encode(), method="POST")  # noqa: S310
-    urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
-
-
-def said(message: Message) -> str:
-    return json.dumps(message, ensure_ascii=False)
-
-
-def channel() -> list[Message]:
-    """The messages of the channel that are no replies."""
-    [id] = [one["id"] for one in ask("conversations.list")["channels"] if one["name"] == "workflows"]
-    found: list[Message] = ask("conversations.history", channel=id, limit="999", include_all_metadata="true")["messages"]
-    return [{"channel": id} | one for one in found if one.get("thread_ts", one["ts"]) == one["ts"]]
-
-
-def about(dag: str, run: str) -> list[Message]:
-    """The messages about a run that are no replies."""
-    wanted = f"dag={dag}/run={urllib.parse.quote(run, safe='')}/run"
-    return [one for one in channel() if one.get("metadata", {}).get("event_payload", {}).get("id", "").endswith(wanted)]
-
-
-def thread(dag: str, run: str) -> list[Message]:
-    """The replies to a run's message."""
-    [root] = about(dag, run)
-    found: list[Message] = ask("conversations.replies", channel=root["channel"], ts=root["ts"], limit="999")["messages"]
-    return [one for one in found if one["ts"] != root["ts"]]
-
-
-def line(dag: str, run: str) -> str:
-    found = about(dag, run)
-    return found[0]["text"] if found else ""
-
-
-def alerts(dag: str, run: str) -> list[str]:
-    return [one["text"] for one in thread(dag, run) if one.get("subtype") == "thread_broadcast"]
-
-
-def unwell() -> list[str]:
-    """What the channel says of the triggerer, the latest first."""
-    return [one["text"] for one in channel() if "Airflow's triggerer is unhealthy" in one["text"]] or [""]
+from .slack_channel import about, alerts, channel, down, line, said, thread, unwell
 
 
 def test_a_training_day_is_one_message_with_metrics_and_picture_in_its_thread() -> None:
