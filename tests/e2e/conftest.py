@@ -90,6 +90,11 @@ def bucket() -> Iterator[Store]:
         yield Store("s3://market/artifacts")
 
 
+def artifacts(bucket: Store) -> list[str]:
+    """What steps have made; what the watcher keeps beside it comes and goes with its messages."""
+    return [name for name in bucket.list("") if not name.startswith("slack/")]
+
+
 def start(airflow: Airflow, dag: str, run: str, logical_date: str | None = None) -> None:
     airflow.wait_for(f"the DAG {dag}", lambda: airflow.call("PATCH", f"/dags/{dag}", {"is_paused": False}), 120)
     airflow.trigger(dag, run, logical_date)

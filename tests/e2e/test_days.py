@@ -9,7 +9,7 @@ from step_contract.store import Store
 
 import images
 
-from .conftest import Watched, pods_now, start, states, wait_for_end, wait_for_log, wait_until
+from .conftest import Watched, artifacts, pods_now, start, states, wait_for_end, wait_for_log, wait_until
 
 OPEN = ("decide", "fetch_prices", "fetch_headlines")
 TRAINING = ("train", "plot")
@@ -81,9 +81,9 @@ def test_a_steps_log_tells_everything_after_its_pod_is_gone(airflow: Airflow) ->
 
 def test_a_session_that_is_run_again_makes_no_artifact_and_computes_nothing(airflow: Airflow, bucket: Store) -> None:
     run = run_of("2026-03-01")
-    before, uris = bucket.list(""), [airflow.xcom("market_daily", run, task) for task in DAYS["2026-03-01"]]
+    before, uris = artifacts(bucket), [airflow.xcom("market_daily", run, task) for task in DAYS["2026-03-01"]]
     airflow.clear("market_daily", run)
     assert wait_for_end(airflow, "market_daily", run, 120) == "success"
-    assert bucket.list("") == before
+    assert artifacts(bucket) == before
     assert [airflow.xcom("market_daily", run, task) for task in DAYS["2026-03-01"]] == uris
     wait_for_log(airflow, "market_daily", run, "train", "(committed before)", 2)

@@ -7,7 +7,7 @@ from airflow_api import Airflow
 from runs import wait_for_dags
 from step_contract.store import Store
 
-from .conftest import kubectl, start, wait_for_end, wait_for_log, wait_until
+from .conftest import artifacts, kubectl, start, wait_for_end, wait_for_log, wait_until
 from .slack_channel import channel
 
 
@@ -15,11 +15,11 @@ def test_an_upgrade_keeps_keys_runs_logs_and_artifacts_and_the_next_run_has_the_
     airflow: Airflow, bucket: Store
 ) -> None:
     secrets = ("get", "secrets", "--output=jsonpath={range .items[*]}{.metadata.name} {.data}{end}")
-    before = kubectl(*secrets), bucket.list("")
+    before = kubectl(*secrets), artifacts(bucket)
     kind.TARGET.upgrade(
         [*kind.trainer_selector(), "--set", "config.market_daily.slack_channel=another", "--set", "triggerer.replicas=2"]
     )
-    assert bucket.list("") == before[1]
+    assert artifacts(bucket) == before[1]
     assert [line for line in kubectl(*secrets).splitlines() if "helm" not in line] == [
         line for line in before[0].splitlines() if "helm" not in line
     ]

@@ -85,7 +85,7 @@ class Watcher:
         """Goes on where the last watcher was, as soon as what it wrote down can be read."""
         if self._goes_on_from is None and (before := read_before(self.store)) is not None:
             self._goes_on_from = before
-            self.told_until = min(self.told_until, before.told_until or self.told_until)
+            self.told_until = before.told_until or self.told_until
             self.troubles = Troubles({**before.troubles, **self.troubles.told})
             self.collected = before.collected
 

@@ -37,10 +37,10 @@ class Watched:
         self.airflow, self.slack, self.store = airflow, slack, store
         self.restart(SIX)
 
-    def restart(self, now: datetime) -> None:
-        telling = Telling(Slack("workflows", pace=0), Ledger(self.store))
+    def restart(self, now: datetime, channel: str = "workflows") -> None:
+        telling = Telling(Slack(channel, pace=0), Ledger(self.store))
         api = Airflow(self.airflow.url, "watcher", "secret")
-        self.watcher = Watcher(api, telling, self.store, "workflows", Pages("https://airflow.example"), Limits(), now)
+        self.watcher = Watcher(api, telling, self.store, channel, Pages("https://airflow.example"), Limits(), now)
 
     def look(self, now: datetime = SIX) -> None:
         self.watcher.telling.slack._until = 0.0  # as if the pause that Slack asked for were over
@@ -434,3 +434,13 @@ def test_a_failed_run_that_is_cleared_the_next_morning_is_not_late(watched: Watc
     watched.airflow.add_run(RUN, "running", at=morning, run_after=SIX.isoformat(), updated_at=morning.isoformat())
     watched.look(morning + timedelta(minutes=5))
     assert "is late" not in str([one.text for one in watched.sent()])
+
+
+def test_another_channel_hears_of_what_comes_and_not_of_what_the_last_one_was_told(watched: Watched) -> None:
+    a_day(watched.airflow, state="success")
+    for minutes in (0, 8):
+        watched.look(SIX + timedelta(minutes=minutes))
+    watched.restart(SIX + timedelta(minutes=9), "another")
+    watched.airflow.add_run("session__2026-01-16", at=SIX + timedelta(minutes=9), logical_date="2026-01-16T09:00:00+00:00")
+    watched.look(SIX + timedelta(minutes=9))
+    assert [one.text.split("*")[1] for one in watched.slack.channel("another")] == ["Fri 16 Jan 2026"]
