@@ -17,6 +17,7 @@ from commands import Failed, progress, run
 
 JOBS = ("airflow-run-airflow-migrations", "airflow-create-user")
 WAIT_SECONDS = 300
+BACK_SECONDS = 600  # a way back is not given up because the cluster is slow, which may be why it is taken
 # Every container must be as the pod security standard "restricted" says; network policies know our namespaces by the other.
 NAMESPACE_LABELS = {
     "pod-security.kubernetes.io/enforce": "restricted",
@@ -117,11 +118,11 @@ class Target:
         """Puts the releases back to these revisions, and waits; a release that is not named is removed."""
         for release in reversed(chart.RELEASES):
             self._clear_jobs(release)
-            bound = ["--wait", f"--timeout={WAIT_SECONDS}s"]
+            bound = ["--wait", f"--timeout={BACK_SECONDS}s"]
             if release in revisions:
-                self.helm("rollback", release, str(revisions[release]), *bound, seconds=WAIT_SECONDS + 30)
+                self.helm("rollback", release, str(revisions[release]), *bound, seconds=BACK_SECONDS + 30)
             else:
-                self.helm("uninstall", release, "--ignore-not-found", *bound, seconds=WAIT_SECONDS + 30)
+                self.helm("uninstall", release, "--ignore-not-found", *bound, seconds=BACK_SECONDS + 30)
 
     @contextmanager
     def forward(self, service: str, port: int, local: int | str = "") -> Iterator[str]:

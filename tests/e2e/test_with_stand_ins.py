@@ -69,7 +69,7 @@ class Environment:
         values.write_text(self.values.replace("OUTSIDE", self.outside.namespace).replace("CHANNEL", channel))
         command = [sys.executable, str(ROOT / "scripts" / "deploy.py"), what, self.name]
         settings = {"CONTEXT": self.target.context, "VALUES": str(values), "YES": "1"}
-        done = subprocess.run(command, cwd=ROOT, env=os.environ | settings | more, capture_output=True, text=True, timeout=500)
+        done = subprocess.run(command, cwd=ROOT, env=os.environ | settings | more, capture_output=True, text=True, timeout=1000)
         print(done.stdout[-6000:], done.stderr[-6000:])
         return done
 
@@ -110,7 +110,7 @@ def by_digest(name: str) -> str:
     return f"{repository}@{found}"
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1500)
 def test_staging_is_deployed_tried_out_and_a_value_that_breaks_it_is_rolled_back_by_itself(tmp_path: Path) -> None:
     with environment("staging", tmp_path) as staging:
         without = staging.make("deploy")
@@ -158,7 +158,7 @@ def who_speaks_to_the_database(environment: Environment) -> set[str]:
     return set(environment.outside.kubectl("exec", "statefulset/postgres", "--", *psql).split())
 
 
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(2400)
 def test_production_by_digest_loses_no_step_when_it_is_deployed_in_the_middle_of_a_run(tmp_path: Path, pooling: str) -> None:
     with environment("prod", tmp_path, pooling) as prod:
         prod.target.kubectl("create", "namespace", prod.target.namespace)
