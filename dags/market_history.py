@@ -13,7 +13,6 @@ from datetime import timedelta
 
 from airflow.sdk import DAG, Param
 from airflow_steps.docs import document
-from airflow_steps.notes import note_failure, note_retry
 from airflow_steps.operator import StepOperator
 from airflow_steps.settings import Settings
 from airflow_steps.unwatched import at_end
@@ -36,8 +35,6 @@ with DAG(
         "owner": "market-data",
         "retries": SETTINGS.retries,
         "retry_delay": timedelta(minutes=5),
-        "on_failure_callback": note_failure,
-        "on_retry_callback": note_retry,
     },
     tags=["market", "krx"],
 ) as dag:

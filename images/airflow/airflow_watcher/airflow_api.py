@@ -94,11 +94,11 @@ class Airflow:
 
     def is_there(self, run: Run) -> bool:
         """Whether Airflow still has the run."""
-        return self._get(f"/dags/{quote(run.dag)}/dagRuns/{quote(run.run_id, safe='')}", optional=True) is not None
+        return self._get(_path(run), optional=True) is not None
 
     def tasks(self, run: Run) -> list[Task]:
         """The run's task instances in the order in which they started, with what their steps handed over."""
-        path = f"/dags/{quote(run.dag)}/dagRuns/{quote(run.run_id, safe='')}/taskInstances"
+        path = f"{_path(run)}/taskInstances"
         found = sorted(self._all(path, "task_instances"), key=lambda one: one["start_date"] or "~")
         keys: dict[str, set[str]] = {}
         if any(one["state"] == "success" for one in found):
@@ -109,7 +109,6 @@ class Airflow:
 
     def _task(self, path: str, one: Json, keys: set[str], now: datetime) -> Task:
         state = one["state"] or ""
-        began = _time(one["start_date"])
         since = {"queued": one["queued_when"], "scheduled": one["scheduled_when"]}.get(state) or one["start_date"]
         facts: Json = {}
         manifest = None
@@ -128,7 +127,7 @@ class Airflow:
             state,
             one["try_number"],
             one["map_index"],
-            since=failed_at or _time(since) or began,
+            since=failed_at or _time(since),
             facts=facts,
             manifest=str(manifest) if manifest else None,
             # The link of a step without a picture is there, and empty.
@@ -169,8 +168,12 @@ class Airflow:
 
     def forget(self, runs: Sequence[Run]) -> None:
         """Forgets what steps handed over in other runs than these."""
-        paths = {f"/dags/{quote(run.dag)}/dagRuns/{quote(run.run_id, safe='')}/taskInstances" for run in runs}
+        paths = {f"{_path(run)}/taskInstances" for run in runs}
         self._handed = {name: value for name, value in self._handed.items() if name[0] in paths}
+
+
+def _path(run: Run) -> str:
+    return f"/dags/{quote(run.dag)}/dagRuns/{quote(run.run_id, safe='')}"
 
 
 def _run(one: Json) -> Run:

@@ -17,7 +17,6 @@ SECTION = 3000  # characters of a section's text, markup included
 FIELD = 2000
 FIELDS = 10
 ELEMENT = 2000
-ELEMENTS = 10
 TEXT = 4000  # of what a notification shows; Slack cuts at 40,000
 URL = 1500
 

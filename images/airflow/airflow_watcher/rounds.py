@@ -48,7 +48,7 @@ class Watcher:
         # A first watcher does not tell of what was before it; any other goes on where the last one had told everything.
         self.told_until, self.troubles = now - FIRST_LOOK, Troubles({})
         self.collected: date | None = None
-        self._goes_on_from: Before | None = None
+        self._has_taken_over = False
         self.slack_says, self._written = "", now - ALIVE_EVERY
         self._written_troubles: set[str] = set()
         self._has_seen = False
@@ -83,8 +83,8 @@ class Watcher:
 
     def _take_over(self) -> None:
         """Goes on where the last watcher was, as soon as what it wrote down can be read."""
-        if self._goes_on_from is None and (before := read_before(self.store)) is not None:
-            self._goes_on_from = before
+        if not self._has_taken_over and (before := read_before(self.store)) is not None:
+            self._has_taken_over = True
             self.told_until = before.told_until or self.told_until
             self.troubles = Troubles({**before.troubles, **self.troubles.told})
             self.collected = before.collected
@@ -135,7 +135,7 @@ class Watcher:
 
     def alive(self, now: datetime, *, at_once: bool = False) -> None:
         """Writes down, once a minute or `at_once`, that the watcher is alive, and until when all was told."""
-        if self._goes_on_from is None or (now - self._written < ALIVE_EVERY and not at_once):
+        if not self._has_taken_over or (now - self._written < ALIVE_EVERY and not at_once):
             return
         written = Before(self.told_until, self.troubles.told, self.collected)
         try:

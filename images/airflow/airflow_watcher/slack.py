@@ -39,9 +39,8 @@ ADVICE = {
     "ekm_access_denied": "the workspace does not let the bot post there: ask its owner",
 }
 GONE = ("message_not_found", "cant_update_message", "edit_window_closed", "thread_not_found")
+THROTTLED = ("ratelimited", "rate_limited")
 PASSING = (
-    "ratelimited",
-    "rate_limited",
     "internal_error",
     "fatal_error",
     "service_unavailable",
@@ -128,7 +127,7 @@ class Slack:
         status, headers = getattr(answer, "status_code", 200), getattr(answer, "headers", {}) or {}
         data = answer.data if isinstance(getattr(answer, "data", None), dict) else {}
         said = str(data.get("error") or "")
-        if status == 429 or said in ("ratelimited", "rate_limited"):
+        if status == 429 or said in THROTTLED:
             seconds = _seconds({name.lower(): value for name, value in headers.items()}.get("retry-after"))
             return self._later(f"Slack asks to wait {seconds:.0f} s", seconds)
         if status >= 500 or said in PASSING:
@@ -153,16 +152,14 @@ class Slack:
         self._channel_id = answer["channel"]
         return answer["channel"], answer["ts"]
 
-    def update(self, channel: str, ts: str, id: str, text: str, blocks: Sequence[Block]) -> bool:
-        """Brings a message up to date; False where it is gone, as somebody has deleted it."""
+    def update(self, channel: str, ts: str, id: str, text: str, blocks: Sequence[Block]) -> None:
+        """Brings a message up to date; one that somebody has deleted stays away."""
         metadata = {"event_type": EVENT, "event_payload": {"id": id}}
         try:
             self.call("chat_update", channel=channel, ts=ts, text=text, blocks=list(blocks), metadata=metadata)
         except Refused as refused:
-            if refused.error in GONE:
-                return False
-            raise
-        return True
+            if refused.error not in GONE:
+                raise
 
     def upload(self, name: str, data: bytes, text: str, thread: tuple[str, str]) -> str:
         """Sends a file into a thread; returns the file's id."""

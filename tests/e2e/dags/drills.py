@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from airflow.sdk import DAG
-from airflow_steps.notes import note_failure, note_retry
 from e2e.drill_steps import python_step, shell_step
 from kubernetes.client import models as k8s
 
@@ -29,8 +28,7 @@ with DAG("drill_days", schedule="0 0 * * *", start_date=datetime(2026, 1, 1, tzi
 with DAG("drill_timeout", schedule=None, catchup=False):
     python_step("late", step="late", options={"seconds": "300"}, execution_timeout=timedelta(seconds=10))
 
-NOTED = {"on_failure_callback": note_failure, "on_retry_callback": note_retry}
-with DAG("drill_failures", schedule=None, catchup=False, default_args={"retries": 1, **NOTED}):
+with DAG("drill_failures", schedule=None, catchup=False, default_args={"retries": 1}):
     little = k8s.V1ResourceRequirements(requests={"memory": "128Mi"}, limits={"memory": "128Mi"})
     for runner in RUNNERS:
         hungry = {"megabytes": "150"}
@@ -46,7 +44,7 @@ with DAG("drill_many", schedule=None, catchup=False):
     for number in range(100):
         first >> shell_step(f"step_{number:03}", "{{ ti.xcom_pull('noop') }}", seconds=1)
 
-with DAG("drill_taken", schedule=None, catchup=False, default_args={"retries": 1, **NOTED}):
+with DAG("drill_taken", schedule=None, catchup=False, default_args={"retries": 1}):
     # For the kubelet to evict, and for a pod of higher priority to take the place of.
     disk = {"ephemeral-storage": "20Mi"}
     bounded = k8s.V1ResourceRequirements(requests={"cpu": "100m"} | disk, limits={"memory": "256Mi"} | disk)
