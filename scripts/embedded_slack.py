@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import tempfile
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import slack_connection
 from airflow_steps.settings import Settings
 from airflow_watcher.ledger import Ledger
 from airflow_watcher.message import Limits, Pages
@@ -76,9 +76,8 @@ class Channel:
 def channel(page: Path) -> Iterator[tuple[Channel, str]]:
     """The channel, and where a person reads what it was told: Slack itself, or the file `page`, written at the end."""
     name = Settings.read().slack_channel
-    if token := os.environ.get("SLACK_TOKEN"):
-        os.environ[CONNECTION] = json.dumps({"conn_type": "slack", "password": token})
-    if os.environ.get(CONNECTION):
+    if connection := slack_connection.given():
+        os.environ[CONNECTION] = connection
         told = Channel(Slack(name), Ledger(Store(os.environ["ARTIFACTS"])))
         try:
             yield told, f"#{name} in Slack"
@@ -86,9 +85,7 @@ def channel(page: Path) -> Iterator[tuple[Channel, str]]:
             told.close()
         return
     with stand_in() as slack, tempfile.TemporaryDirectory() as folder:
-        os.environ[CONNECTION] = json.dumps(
-            {"conn_type": "slack", "password": "xoxb-stand-in", "extra": {"base_url": slack.url}}
-        )
+        os.environ[CONNECTION] = slack_connection.connection("xoxb-stand-in", slack.url)
         told = Channel(Slack(name, pace=0), Ledger(Store(f"file://{folder}")))
         try:
             yield told, f"{page} (a stand-in for Slack)"

@@ -5,7 +5,6 @@ python scripts/kind.py up        # CLUSTER, UI_PORT, SESSION, HISTORY_FROM; see 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 
+import slack_connection
 from airflow_api import Airflow
 from commands import ROOT, Failed, fail, need, progress, run
 from runs import follow, wait_for_dags
@@ -93,13 +93,6 @@ def trainer_selector() -> list[str]:
     return ["--set-string", "config.market_daily.trainer_node_selector="]
 
 
-def slack_connection() -> str:
-    """The connection to Slack that was given, as Airflow's variables hold one; empty where none was."""
-    if token := os.environ.get("SLACK_TOKEN"):
-        return json.dumps({"conn_type": "slack", "password": token})
-    return os.environ.get("AIRFLOW_CONN_SLACK_CONN", "")
-
-
 def manifests(names: Sequence[str] = MANIFESTS) -> list[str]:
     """What an environment brings elsewhere, as YAML: database, bucket, and a stand-in for Slack."""
     here = {"market-daily/slack": images.name_of("slack"), "http://localhost:8081": f"http://localhost:{SLACK_PORT}"}
@@ -127,7 +120,7 @@ def up(more: Sequence[str] = ()) -> None:
         load([*OTHERS, slack, airflow_image])
         loaded = pool.submit(load, programs)  # no step runs before Airflow does
         with progress("database, bucket and a stand-in for Slack"):
-            another_slack = TARGET.prepare(manifests(), slack=slack_connection())
+            another_slack = TARGET.prepare(manifests(), slack=slack_connection.given())
         TARGET.upgrade([*selector, "--set-string", f"config.market_daily.ui_url=http://localhost:{UI_PORT}", *more])
         if another_slack:  # a pod knows a secret as it was when it started
             TARGET.kubectl("rollout", "restart", "deployment", "watcher", "airflow-dag-processor")

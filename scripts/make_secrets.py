@@ -11,12 +11,12 @@ import secrets
 from collections.abc import Callable
 
 import pooling
+import slack_connection
 from commands import Failed
 
 DATABASE_URL = "postgresql+psycopg2://airflow:{password}@postgres.{namespace}.svc:5432/airflow"
 # In kind, unless another was given: the stand-in for Slack of manifests/, which takes any token.
-SLACK = {"conn_type": "slack", "password": "xoxb-stand-in", "extra": {"base_url": "http://slack:8081/api/"}}
-STAND_IN = {"slack": {"AIRFLOW_CONN_SLACK_CONN": json.dumps(SLACK)}}
+STAND_IN = {"slack": {"AIRFLOW_CONN_SLACK_CONN": slack_connection.connection("xoxb-stand-in", "http://slack:8081/api/")}}
 # What the outside gives, and how.
 GIVEN = {
     "airflow-metadata": "connection=postgresql+psycopg2://USER:PASSWORD@HOST:5432/DATABASE",

@@ -6,11 +6,11 @@ python scripts/slack_test.py staging
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 
+import slack_connection
 from commands import ROOT, Failed, fail, need
 from deploy import target_of
 
@@ -19,10 +19,7 @@ PROGRAM = ["-m", "airflow_watcher", "slack-test"]
 
 def main(environment: str) -> int:
     """Does so; returns 0 where Slack took everything."""
-    connection = os.environ.get("AIRFLOW_CONN_SLACK_CONN", "")
-    if token := os.environ.get("SLACK_TOKEN"):
-        connection = json.dumps({"conn_type": "slack", "password": token})
-    if connection:
+    if connection := slack_connection.given():
         subprocess.run([sys.executable, str(ROOT / "scripts" / "environments.py"), "airflow"], check=True)
         here = {"AIRFLOW_CONN_SLACK_CONN": connection, "AIRFLOW_HOME": str(ROOT / ".run" / "airflow")}
         return subprocess.run([ROOT / ".venvs/airflow/bin/python", *PROGRAM], env=os.environ | here).returncode
