@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from slack_stand_in.server import stand_in
+from slack_stand_in.state import StandIn
 
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-tests-")
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
@@ -34,3 +37,12 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
     return install
+
+
+@pytest.fixture
+def slack(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """A stand-in for Slack, and the connection to it."""
+    with stand_in() as slack:
+        connection = {"conn_type": "slack", "password": "xoxb-test", "extra": {"base_url": slack.url}}
+        monkeypatch.setenv("AIRFLOW_CONN_SLACK_CONN", json.dumps(connection))
+        yield slack

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import csv
-import json
 import os
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
-import pytest
 from airflow_steps.notes import Note
 from commands import ROOT
 from slack_stand_in.page import render_page
-from slack_stand_in.server import stand_in
 from step_contract import paths
 from step_contract.commit import Content, commit
-from step_contract.store import Store
 
-from .airflow_rest import airflow_api
-from .test_watcher import OPEN, Watched
+from .test_watcher import OPEN, Watched, watched
 
+__all__ = ["watched"]
 HOLIDAYS = {date(2026, 1, 1): "New Year's Day"}
 LATE, SUSPECT, DAMAGED, EVICTED = date(2026, 1, 8), date(2026, 1, 13), date(2026, 1, 21), date(2026, 1, 15)
 ADVICE = "Look at the object that the message names; another try gives the same."
@@ -38,15 +33,6 @@ TRAINED = {
     "skill": 0.016,
     "p_value": 0.31,
 }
-
-
-@pytest.fixture
-def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
-    with airflow_api() as airflow, stand_in() as slack:
-        connection = {"conn_type": "slack", "password": "xoxb-test", "extra": {"base_url": slack.url}}
-        monkeypatch.setenv("AIRFLOW_CONN_SLACK_CONN", json.dumps(connection))
-        monkeypatch.setenv("ARTIFACTS", f"file://{tmp_path}/artifacts")
-        yield Watched(airflow, slack, Store(f"file://{tmp_path}/artifacts"))
 
 
 def bars() -> dict[str, dict[str, str]]:

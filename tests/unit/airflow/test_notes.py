@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +13,6 @@ from airflow_steps import notes
 from airflow_steps.failure import StepFailed, StepRefused
 from airflow_steps.unwatched import at_end
 from airflow_watcher.blocks import discreet
-from slack_stand_in.server import stand_in
 from slack_stand_in.state import StandIn
 from step_contract import paths
 from step_contract.exit_codes import Cause, Exit
@@ -25,14 +23,6 @@ from step_contract.store import Store
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setenv("ARTIFACTS", f"file://{tmp_path}/artifacts")
     return Store(f"file://{tmp_path}/artifacts")
-
-
-@pytest.fixture
-def slack(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    with stand_in() as slack:
-        connection = {"conn_type": "slack", "password": "xoxb-test", "extra": {"base_url": slack.url}}
-        monkeypatch.setenv("AIRFLOW_CONN_SLACK_CONN", json.dumps(connection))
-        yield slack
 
 
 def context(error: Exception | None, number: int = 1, **more: Any) -> Any:

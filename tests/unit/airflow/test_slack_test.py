@@ -1,22 +1,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from airflow_watcher.slack_test import slack_test
-from slack_stand_in.server import stand_in
 from slack_stand_in.state import StandIn
 
 WRITES = ("chat:write", "files:write")
-
-
-@pytest.fixture
-def slack(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    with stand_in() as slack:
-        connection = {"conn_type": "slack", "password": "xoxb-test", "extra": {"base_url": slack.url}}
-        monkeypatch.setenv("AIRFLOW_CONN_SLACK_CONN", json.dumps(connection))
-        yield slack
 
 
 def test_a_connection_that_works_is_tried_out_with_message_edit_and_picture(

@@ -16,7 +16,6 @@ from airflow_watcher.rounds import Watcher
 from airflow_watcher.slack import Slack
 from airflow_watcher.telling import Telling
 from slack_stand_in.channel import Message
-from slack_stand_in.server import stand_in
 from slack_stand_in.state import StandIn
 from step_contract import paths
 from step_contract.commit import Content, commit
@@ -65,11 +64,9 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
-    with airflow_api() as airflow, stand_in() as slack:
-        connection = {"conn_type": "slack", "password": "xoxb-test", "extra": {"base_url": slack.url}}
-        monkeypatch.setenv("AIRFLOW_CONN_SLACK_CONN", json.dumps(connection))
-        monkeypatch.setenv("ARTIFACTS", f"file://{tmp_path}/artifacts")
+def watched(tmp_path: Path, slack: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+    monkeypatch.setenv("ARTIFACTS", f"file://{tmp_path}/artifacts")
+    with airflow_api() as airflow:
         yield Watched(airflow, slack, Store(f"file://{tmp_path}/artifacts"))
 
 
