@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import redact
 from step_contract import paths
-from step_contract.exit_codes import RULES, Cause
+from step_contract.exit_codes import RULES, Cause, Rule, StepError
 from step_contract.store import Store
 
 from airflow_steps.discretion import discreet
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 log = logging.getLogger(__name__)
-KILLED = "no reason reached Airflow: what ran it was killed"
+KILLED = "no reason reached Airflow: what ran it was killed, or could not start"
+LOOK = "Look at Airflow's pods (`kubectl get pods`) and at the try's log as far as it goes."
 LONGEST = 1500  # characters of a reason
 
 
@@ -36,6 +37,7 @@ class Note:
 
     `again`: whether it will be tried again. `times` of `tries` by this cause; None where the task's own number of tries holds.
     `next_at`: when, where that is known; times are ISO 8601 in UTC. `task_id` is empty of a run that failed without a task.
+    `final`: whether another try gives the same, so that a person is needed even where Airflow tries again.
     """
 
     task_id: str
@@ -49,6 +51,7 @@ class Note:
     tries: int | None
     at: str
     next_at: str | None = None
+    final: bool = False
 
     def to_json(self) -> bytes:
         """The note as it is stored."""
@@ -84,21 +87,50 @@ def note_end(context: Context) -> None:
         keep(*run_of(context), Note("", -1, 1, False, why, why, RULES[Cause.TOO_LONG].advice, None, None, _now()))
 
 
+def note_step_end(this: Any, error: Exception) -> None:
+    """Notes how the step of the try `this` ended: all that is known of it where the worker that is to raise `error` is lost."""
+    if isinstance(error, StepFailed | StepRefused):
+        rule = rules()[error.cause]
+        note = _of_try(this, rule.tries > 1, rule, rule.meaning, error.said)
+        _keep(paths.end(this.dag_id, this.run_id, note.task_id, note.map_index, note.number), note)
+
+
 def _note(context: Context, *, again: bool) -> None:
     this, error = cast("Any", context["ti"]), context.get("exception")
-    rule, times, tries, why, wait = RULES[Cause.FAULT], None, None, str(error or KILLED), None
+    delay = getattr(this.task, "retry_delay", None)
     if isinstance(error, StepFailed | StepRefused):
-        rule, times, tries, why = rules()[error.cause], error.times, error.tries, error.said
-        wait = rule.wait_seconds
+        rule = rules()[error.cause]
+        delay = delay if rule.wait_seconds is None else timedelta(seconds=rule.wait_seconds)
+        note = replace(_of_try(this, again, rule, rule.meaning, error.said), times=error.times, tries=error.tries)
     elif type(error).__name__ in ("AirflowTaskTimeout", "TaskDeferralTimeout"):
         rule = RULES[Cause.TOO_LONG]
-    meaning = rule.meaning if rule is not RULES[Cause.FAULT] or times else "it failed"
-    delay = timedelta(seconds=wait) if wait is not None else getattr(this.task, "retry_delay", None)
+        note = _of_try(this, again, rule, rule.meaning, str(error))
+    elif error:
+        note = _of_try(this, again, RULES[Cause.FAULT], "it failed", str(error))
+    else:
+        note = _of_lost(this, again)
     next_at = (datetime.now(UTC) + delay).isoformat(timespec="seconds") if again and delay else None
+    keep(this.dag_id, this.run_id, replace(note, next_at=next_at))
+
+
+def _of_try(this: Any, again: bool, rule: Rule, meaning: str, why: str) -> Note:
     index = -1 if this.map_index is None else this.map_index
     said = discreet(str(redact(why)))[:LONGEST]
-    note = Note(this.task_id, index, this.try_number, again, meaning, said, rule.advice, times, tries, _now(), next_at)
-    keep(this.dag_id, this.run_id, note)
+    return Note(
+        this.task_id, index, this.try_number, again, meaning, said, rule.advice, None, None, _now(), final=rule.tries == 1
+    )
+
+
+def _of_lost(this: Any, again: bool) -> Note:
+    """The note of a try whose worker was lost: by how its step ended, where a triggerer has noted that."""
+    note = replace(_of_try(this, again, RULES[Cause.FAULT], "it failed", KILLED), advice=LOOK)
+    try:
+        path = paths.end(this.dag_id, this.run_id, note.task_id, note.map_index, note.number)
+        ended = Note.from_json(_store().read(path) or b"")
+    except (StepError, ValueError, TypeError):
+        return note
+    lost = "and the worker that was to settle it was killed, or could not start"
+    return replace(note, meaning=ended.meaning, why=f"{ended.why}; {lost}", advice=f"{ended.advice} {LOOK}", final=ended.final)
 
 
 def run_of(context: Context) -> tuple[str, str]:
@@ -113,11 +145,18 @@ def _now() -> str:
 
 def keep(dag: str, run: str, note: Note) -> None:
     """Stores the note. Never raises: a task ends as it ends, and its log keeps what could not be noted."""
+    _keep(paths.note(dag, run, note.task_id or "run", note.map_index, note.number), note)
+
+
+def _keep(path: str, note: Note) -> None:
     try:
-        path = paths.note(dag, run, note.task_id or "run", note.map_index, note.number)
-        HurriedStore(Settings.read().artifacts or "").replace(path, note.to_json())
+        _store().replace(path, note.to_json())
     except Exception as error:
         log.error("could not be noted for Slack (%s: %s): %s", type(error).__name__, error, note)
+
+
+def _store() -> HurriedStore:
+    return HurriedStore(Settings.read().artifacts or "")
 
 
 def read(store: Store, dag: str, run: str) -> list[Note]:

@@ -21,6 +21,7 @@ from airflow_steps.failure import KEY
 from airflow_steps.following import Following
 from airflow_steps.links import links
 from airflow_steps.memory import with_memory
+from airflow_steps.notes import note_step_end
 from airflow_steps.outcome import settle
 from airflow_steps.pod import command_of, pod_of, task_labels
 from airflow_steps.slots import Slots
@@ -112,7 +113,7 @@ class StepTrigger(BaseTrigger):
                 await self._create(pods, pod, slots)
             except Refused as refused:
                 reason = f"the cluster does not let it in: {refused}"
-                yield self._event(Ended(None, b"", (), reason, Cause.NOT_STARTED))[0]
+                yield (await asyncio.to_thread(self._event, Ended(None, b"", (), reason, Cause.NOT_STARTED)))[0]
                 return
         following = Following(pods, namespace, name, self.container, self.start_seconds, self.run_seconds, self.log)
         try:
@@ -202,6 +203,7 @@ class StepTrigger(BaseTrigger):
             return TaskSkippedEvent(), {}
         except (AirflowException, StepError) as error:
             self.log.error("%s", error)
+            note_step_end(this, error)
             return TriggerEvent(ended.to_event()), {}  # type: ignore[no-untyped-call]
         self.log.info("artifact verified: %s", made.manifest)
         metrics.count_end(this, Exit.DONE)

@@ -78,7 +78,9 @@ class Airflow:
         return [
             Dag(
                 one["dag_id"],
-                one["is_paused"] or one["is_stale"],
+                one["is_paused"],
+                # That a file does not load is told of the file.
+                one["is_stale"] and not one["has_import_errors"],
                 frozenset(tag["name"] for tag in one["tags"]),
                 _time(one["next_dagrun_run_after"]),
             )

@@ -65,7 +65,9 @@ def _ended(run: Run, pages: Pages) -> Message:
 
 
 def retries(run: Run, pages: Pages) -> Iterator[Message]:
-    """A quiet reply to each cause at which a task is tried again; brought up to date from try to try. Mapped ones in one."""
+    """A reply to each cause at which a task is tried again, brought up to date from try to try. Mapped ones in one. It is quiet
+    but where another try gives the same.
+    """
     groups: list[list[Note]] = []
     for note in run.notes:
         if not note.again:
@@ -86,9 +88,8 @@ def retries(run: Run, pages: Pages) -> Iterator[Message]:
         text = f"{WAITING} `{name}`: {safe(last.meaning, BRIEF)}; it {what}"
         lines = [text, f">{safe(last.why, REASON)}", f"*Do:* {safe(last.advice, REASON)}"]
         small = [_count(last), link(pages.log(run, task, last.number), "log") if pages.ui else ""]
-        yield Message(
-            f"again.{first.task_id}.{first.number}.{_slug(first.meaning)}", text, (section("\n".join(lines)), *context(small))
-        )
+        key = f"again.{first.task_id}.{first.number}.{_slug(first.meaning)}"
+        yield Message(key, text, (section("\n".join(lines)), *context(small)), broadcast=any(note.final for note in same))
 
 
 def _same(before: Note, now: Note) -> bool:

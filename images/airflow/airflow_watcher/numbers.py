@@ -24,7 +24,7 @@ def numbers(look: Look, now: datetime, limits: Limits, collected: date | None) -
     for state in COUNTED:
         yield named(TASKS, state=state), states[state]
     for dag in look.dags:
-        if not dag.paused:
+        if not dag.paused and not dag.gone:
             yield named(DAG_LATE, dag_id=dag.dag_id), late_seconds(dag, look.runs, now, limits)
     if collected:
         yield SESSION_COLLECTED, datetime.combine(collected, time(), SEOUL).timestamp()

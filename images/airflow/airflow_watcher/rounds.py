@@ -21,7 +21,7 @@ from airflow_watcher.numbers import last_collected, numbers
 from airflow_watcher.seen import ENDED, Run
 from airflow_watcher.slack import NotConnected, Unavailable, Waiting
 from airflow_watcher.telling import Telling
-from airflow_watcher.troubles import Troubles, of_api, of_health, of_schedules
+from airflow_watcher.troubles import Troubles, of_api, of_dags, of_health
 
 log = logging.getLogger(__name__)
 # What a run's end brings a moment later: notes that another component has to write, Airflow's own last words.
@@ -61,7 +61,7 @@ class Watcher:
         look = None
         try:
             look = self.eyes.look(self.told_until, now)
-            found = [*of_health(look.health, self.limits.grace), *of_schedules(look.dags, busy(look), now)]
+            found = [*of_health(look.health, self.limits.grace), *of_dags(look.dags, busy(look), now, self.limits)]
             conversations = self._about(look, now)
             self._has_seen = True
         except Unreachable as error:

@@ -90,10 +90,11 @@ class Backfill:
 
 @dataclass(frozen=True)
 class Dag:
-    """A DAG: whether it is paused, its tags, and when its next run is due."""
+    """A DAG: whether it is paused, whether no file defines it any more, its tags, and when its next run is due."""
 
     dag_id: str
     paused: bool
+    gone: bool
     tags: frozenset[str]
     next_due: datetime | None
 

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from step_contract import paths
 
 from airflow_watcher.blocks import safe, section
-from airflow_watcher.message import Conversation, Message
+from airflow_watcher.message import Conversation, Limits, Message
 from airflow_watcher.seen import Dag, Health
 from airflow_watcher.wording import FAILED, clock
 
@@ -51,13 +51,26 @@ def of_health(health: Health, grace: timedelta) -> Iterator[Trouble]:
         yield Trouble(f"file {file}", what, "correct the file, and deploy.", FILE_GRACE)
 
 
-def of_schedules(dags: Sequence[Dag], busy: Set[str], now: datetime) -> Iterator[Trouble]:
-    """Runs whose time has come and that were not started. A DAG that is `busy` may have to end another first: that is late."""
+def of_dags(dags: Sequence[Dag], busy: Set[str], now: datetime, limits: Limits) -> Iterator[Trouble]:
+    """DAGs that are gone, and runs whose time has come and that were not started. A DAG that is `busy` may have to end another run
+    first: that is late.
+    """
+    if not dags:
+        advice = "do its DAGs lie in its image, and is the dag processor well? Its log says which files it finds."
+        yield Trouble("dags", "Airflow knows no DAG, so nothing runs", advice, FIRST_GRACE)
     for dag in dags:
-        if dag.dag_id not in busy and dag.next_due and not dag.paused and now - dag.next_due > START_GRACE:
-            what = f"`{dag.dag_id}` should have run at {clock(dag.next_due)}, and no run was started"
+        named, waited = f"`{dag.dag_id}`", now - dag.next_due if dag.next_due else timedelta()
+        due = clock(dag.next_due) if dag.next_due else ""
+        if dag.gone:
+            advice = "put its file back and deploy; or, if it was removed on purpose, delete the DAG in Airflow's UI."
+            yield Trouble(f"gone {dag.dag_id}", f"{named} is in no DAG file any more, so it does not run", advice, limits.grace)
+        elif dag.paused and waited > limits.late:
+            advice = "unpause it: it makes up for its last run, and a backfill in Airflow's UI for those before."
+            yield Trouble(f"paused {dag.dag_id}", f"{named} is paused, and was due at {due}", advice, timedelta(0))
+        elif not dag.paused and dag.dag_id not in busy and waited > START_GRACE:
             advice = "is the scheduler well? It makes up for the run once it is; if not, start it by hand."
-            yield Trouble(f"unstarted {dag.dag_id} {dag.next_due.isoformat()}", what, advice, timedelta(0))
+            what = f"{named} should have run at {due}, and no run was started"
+            yield Trouble(f"unstarted {dag.dag_id} {dag.next_due}", what, advice, timedelta(0))
 
 
 def of_api(why: str, grace: timedelta, seen_before: bool) -> Trouble:

@@ -116,6 +116,11 @@ def note(dag: str, run: str, task: str, map_index: int, number: int) -> str:
     return f"{notes(dag, run)}/{quote(task, safe='')}.{map_index}.{number}.json"
 
 
+def end(dag: str, run: str, task: str, map_index: int, number: int) -> str:
+    """The object that says how the step of try `number` ended, before a worker has settled what becomes of the task."""
+    return f"slack/ends/{_run(dag, run)}/{quote(task, safe='')}.{map_index}.{number}.json"
+
+
 def told(channel: str, dag: str, run: str) -> str:
     """Directory of what `channel` was told of a run: an object for each message."""
     return f"{told_in(channel)}/{_run(dag, run)}"

@@ -117,16 +117,17 @@ class AirflowApi:
         self.xcoms[run_id, task, "_link_PictureLink"] = "/market/artifacts/x.png" if picture else ""
 
 
-def dag(name: str, *, next_due: datetime | None = None, paused: bool = False, tags: tuple[str, ...] = ()) -> Json:
+def dag(name: str, *, next_due: datetime | None = None, tags: tuple[str, ...] = (), **more: Any) -> Json:
     """A DAG."""
     due = next_due.isoformat() if next_due else None
     return {
         "dag_id": name,
-        "is_paused": paused,
+        "is_paused": False,
         "is_stale": False,
+        "has_import_errors": False,
         "tags": [{"name": tag} for tag in tags],
         "next_dagrun_run_after": due,
-    }
+    } | more
 
 
 @contextmanager

@@ -112,3 +112,13 @@ def test_a_run_that_was_ended_by_its_time_limit_is_noted_whoever_watches(store: 
 )
 def test_no_message_holds_a_secret_or_a_traceback(text: str, shown: str) -> None:
     assert discreet(text, {"AWS_SECRET_ACCESS_KEY": "s3cr3t-of-the-bucket"}) == shown
+
+
+def test_of_a_worker_that_is_lost_the_note_says_how_its_step_had_ended(store: Store) -> None:
+    lost = context(None, number=2)
+    notes.note_step_end(lost["ti"], StepRefused("x", Cause.NOT_STARTED, 'train: secret "bucket" not found'))
+    notes.note_retry(context(None, number=1))
+    notes.note_retry(lost)
+    unknown, known = noted(store)
+    assert (unknown.meaning, unknown.final, known.meaning, known.final) == ("it failed", False, "its pod did not start", True)
+    assert 'secret "bucket" not found' in known.why and "the worker that was to settle it was killed" in known.why

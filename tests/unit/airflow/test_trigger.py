@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from airflow.triggers.base import TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 from airflow_steps.failure import cause_of
+from airflow_steps.notes import Note
 from airflow_steps.pod import pod_name
 from airflow_steps.step import Ended
 from step_contract.exit_codes import Cause
@@ -65,6 +66,20 @@ def test_another_end_is_handed_to_a_worker_with_code_message_and_reason(
 
     ended = Ended.from_event(play(scenario).payload)
     assert (ended.code, ended.result, ended.reason) == (code, b"what it said", told)
+
+
+def test_how_a_step_ended_is_noted_before_a_worker_is_asked_to_settle_it(
+    play: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ARTIFACTS", f"file://{tmp_path}/artifacts")
+
+    async def scenario(api: KubernetesApi) -> TriggerEvent:
+        api.refuses = 'pods "x" is forbidden: violates PodSecurity'
+        return await event_of(trigger(Try()))
+
+    play(scenario)
+    [noted] = (tmp_path / "artifacts" / "slack" / "ends").rglob("decide.-1.1.json")
+    assert "violates PodSecurity" in Note.from_json(noted.read_bytes()).why
 
 
 def test_nothing_to_do_skips_the_task(play: Any) -> None:

@@ -166,6 +166,16 @@ def test_a_task_whose_process_was_killed_is_told_without_a_note(watched: Watched
     assert "nobody noted why" in json.dumps(alert.blocks)
 
 
+def test_what_is_tried_again_though_it_gives_the_same_is_shown_in_the_channel_too(watched: Watched) -> None:
+    """As when the worker that was to end the task is lost: only Airflow's own number of tries holds then."""
+    a_day(watched.airflow)
+    watched.airflow.add_task(RUN, "fetch_prices", "up_for_retry", at=SIX)
+    watched.note("fetch_prices", again=True, final=True)
+    watched.look()
+    [alert] = [one for one in watched.sent() if one.broadcast]
+    assert "it is tried again" in alert.text
+
+
 def test_a_failure_that_was_mended_says_so_and_a_second_one_is_a_second_alert(watched: Watched) -> None:
     a_day(watched.airflow, state="failed")
     watched.airflow.add_task(RUN, "train", "failed", at=SIX, number=1)
@@ -209,7 +219,7 @@ def test_a_trigger_that_nobody_runs_is_told_and_that_it_goes_on(watched: Watched
 def test_what_airflow_cannot_say_of_itself_is_told_and_its_end(watched: Watched) -> None:
     watched.airflow.health["scheduler"]["status"] = "unhealthy"
     watched.airflow.errors = [{"filename": "market_daily.py", "stack_trace": "Traceback\n  File …\nNameError: name 'x'"}]
-    watched.airflow.dags = [dag("market_daily", next_due=SIX), dag("paused", next_due=SIX, paused=True)]
+    watched.airflow.dags = [dag("market_daily", next_due=SIX), dag("by_hand", is_stale=True, has_import_errors=True)]
     for minutes in (1, 3, 6, 7):
         watched.look(SIX + timedelta(minutes=minutes))
     told = watched.lines()
@@ -222,6 +232,22 @@ def test_what_airflow_cannot_say_of_itself_is_told_and_its_end(watched: Watched)
     for minutes in (8, 9):
         watched.look(SIX + timedelta(minutes=minutes))
     assert len(watched.lines()) == 3 and all(line.startswith(":white_check_mark: Over") for line in watched.lines())
+
+
+def test_a_dag_that_nobody_runs_any_more_is_told_and_its_end(watched: Watched) -> None:
+    watched.airflow.dags = [dag("market_daily", next_due=SIX, is_paused=True), dag("market_history", is_stale=True)]
+    watched.look(SIX + timedelta(minutes=59))
+    assert not watched.lines()
+    watched.look(SIX + timedelta(minutes=62))
+    assert watched.lines() == [
+        ":red_circle: `market_daily` is paused, and was due at 18:00 on Thu 15 Jan 2026",
+        ":red_circle: `market_history` is in no DAG file any more, so it does not run",
+    ]
+    watched.airflow.dags = []
+    for minutes in (63, 72, 73):  # both are deleted in the UI, which leaves none at all
+        watched.look(SIX + timedelta(minutes=minutes))
+    assert [line.split(":")[1] for line in watched.lines()] == ["white_check_mark", "white_check_mark", "red_circle"]
+    assert "Airflow knows no DAG" in watched.lines()[-1]
 
 
 def test_an_api_that_does_not_answer_is_told_and_nothing_is_over_meanwhile(watched: Watched) -> None:

@@ -10,7 +10,7 @@ from airflow_watcher.numbers import last_collected, late_seconds, numbers
 from airflow_watcher.seen import Dag, Health, Run, Task
 
 SIX = datetime(2026, 1, 15, 9, tzinfo=UTC)
-DAG = Dag("market_daily", False, frozenset(), None)
+DAG = Dag("market_daily", False, False, frozenset(), None)
 
 
 def run(state: str, *tasks: Task, queued: datetime = SIX) -> Run:
@@ -21,7 +21,7 @@ def test_a_dag_is_late_by_what_its_run_takes_too_long_or_has_not_begun() -> None
     limits, now = Limits(), SIX + timedelta(minutes=90)
     assert late_seconds(DAG, [run("success")], now, limits) == 0
     assert late_seconds(DAG, [run("running")], now, limits) == 30 * 60
-    overdue = Dag("market_daily", False, frozenset(), SIX)
+    overdue = Dag("market_daily", False, False, frozenset(), SIX)
     assert late_seconds(overdue, [], now, limits) == 90 * 60
 
 
@@ -35,7 +35,7 @@ def test_the_last_session_that_was_collected_is_the_latest_of_all_that_was_seen(
 
 def test_the_numbers_of_a_look_are_named_as_the_exporter_maps_them() -> None:
     seen = run("running", Task("train", "deferred"), Task("plot", ""))
-    paused = Dag("other", True, frozenset(), SIX)
+    paused = Dag("other", True, False, frozenset(), SIX)
     look = Look(Health({}, {}), [DAG, paused], [seen], [], [])
     told = dict(numbers(look, SIX, Limits(), date(2026, 1, 15)))
     assert told["market_daily.tasks.deferred"] == 1 and told["market_daily.tasks.running"] == 0
