@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 
 from step_contract import paths
-from step_contract.exit_codes import StepError
 from step_contract.store import Store
 
 log = logging.getLogger(__name__)
@@ -31,13 +30,9 @@ class Before:
         return json.dumps(told | {"troubles": troubles, "collected": self.collected and self.collected.isoformat()}).encode()
 
 
-def read_before(store: Store) -> Before | None:
-    """What the last watcher wrote down; nothing where there was none or it is damaged, None where the store does not answer."""
-    try:
-        data = store.read(paths.WATCHER_ALIVE)
-    except StepError as error:
-        log.warning("what the watcher before this one has told is not known yet: %s", error)
-        return None
+def read_before(store: Store) -> Before:
+    """What the last watcher wrote down; nothing where there was none or it is damaged. Raises StepError where the store fails."""
+    data = store.read(paths.WATCHER_ALIVE)
     try:
         told = json.loads(data or b"{}")
         troubles = {name: _moment(since) for name, since in (told.get("troubles") or {}).items()}

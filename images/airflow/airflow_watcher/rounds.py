@@ -21,7 +21,7 @@ from airflow_watcher.numbers import last_collected, numbers
 from airflow_watcher.seen import ENDED, Run
 from airflow_watcher.slack import NotConnected, Unavailable, Waiting
 from airflow_watcher.telling import Telling
-from airflow_watcher.troubles import Troubles, of_api, of_dags, of_health
+from airflow_watcher.troubles import Troubles, of_api, of_dags, of_health, of_store
 
 log = logging.getLogger(__name__)
 # What a run's end brings a moment later: notes that another component has to write, Airflow's own last words.
@@ -49,7 +49,7 @@ class Watcher:
         self.told_until, self.troubles = now - FIRST_LOOK, Troubles({})
         self.collected: date | None = None
         self._has_taken_over = False
-        self.slack_says, self._written = "", now - ALIVE_EVERY
+        self.slack_says, self.store_says, self._written = "", "", now - ALIVE_EVERY
         self._written_troubles: set[str] = set()
         self._has_seen = False
         self._logged: set[tuple[str, str, str]] = set()
@@ -66,6 +66,8 @@ class Watcher:
             self._has_seen = True
         except Unreachable as error:
             found = [of_api(str(error), self.limits.grace, self._has_seen)]
+        if self.store_says:
+            found.append(of_store(self.store_says, self.limits.grace))
         troubles, over = self.troubles.look(found, self.channel, now, blind=look is None)
         if self.troubles.told.keys() != self._written_troubles:
             self.alive(now, at_once=True)  # a watcher that follows must know of them before they are told
@@ -83,11 +85,18 @@ class Watcher:
 
     def _take_over(self) -> None:
         """Goes on where the last watcher was, as soon as what it wrote down can be read."""
-        if not self._has_taken_over and (before := read_before(self.store)) is not None:
-            self._has_taken_over = True
-            self.told_until = before.told_until or self.told_until
-            self.troubles = Troubles({**before.troubles, **self.troubles.told})
-            self.collected = before.collected
+        if self._has_taken_over:
+            return
+        try:
+            before = read_before(self.store)
+        except StepError as error:
+            log.warning("what the watcher before this one has told is not known yet: %s", error)
+            self.store_says = str(error)
+            return
+        self._has_taken_over = True
+        self.told_until = before.told_until or self.told_until
+        self.troubles = Troubles({**before.troubles, **self.troubles.told})
+        self.collected = before.collected
 
     def _about(self, look: Look, now: datetime) -> list[Conversation]:
         found = []
@@ -141,8 +150,9 @@ class Watcher:
         try:
             self.telling.ledger.write()
             self.store.replace(paths.WATCHER_ALIVE, written.to_json(now, self.slack_says or "well"))
-            self._written, self._written_troubles = now, set(written.troubles)
+            self._written, self._written_troubles, self.store_says = now, set(written.troubles), ""
         except StepError as error:
+            self.store_says = str(error)
             log.warning("that the watcher is alive cannot be written down: %s", error)
 
 

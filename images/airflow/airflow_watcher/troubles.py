@@ -79,6 +79,14 @@ def of_api(why: str, grace: timedelta, seen_before: bool) -> Trouble:
     return Trouble("api", what, f"steps that run go on; {PODS}", grace if seen_before else FIRST_GRACE)
 
 
+def of_store(why: str, grace: timedelta) -> Trouble:
+    """The object store that the watcher cannot write to for longer than `grace`."""
+    what = f"the object store cannot be read or written: {safe(why, 300)}"
+    return Trouble(
+        "store", what, "steps fail until it can, and are tried again: look at its server, its keys and the network.", grace
+    )
+
+
 class Troubles:
     """Which troubles last long enough to be told, and which that were told are over.
 

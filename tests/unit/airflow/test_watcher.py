@@ -345,6 +345,18 @@ def test_what_was_before_the_first_watcher_is_not_told(watched: Watched) -> None
     assert watched.lines() == []
 
 
+def test_a_bucket_that_is_down_is_told_and_its_end(watched: Watched, tmp_path: Path) -> None:
+    (tmp_path / "artifacts").write_text("no folder")
+    for minutes in (0, 1, 2, 3):
+        watched.look(SIX + timedelta(minutes=minutes))
+    [line] = watched.lines()
+    assert line.startswith(":red_circle: the object store cannot be ")
+    (tmp_path / "artifacts").unlink()
+    for minutes in (4, 5):
+        watched.look(SIX + timedelta(minutes=minutes))
+    assert [line.startswith(":white_check_mark: Over") for line in watched.lines()] == [True]
+
+
 def test_a_bucket_that_is_down_silences_nobody(watched: Watched, tmp_path: Path) -> None:
     (tmp_path / "artifacts").write_text("no folder")
     a_day(watched.airflow, state="failed")
