@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from step_contract import paths
 
-from airflow_watcher.blocks import context, link, safe, section
+from airflow_watcher.blocks import BRIEF, bold, context, link, safe, section
 from airflow_watcher.message import Conversation, Message, Pages
 from airflow_watcher.seen import ENDED, Backfill, Run
 from airflow_watcher.wording import DONE, FAILED, RUNNING, day
 
 SHOWN = 15  # failed sessions that are named
-BRIEF, SHORT = 200, 100
+SHORT = 100
 
 
 def about(backfill: Backfill, channel: str, pages: Pages) -> Conversation:
@@ -24,7 +24,7 @@ def about(backfill: Backfill, channel: str, pages: Pages) -> Conversation:
     name = f"Backfill of {backfill.dag}, {day(backfill.first)} to {day(backfill.last)}"
     counts = [f"{states['success']} of {len(backfill.runs)} done"]
     counts += [f"{states[state]} {state}" for state in ("failed", "running", "queued") if states[state]]
-    text = f"{sign} *{safe(name, BRIEF)}*  {', '.join(counts)}"
+    text = f"{sign} {bold(name)}  {', '.join(counts)}"
     root = Message("run", text, (section(text), *context([f"backfill {backfill.id}"])))
     failed = [run for run in backfill.runs if run.state == "failed"]
     folder = paths.told(channel, backfill.dag, f"backfill__{backfill.id}")
@@ -33,7 +33,7 @@ def about(backfill: Backfill, channel: str, pages: Pages) -> Conversation:
 
 def _failures(name: str, failed: Sequence[Run], pages: Pages) -> Message:
     advice = safe(next((note.advice for run in failed for note in run.notes), "Look at their logs, then clear them."), BRIEF)
-    lines = [f"{FAILED} *{safe(name, BRIEF)}*: {len(failed)} failed", f"*Do:* {advice}"]
+    lines = [f"{FAILED} {bold(name)}: {len(failed)} failed", f"*Do:* {advice}"]
     for run in failed[:SHOWN]:
         notes = [note for note in run.notes if not note.again]
         why = f": `{notes[-1].task_id}`: {safe(notes[-1].why, SHORT)}" if notes else ""

@@ -31,7 +31,7 @@ class Before:
 
 
 def read_before(store: Store) -> Before:
-    """What the last watcher wrote down; nothing where there was none or it is damaged. Raises StepError where the store fails."""
+    """What the last watcher wrote down; nothing where there was none or it is damaged. Raises as Store.read."""
     data = store.read(paths.WATCHER_ALIVE)
     try:
         told = json.loads(data or b"{}")

@@ -19,6 +19,7 @@ FIELDS = 10
 ELEMENT = 2000
 TEXT = 4000  # of what a notification shows; Slack cuts at 40,000
 URL = 1500
+BRIEF = 200  # of a part of a line
 
 ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
@@ -44,6 +45,16 @@ def link(url: str | None, words: str) -> str:
         return safe(words, 100)
     address = url.replace("&", "&amp;").replace("<", "%3C").replace(">", "%3E").replace("|", "%7C")
     return f"<{address}|{safe(words, 100).replace('|', '/')}>"
+
+
+def link_if(url: str | None, words: str) -> str:
+    """A link with these words; nothing where there is nowhere to link to."""
+    return link(url, words) if url else ""
+
+
+def bold(text: str) -> str:
+    """`text`, brief and bold: what a message is about."""
+    return f"*{safe(text, BRIEF)}*"
 
 
 def section(text: str, fields: Sequence[str] = ()) -> Block:

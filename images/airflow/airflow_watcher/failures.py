@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 
 from airflow_steps.notes import Note
 
-from airflow_watcher.blocks import context, link, safe, section
+from airflow_watcher.blocks import BRIEF, bold, context, link_if, safe, section
 from airflow_watcher.message import Message, Pages
 from airflow_watcher.seen import Run, Task
 from airflow_watcher.wording import FAILED, WAITING, clock, title
 
-REASON, BRIEF = 700, 200
+REASON = 700
 # A callback writes its note a moment after the task's state, and half a minute when another component has to run it.
 NOTE_GRACE = timedelta(seconds=40)
 NOT_STARTED = timedelta(minutes=10)
@@ -46,22 +46,22 @@ def _failure(run: Run, notes: Sequence[Note], pages: Pages) -> Message:
     first = notes[0]
     task = _task(run, first)
     name = task.name if len(notes) == 1 else f"{task.task_id} ({len(notes)} mapped tasks)"
-    text = f"{FAILED} *{safe(title(run), BRIEF)}*: `{name}` failed: {safe(first.meaning, BRIEF)}"
+    text = f"{FAILED} {bold(title(run))}: `{name}` failed: {safe(first.meaning, BRIEF)}"
     lines = [text, f">{safe(first.why, REASON)}", f"*Do:* {safe(first.advice, REASON)}"]
     if task.number > first.number or task.state != "failed":
         lines.append(f"_Since then: try {task.number}, {task.state}._")
-    small = [_count(first), link(pages.log(run, task, first.number), "log") if pages.ui else "", *artifacts(run, pages)]
+    small = [_count(first), link_if(pages.log(run, task, first.number), "log"), *artifacts(run, pages)]
     return Message(f"failed.{first.task_id}.{first.number}", text, (section("\n".join(lines)), *context(small)), broadcast=True)
 
 
 def _ended(run: Run, pages: Pages) -> Message:
     timed_out = any(not note.task_id for note in run.notes)
     why = "it took longer than it may (its DAG's `dagrun_timeout`)" if timed_out else "it was ended, though no task failed"
-    text = f"{FAILED} *{safe(title(run), BRIEF)}*: {why}"
+    text = f"{FAILED} {bold(title(run))}: {why}"
     waited = [f"`{task.name}` ({task.state})" for task in run.tasks if task.state not in ("success", "upstream_failed")]
     lines = [text, f"Not done: {', '.join(waited[:8]) or 'nothing'}.", "*Do:* see what it waited for, then clear that task."]
     key = f"failed.run.{second(run.ended)}"
-    return Message(key, text, (section("\n".join(lines)), *context([link(pages.run(run), "run")])), broadcast=True)
+    return Message(key, text, (section("\n".join(lines)), *context([link_if(pages.run(run), "run")])), broadcast=True)
 
 
 def retries(run: Run, pages: Pages) -> Iterator[Message]:
@@ -87,7 +87,7 @@ def retries(run: Run, pages: Pages) -> Iterator[Message]:
         name = task.name if mapped == 1 else f"{task.task_id}` ({mapped} mapped tasks), lately `{task.name}"
         text = f"{WAITING} `{name}`: {safe(last.meaning, BRIEF)}; it {what}"
         lines = [text, f">{safe(last.why, REASON)}", f"*Do:* {safe(last.advice, REASON)}"]
-        small = [_count(last), link(pages.log(run, task, last.number), "log") if pages.ui else ""]
+        small = [_count(last), link_if(pages.log(run, task, last.number), "log")]
         key = f"again.{first.task_id}.{first.number}.{_slug(first.meaning)}"
         yield Message(key, text, (section("\n".join(lines)), *context(small)), broadcast=any(note.final for note in same))
 
@@ -121,8 +121,8 @@ def unattended(run: Run, now: datetime, pages: Pages, grace: timedelta) -> Itera
         first = min(tasks, key=lambda task: task.since or now)
         since = clock(first.since, run.session) if first.since else ""
         which = f"`{first.name}`" if len(tasks) == 1 else f"`{name}` ({len(tasks)} mapped tasks)"
-        text = f"{WAITING} *{safe(title(run), BRIEF)}*: {which} waits since {since}: {why}"
-        blocks = (section(f"{text}\n*Do:* {advice}"), *context([link(pages.run(run), "run") if pages.ui else ""]))
+        text = f"{WAITING} {bold(title(run))}: {which} waits since {since}: {why}"
+        blocks = (section(f"{text}\n*Do:* {advice}"), *context([link_if(pages.run(run), "run")]))
         yield Message(f"waits.{name}.{_slug(why)}.{first.number}", text, blocks, broadcast=True)
 
 
@@ -148,6 +148,4 @@ def _count(note: Note) -> str:
 
 def artifacts(run: Run, pages: Pages) -> list[str]:
     """Links to what the run has made."""
-    return [
-        link(pages.artifact(task.manifest), task.name) for task in run.tasks if task.manifest and pages.artifact(task.manifest)
-    ]
+    return [link_if(pages.artifact(task.manifest), task.name) for task in run.tasks if task.manifest]

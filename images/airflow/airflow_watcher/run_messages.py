@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 
 from step_contract import paths
 
-from airflow_watcher.blocks import context, link, safe, section
+from airflow_watcher.blocks import BRIEF, bold, context, link_if, safe, section
 from airflow_watcher.failures import artifacts, failures, retries, second, unattended
 from airflow_watcher.message import Conversation, Limits, Message, Pages
 from airflow_watcher.seen import DELETED, ENDED, Run
@@ -26,7 +26,7 @@ from airflow_watcher.wording import (
 )
 
 AT = ("running", "deferred", "queued", "scheduled", "up_for_reschedule", "restarting")
-BRIEF, LONG = 200, 1500  # characters of a part of the channel's line, of a reply's paragraph
+LONG = 1500  # characters of a reply's paragraph
 
 
 def about(run: Run, channel: str, now: datetime, pages: Pages, limits: Limits) -> Conversation:
@@ -41,9 +41,9 @@ def about(run: Run, channel: str, now: datetime, pages: Pages, limits: Limits) -
 
 def _root(run: Run, pages: Pages) -> Message:
     sign, said = _state(run)
-    text = f"{sign} *{safe(title(run), BRIEF)}*  {said}"
+    text = f"{sign} {bold(title(run))}  {said}"
     times = f"{run.dag} · {_times(run)}"
-    small = [safe(times, BRIEF), link(pages.run(run), "run") if pages.ui else "", *artifacts(run, pages)]
+    small = [safe(times, BRIEF), link_if(pages.run(run), "run"), *artifacts(run, pages)]
     return Message("run", text, (section(text), *context(small)))
 
 
@@ -97,9 +97,9 @@ def _steps(run: Run, pages: Pages) -> list[Message]:
         told = details(task.facts) if task.state == "success" else None
         if told:
             words, figures = told
-            where = link(pages.artifact(task.manifest), "artifact") if task.manifest else ""
+            where = link_if(pages.artifact(task.manifest) if task.manifest else None, "artifact")
             text = f"`{task.name}`: {safe(words, LONG)}"
-            found.append(Message(f"told.{task.name}", text, (section(text, figures), *context([where] if pages.ui else []))))
+            found.append(Message(f"told.{task.name}", text, (section(text, figures), *context([where]))))
         if task.manifest and task.picture and task.state == "success":
             words = f"{safe(title(run), BRIEF)}: `{task.name}`"
             found.append(Message(f"picture.{task.name}", words, picture=task.manifest))
@@ -114,7 +114,7 @@ def _suspect(run: Run) -> list[Message]:
         "*Do:* look at the source. Was the day a special closure, add a line to `overrides.csv`, deploy, and clear `decide`. "
         "Is the bar only late, clear `decide` once it is there."
     )
-    text = f"{SUSPECT} *{safe(title(run), BRIEF)}* is suspect: {safe(decided[1], LONG)}"
+    text = f"{SUSPECT} {bold(title(run))} is suspect: {safe(decided[1], LONG)}"
     return [Message("suspect", text, (section(f"{text}\n{advice}"),), broadcast=True)]
 
 
@@ -126,7 +126,7 @@ def _late(run: Run, now: datetime, late: timedelta) -> list[Message]:
         return []
     minutes = int(late.total_seconds() / 60)
     done = f"{'was' if ended else 'is'} not done {minutes} min after {clock(run.since, run.session)}"
-    what = f"{WAITING} *{safe(title(run), BRIEF)}* is late: it {done}"
+    what = f"{WAITING} {bold(title(run))} is late: it {done}"
     if ended:
         note = f"It ended at {clock(ended, run.session)}."
     else:

@@ -52,8 +52,9 @@ def of_health(health: Health, grace: timedelta) -> Iterator[Trouble]:
 
 
 def of_dags(dags: Sequence[Dag], busy: Set[str], now: datetime, limits: Limits) -> Iterator[Trouble]:
-    """DAGs that are gone, and runs whose time has come and that were not started. A DAG that is `busy` may have to end another run
-    first: that is late.
+    """DAGs that are gone, and runs whose time has come and that were not started.
+
+    A DAG that is `busy` may have to end another run first: that is late.
     """
     if not dags:
         advice = "do its DAGs lie in its image, and is the dag processor well? Its log says which files it finds."
