@@ -21,8 +21,11 @@ PICTURE = PictureLink().xcom_key
 Json = Mapping[str, Any]
 
 
+DATABASE = "it cannot reach its database"
+
+
 class Unreachable(Exception):
-    """Airflow's API does not answer, or not as it should."""
+    """Airflow's API does not answer, or not as it should, or knows nothing, as its database is away."""
 
 
 class Airflow:
@@ -49,6 +52,8 @@ class Airflow:
                 return None
             answer.raise_for_status()
             return answer.json()
+        except httpx.HTTPStatusError as error:
+            raise Unreachable(f"{error.response.status_code} {error.response.reason_phrase} at {error.request.url.path}") from error
         except (httpx.HTTPError, ValueError, KeyError) as error:
             raise Unreachable(f"{type(error).__name__}: {error}") from error
 
@@ -69,6 +74,8 @@ class Airflow:
             if said and said.get("status"):
                 heard = next((value for key, value in said.items() if key.startswith("latest_")), None)
                 components[name] = said["status"], _time(heard)
+        if components.get("metadatabase", ("healthy", None))[0] != "healthy":
+            raise Unreachable(DATABASE)
         errors = self._all("/importErrors", "import_errors")
         return Health(components, {one["filename"]: _last_line(one["stack_trace"]) for one in errors})
 

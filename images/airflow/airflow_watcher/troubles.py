@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 
 from step_contract import paths
 
+from airflow_watcher.airflow_api import DATABASE
 from airflow_watcher.blocks import safe, section
 from airflow_watcher.message import Conversation, Limits, Message
 from airflow_watcher.seen import Dag, Health
@@ -20,7 +21,6 @@ FILE_GRACE = timedelta(seconds=30)
 START_GRACE = timedelta(minutes=5)
 PODS = "look at its pods (`kubectl get pods`, `make kind-status`)."
 ADVICE = {
-    "metadatabase": "Airflow cannot reach its database: look at the database, its secret and the network.",
     "scheduler": f"no run starts and no task goes on: {PODS}",
     "triggerer": f"no step starts or ends: {PODS}",
     "dag_processor": f"changes of DAGs are not seen, and callbacks not run: {PODS}",
@@ -75,9 +75,10 @@ def of_dags(dags: Sequence[Dag], busy: Set[str], now: datetime, limits: Limits) 
 
 
 def of_api(why: str, grace: timedelta, seen_before: bool) -> Trouble:
-    """Airflow's API not answering for longer than `grace`, which is all that can be said then."""
-    what = f"Airflow's API does not answer, so nothing is known of runs: {safe(why, 300)}"
-    return Trouble("api", what, f"steps that run go on; {PODS}", grace if seen_before else FIRST_GRACE)
+    """Airflow's API not saying how runs are getting on for longer than `grace`, which is all that can be said then."""
+    what = f"Airflow's API does not say how runs are getting on: {safe(why, 300)}"
+    advice = f"steps that run go on; {'look at the database, its secret and the network.' if why == DATABASE else PODS}"
+    return Trouble("api", what, advice, grace if seen_before else FIRST_GRACE)
 
 
 def of_store(why: str, grace: timedelta) -> Trouble:

@@ -258,7 +258,16 @@ def test_an_api_that_does_not_answer_is_told_and_nothing_is_over_meanwhile(watch
     for minutes in (4, 7, 8):
         watched.look(SIX + timedelta(minutes=minutes))
     assert [line.startswith(":red_circle:") for line in watched.lines()] == [True, True]
-    assert "API does not answer" in watched.lines()[1]
+    assert "API does not say how runs are getting on: 503 Service Unavailable" in watched.lines()[1]
+
+
+def test_a_database_that_is_away_is_told_as_that(watched: Watched) -> None:
+    watched.look()
+    watched.airflow.health["metadatabase"]["status"] = "unhealthy"
+    for minutes in (1, 4):
+        watched.look(SIX + timedelta(minutes=minutes))
+    [line] = watched.lines()
+    assert "it cannot reach its database" in line
 
 
 def test_what_slack_missed_while_it_was_down_is_told_once_it_is_back(watched: Watched) -> None:

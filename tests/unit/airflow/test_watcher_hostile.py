@@ -99,7 +99,7 @@ def test_an_address_that_is_not_airflows_is_told_as_an_api_that_does_not_answer(
     watched.airflow.health = {"detail": "not found"}
     for minutes in (1, 4):
         watched.look(SIX + timedelta(minutes=minutes))
-    assert "API does not answer" in watched.lines()[0]
+    assert "API does not say how runs are getting on" in watched.lines()[0]
 
 
 @pytest.mark.parametrize(
