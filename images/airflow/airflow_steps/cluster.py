@@ -27,12 +27,12 @@ REMOVE = "market-daily/remove-when-finished"
 log = logging.getLogger(__name__)
 
 
-class QuotaReached(Exception):
-    """The namespace's quota does not let another pod in now."""
+class NotNow(Exception):
+    """The cluster does not take the pod now: the namespace's quota is reached, or the API server, or what it asks, is away."""
 
 
 class Refused(Exception):
-    """The API server will never take this pod: a policy, an admission, or the pod itself is wrong."""
+    """The cluster does not take the pod: a policy, an admission, or the pod itself is wrong, or it has waited long enough."""
 
 
 def _passes(error: BaseException) -> bool:
@@ -77,27 +77,21 @@ class Pods:
                 await asyncio.sleep(RECONNECT_SECONDS)
 
     async def create(self, pod: Mapping[str, Any]) -> bool:
-        """Creates the pod; False where one of its name is there already. Raises QuotaReached where it must wait.
+        """Creates the pod; False where one of its name is there already.
 
-        Raises Refused where it is never let in.
+        Raises NotNow where it may be let in later, and Refused where it never will be.
         """
-        while True:
-            try:
-                await self._api.create_namespaced_pod(pod["metadata"]["namespace"], dict(pod))
-                return True
-            except Exception as error:
-                if isinstance(error, client.ApiException) and error.status == 409:
-                    # The quota's own bookkeeping conflicts too; only "already exists" is a pod that is there.
-                    if "AlreadyExists" in str(error.body):
-                        return False
-                elif isinstance(error, client.ApiException) and error.status == 403 and "exceeded quota" in str(error.body):
-                    raise QuotaReached(str(error.body)) from error
-                elif isinstance(error, client.ApiException) and 400 <= error.status < 500 and not _passes(error):
-                    raise Refused(_message(error)) from error
-                elif not _passes(error):
-                    raise
-                log.warning("the pod could not be created, trying again: %s", error)
-                await asyncio.sleep(RECONNECT_SECONDS)
+        try:
+            await self._api.create_namespaced_pod(pod["metadata"]["namespace"], dict(pod))
+            return True
+        except PASSING as error:
+            raise NotNow(f"the API server does not answer ({type(error).__name__})") from error
+        except client.ApiException as error:
+            if error.status == 409 and "AlreadyExists" in str(error.body):
+                return False
+            # The quota's own bookkeeping conflicts (409) with another pod's now and then.
+            later = _passes(error) or error.status == 409 or (error.status == 403 and "exceeded quota" in str(error.body))
+            raise (NotNow if later else Refused)(_message(error)) from error
 
     async def follow(self, namespace: str, name: str) -> AsyncIterator[Any]:
         """The pod as it is now and at each change; ends when the pod is gone. Outlives the API server's absences."""

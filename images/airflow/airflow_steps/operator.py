@@ -112,6 +112,7 @@ class StepOperator(KubernetesPodOperator):
                 "start_seconds": self.startup_timeout_seconds,
                 "run_seconds": self.active_deadline_seconds,
                 "limit": settings.step_pods,
+                "queue_seconds": settings.queue_seconds,
             },
             next_method="finish",
         )

@@ -15,8 +15,9 @@ from airflow.utils.state import TaskInstanceState
 from step_contract.exit_codes import Cause, Exit, StepError
 
 from airflow_steps import metrics
+from airflow_steps.admission import admit
 from airflow_steps.afterwards import give_back, in_background, remove
-from airflow_steps.cluster import Pods, QuotaReached, Refused
+from airflow_steps.cluster import Pods, Refused
 from airflow_steps.failure import KEY
 from airflow_steps.following import Following
 from airflow_steps.links import links
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 RENDER_SECONDS = 60.0
-QUOTA_SECONDS = 2.0
 
 
 class StepTrigger(BaseTrigger):
@@ -47,6 +47,7 @@ class StepTrigger(BaseTrigger):
     :param start_seconds: how long the pod may take from its creation to the start of the container
     :param run_seconds: how long it may run; None: for ever
     :param limit: how many pods this triggerer runs at once
+    :param queue_seconds: how long the pod may wait for a slot and for the cluster's consent; None: as long as the task may
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class StepTrigger(BaseTrigger):
         start_seconds: float,
         run_seconds: float | None,
         limit: int,
+        queue_seconds: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.step = step
@@ -66,11 +68,12 @@ class StepTrigger(BaseTrigger):
         self.start_seconds = start_seconds
         self.run_seconds = run_seconds
         self.limit = limit
+        self.queue_seconds = queue_seconds
         self._context: Context | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The class's path and the arguments that make this trigger again."""
-        names = ("step", "pod_template_dict", "container", "start_seconds", "run_seconds", "limit")
+        names = ("step", "pod_template_dict", "container", "start_seconds", "run_seconds", "limit", "queue_seconds")
         return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
@@ -109,12 +112,14 @@ class StepTrigger(BaseTrigger):
             in_background(metrics.tell_load(slots))
             self.log.info("pod %s is there already: going on with it", name)
         else:
+            since = time.monotonic()
             try:
-                await self._create(pods, pod, slots)
+                new = await admit(pods, pod, slots, self.queue_seconds, self.log)
             except Refused as refused:
-                reason = f"the cluster does not let it in: {refused}"
-                yield (await asyncio.to_thread(self._event, Ended(None, b"", (), reason, Cause.NOT_STARTED)))[0]
+                yield (await asyncio.to_thread(self._event, Ended(None, b"", (), str(refused), Cause.NOT_STARTED)))[0]
                 return
+            metrics.took(metrics.WAITED, this, timedelta(seconds=time.monotonic() - since))
+            self.log.info("pod %s created" if new else "pod %s is there already: going on with it", name)
         following = Following(pods, namespace, name, self.container, self.start_seconds, self.run_seconds, self.log)
         try:
             ended = await following.end()
@@ -166,31 +171,6 @@ class StepTrigger(BaseTrigger):
     def _pod(self) -> dict[str, Any]:
         this: Any = self.task_instance
         return pod_of(self.pod_template_dict, this)
-
-    async def _create(self, pods: Pods, pod: dict[str, Any], slots: Slots) -> None:
-        """Creates the pod as soon as a slot and the quota let it; leaves with the slot taken."""
-        name = pod["metadata"]["name"]
-        if not slots.free:
-            self.log.info("waits for one of %d slots, %d before it", slots.limit, slots.waiting)
-        in_background(metrics.tell_load(slots))
-        since = time.monotonic()
-        await slots.take()
-        try:
-            told = False
-            while True:
-                try:
-                    new = await pods.create(pod)
-                    break
-                except QuotaReached as reached:
-                    if not told:
-                        self.log.info("waits for the quota: %s", reached)
-                    told = True
-                    await asyncio.sleep(QUOTA_SECONDS)
-        except BaseException:
-            slots.give_back()
-            raise
-        metrics.took(metrics.WAITED, cast("Any", self.task_instance), timedelta(seconds=time.monotonic() - since))
-        self.log.info("pod %s created" if new else "pod %s is there already: going on with it", name)
 
     def _event(self, ended: Ended) -> tuple[TriggerEvent, dict[str, Any]]:
         """The event that tells how the step ended, and its XComs. Counts the ends that no worker settles again."""

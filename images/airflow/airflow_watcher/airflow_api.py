@@ -53,7 +53,9 @@ class Airflow:
             answer.raise_for_status()
             return answer.json()
         except httpx.HTTPStatusError as error:
-            raise Unreachable(f"{error.response.status_code} {error.response.reason_phrase} at {error.request.url.path}") from error
+            raise Unreachable(
+                f"{error.response.status_code} {error.response.reason_phrase} at {error.request.url.path}"
+            ) from error
         except (httpx.HTTPError, ValueError, KeyError) as error:
             raise Unreachable(f"{type(error).__name__}: {error}") from error
 

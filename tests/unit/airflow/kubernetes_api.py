@@ -24,6 +24,7 @@ class KubernetesApi:
         self.deleted: list[str] = []
         self.quota: int | None = None
         self.refuses = ""  # why no pod is let in
+        self.fails = ""  # why no pod can be let in now
         self.events: list[dict[str, Any]] = []
         self.gone: dict[str, dict[str, Any]] = {}
         self.changed = asyncio.Condition()
@@ -99,6 +100,8 @@ class KubernetesApi:
         name = pod["metadata"]["name"]
         if name in self.pods:
             return web.json_response({"reason": "AlreadyExists"}, status=409)
+        if self.fails:
+            return web.json_response({"message": self.fails, "reason": "InternalError"}, status=500)
         if self.refuses:
             return web.json_response({"message": self.refuses, "reason": "Forbidden"}, status=403)
         if self.quota is not None and self.alive() >= self.quota:

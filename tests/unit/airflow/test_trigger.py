@@ -158,7 +158,7 @@ def test_no_more_pods_run_at_once_than_the_limit_and_all_have_their_turn(play: A
 
 
 def test_a_quota_that_is_reached_is_waited_for(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_steps.trigger.QUOTA_SECONDS", 0.05)
+    monkeypatch.setattr("airflow_steps.admission.AGAIN_SECONDS", 0.05)
     first, second = Try(task_id="first"), Try(task_id="second")
 
     async def scenario(api: KubernetesApi) -> list[str]:
@@ -176,6 +176,30 @@ def test_a_quota_that_is_reached_is_waited_for(play: Any, monkeypatch: pytest.Mo
         return api.created
 
     assert sorted(play(scenario)) == sorted([pod_name(first), pod_name(second)])
+
+
+def test_a_place_that_is_never_free_is_waited_for_within_a_bound_and_the_cluster_quoted(
+    play: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_steps.admission.AGAIN_SECONDS", 0.05)
+    told = {"quota": "exceeded quota: steps", "webhook": "failed calling webhook", "slots": "waited 0 s for one of 1 slots"}
+
+    async def scenario(api: KubernetesApi) -> list[Ended]:
+        api.quota = 0
+        ends = [await event_of(trigger(Try(), limit=1, queue_seconds=0.3))]
+        api.quota, api.fails = None, "failed calling webhook"
+        ends.append(await event_of(trigger(Try(), limit=1, queue_seconds=0.3)))
+        api.fails = ""
+        running = asyncio.create_task(event_of(trigger(Try(task_id="first"), limit=1)))
+        await created(api, pod_name(Try(task_id="first")))
+        ends.append(await event_of(trigger(Try(), limit=1, queue_seconds=0.3)))
+        await api.ends(pod_name(Try(task_id="first")), 65)
+        await running
+        assert api.created == [pod_name(Try(task_id="first"))]
+        return [Ended.from_event(one.payload) for one in ends]
+
+    for ended, (_, words) in zip(play(scenario), told.items(), strict=True):
+        assert cause_of(ended) == Cause.NOT_STARTED and words in str(ended.reason)
 
 
 @pytest.mark.parametrize(("state", "left"), [("failed", False), ("deferred", True)])
