@@ -86,6 +86,22 @@ def test_a_trigger_that_nobody_runs_is_told_and_that_it_goes_on(airflow: Airflow
     assert len([text for text in unwell() if text]) == before + 1
 
 
+def test_a_dag_file_that_no_longer_loads_is_told_and_its_end() -> None:
+    what = "`market_smoke.py` does not load"
+
+    def in_the_dag_processor(command: str) -> None:
+        kubectl("exec", "deployment/airflow-dag-processor", "--container=dag-processor", "--", "sh", "-ec", f"cd dags; {command}")
+
+    # Only whole files can be put in another's place, and only one with these words is looked at.
+    in_the_dag_processor("cp market_smoke.py ..; rm market_smoke.py; echo 'from airflow import no_such_dag' > market_smoke.py")
+    try:
+        wait_until("its alert", lambda: unwell(what)[0].startswith(":red_circle:"), 120)
+    finally:
+        in_the_dag_processor("cp ../market_smoke.py .")
+    assert "cannot import name 'no_such_dag'" in unwell(what)[0]
+    wait_until("its end", lambda: unwell(what)[0].startswith(":white_check_mark: Over since"), 120)
+
+
 def test_a_backfill_is_one_message(airflow: Airflow) -> None:
     # Its own day, which the schedule runs once.
     wait_until("the last day", lambda: [one for one in channel() if "drill_days" in one["text"] and "done" in one["text"]], 180)
