@@ -90,9 +90,10 @@ def test_a_dag_file_that_no_longer_loads_is_told_and_its_end() -> None:
     what = "`market_smoke.py` does not load"
 
     def in_the_dag_processor(command: str) -> None:
-        kubectl("exec", "deployment/airflow-dag-processor", "--container=dag-processor", "--", "sh", "-ec", f"cd dags; {command}")
+        where = ("deployment/airflow-dag-processor", "--container=dag-processor")
+        kubectl("exec", *where, "--", "sh", "-ec", f"cd dags; {command}")
 
-    # Only whole files can be put in another's place, and only one with these words is looked at.
+    # Only a file that says airflow and dag is looked at.
     in_the_dag_processor("cp market_smoke.py ..; rm market_smoke.py; echo 'from airflow import no_such_dag' > market_smoke.py")
     try:
         wait_until("its alert", lambda: unwell(what)[0].startswith(":red_circle:"), 120)

@@ -65,8 +65,9 @@ def _ended(run: Run, pages: Pages) -> Message:
 
 
 def retries(run: Run, pages: Pages) -> Iterator[Message]:
-    """A reply to each cause at which a task is tried again, brought up to date from try to try. Mapped ones in one. It is quiet
-    but where another try gives the same.
+    """A reply to each cause at which a task is tried again, brought up to date from try to try. Mapped ones in one.
+
+    It is quiet but where another try gives the same.
     """
     groups: list[list[Note]] = []
     for note in run.notes:

@@ -67,7 +67,7 @@ class Watcher:
         except Unreachable as error:
             found = [of_api(str(error), self.limits.grace, self._has_seen)]
         if self.store_says:
-            found.append(of_store(self.store_says, self.limits.grace))
+            found.append(of_store(self.store_says))
         troubles, over = self.troubles.look(found, self.channel, now, blind=look is None)
         if self.troubles.told.keys() != self._written_troubles:
             self.alive(now, at_once=True)  # a watcher that follows must know of them before they are told

@@ -17,6 +17,8 @@ from airflow_watcher.wording import FAILED, clock
 # Airflow's first deployment makes its database, and the watcher's login, before anything answers.
 FIRST_GRACE = timedelta(minutes=10)
 FILE_GRACE = timedelta(seconds=30)
+# After a fault the store is left alone for half a minute.
+STORE_GRACE = timedelta(minutes=2)
 # The scheduler makes a run within seconds of its time.
 START_GRACE = timedelta(minutes=5)
 PODS = "look at its pods (`kubectl get pods`, `make kind-status`)."
@@ -81,12 +83,11 @@ def of_api(why: str, grace: timedelta, seen_before: bool) -> Trouble:
     return Trouble("api", what, advice, grace if seen_before else FIRST_GRACE)
 
 
-def of_store(why: str, grace: timedelta) -> Trouble:
-    """The object store that the watcher cannot write to for longer than `grace`."""
+def of_store(why: str) -> Trouble:
+    """The object store that the watcher can neither read nor write."""
     what = f"the object store cannot be read or written: {safe(why, 300)}"
-    return Trouble(
-        "store", what, "steps fail until it can, and are tried again: look at its server, its keys and the network.", grace
-    )
+    advice = "steps fail until it can, and are tried again: look at its server, its keys and the network."
+    return Trouble("store", what, advice, STORE_GRACE)
 
 
 class Troubles:
