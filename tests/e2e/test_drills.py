@@ -88,6 +88,7 @@ def test_each_failure_ends_in_its_own_way_and_says_what_happened(airflow: Airflo
         "crash": ("failed", 2, f"signal SIGSEGV; image {platform.machine()}, node {platform.machine()}"),
         "refused": ("failed", 1, 'violates PodSecurity "restricted:latest"'),
         "unpullable": ("failed", 1, "nowhere.invalid/no-such-image"),
+        "programless": ("failed", 1, "/no/such/program"),
         "unschedulable": ("failed", 1, "didn't match Pod's node affinity/selector"),
     }
     assert wait_for_end(airflow, "drill_failures", "drill", 300) == "failed"

@@ -26,13 +26,14 @@ def test_each_failure_is_one_alert_that_says_what_happened_and_what_to_do(airflo
     start(airflow, "drill_failures", "told")
     assert wait_for_end(airflow, "drill_failures", "told", 300) == "failed"
     wait_until("its end", lambda: line("drill_failures", "told").startswith(":red_circle:"), 60)
-    wait_until("four alerts", lambda: len(alerts("drill_failures", "told")) == 4, 90)
+    wait_until("five alerts", lambda: len(alerts("drill_failures", "told")) == 5, 90)
     replies = thread("drill_failures", "told")
     failed = {one["text"].split("`")[1]: said(one) for one in replies if one.get("subtype") == "thread_broadcast"}
     reasons = {
         "crash": ("it crashed", "SIGSEGV", "try 2 of 2", "Compare image and node"),
         "refused": ("its pod did not start", "violates PodSecurity", "try 1 of 1", "then clear the task"),
         "unpullable": ("its pod did not start", "no-such-image", "try 1 of 1", "then clear the task"),
+        "programless": ("its pod did not start", "/no/such/program", "try 1 of 1", "then clear the task"),
         "unschedulable": ("its pod did not start", "node affinity", "try 1 of 1", "then clear the task"),
     }
     assert failed.keys() == reasons.keys()

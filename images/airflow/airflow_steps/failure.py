@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 # The faults that a processor, or a library built for another one, ends a program with.
 CRASHES = (signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
+# What container runtimes say of a program that is not in the image, or cannot be run there.
+NO_PROGRAM = re.compile("no such file or directory|executable file not found|permission denied|not a directory")
+# And of one for another processor, where nothing emulates that: https://github.com/opencontainers/runc
+FOREIGN = re.compile(r"^exec \S+: exec format error", re.MULTILINE)
 KEY = "failures"
 
 
@@ -72,8 +77,13 @@ def cause_of(ended: Ended) -> Exit | Cause:
     # A pod that is evicted for what it uses itself would be evicted again wherever it runs.
     if said.startswith("Evicted") and "exceeds" in said:
         return Cause.FAULT
+    printed = "\n".join([ended.result.decode(errors="replace"), *ended.last_lines])
+    if said.startswith("StartError") and NO_PROGRAM.search(printed):
+        return Cause.NOT_STARTED
     if ended.code is None or said:
         return Cause.MOVED
+    if ended.code and FOREIGN.search(printed):
+        return Cause.CRASH
     if signal_of(ended.code) in CRASHES:
         return Cause.CRASH
     return end_of_code(ended.code)

@@ -50,8 +50,7 @@ def python_step(
         program="collector",
         step=step,
         options={"artifacts": "s3://market/artifacts"} | (options or {}),
-        cmds=["/venv/bin/python", "-c", COMMIT],
-        **more,
+        **({"cmds": ["/venv/bin/python", "-c", COMMIT]} | more),
     )
 
 

@@ -36,6 +36,7 @@ with DAG("drill_failures", schedule=None, catchup=False, default_args={"retries"
     python_step("crash", step="crash", options={"crash": "yes"})
     python_step("refused", step="refused", container_security_context=k8s.V1SecurityContext(privileged=True))
     python_step("unpullable", step="unpullable", image="nowhere.invalid/no-such-image:1", startup_timeout_seconds=20)
+    python_step("programless", step="programless", cmds=["/no/such/program"])
     unknown = {"kubernetes.io/hostname": "no-such-node"}
     python_step("unschedulable", step="unschedulable", node_selector=unknown, startup_timeout_seconds=20)
 
