@@ -42,7 +42,8 @@ def main(options: list[str]) -> int:
         for image in environments.IMAGES:
             source, lock = environments.lock_of(image).with_suffix(".in"), environments.lock_of(image)
             compile_lock(lock, [source], None, options)
-            compile_lock(environments.lock_of(f"{image}-test"), [source, tests / "requirements.in"], lock, options)
+            own = [tests / f"{image}.in"] if (tests / f"{image}.in").exists() else []
+            compile_lock(environments.lock_of(f"{image}-test"), [source, tests / "requirements.in", *own], lock, options)
         collector = environments.lock_of("collector")
         sources = [collector.with_suffix(".in"), tests / "bench.in"]
         compile_lock(environments.lock_of(environments.BENCH), sources, collector, options)

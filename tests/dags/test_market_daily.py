@@ -9,12 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pendulum
 import pytest
-from airflow.serialization.decoders import decode_timetable
-from airflow.serialization.encoders import encode_timetable
-from airflow.timetables.base import DataInterval
-from airflow.utils.types import DagRunType
 from airflow_steps.operator import StepOperator
-from airflow_steps.timetable import SessionTimetable
 
 from .conftest import ROOT
 
@@ -140,16 +135,6 @@ def test_every_task_says_what_it_does_and_what_to_do_when_it_fails(dag) -> None:
     told = {task.task_id: task.doc_md for task in dag.tasks}
     assert not [task for task, text in told.items() if "**When it fails:** " not in (text or "")]
     assert "overrides.csv" in told["suspect"]
-
-
-def test_runs_of_the_schedule_are_called_by_their_session_in_seoul(dag) -> None:  # type: ignore[no-untyped-def]
-    schedule = SessionTimetable("0 18 * * *", timezone="Asia/Seoul")
-    late = DataInterval.exact(pendulum.datetime(2026, 1, 14, 23, tz="UTC"))
-    name = schedule.generate_run_id(run_type=DagRunType.SCHEDULED, run_after=late.end, data_interval=late)
-    assert name == "session__2026-01-15"
-    unknown = schedule.generate_run_id(run_type=DagRunType.MANUAL, run_after=late.end, data_interval=None)
-    assert unknown.startswith("manual__")
-    assert isinstance(decode_timetable(encode_timetable(schedule)), SessionTimetable)
 
 
 def test_the_pipeline_fits_on_a_page_or_two() -> None:
