@@ -9,7 +9,7 @@ IMAGES := airflow collector trainer
 TEST_ENVIRONMENTS := $(IMAGES:%=%-test)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock clean setup-tests images push slack slack-test kind-up kind-down kind-status \
+.PHONY: help run test lint format hooks lock clean setup-tests images push slack slack-test kind-up kind-down kind-status \
 	render diff deploy rollback ui test-e2e bench bench-steps
 
 # The official chart, in the one place that pins its version. AIRFLOW_CHART takes it from elsewhere, a file for instance.
@@ -24,14 +24,18 @@ help: ## List the targets
 run: ## Run the whole pipeline for one session, on the real KOSPI, in real Airflow, without a cluster
 	@scripts/run
 
-test: setup-tests ## Run all tests that need no cluster
-	@scripts/test
+test: setup-tests ## Run the tests that need no cluster; FAST=1: without the slow ones; PART=collector,dags,…; OPTIONS=-k …
+	@"$(PYTHON)" scripts/run_tests.py $(OPTIONS)
 
-lint: setup-tests ## Check style and types
+lint: setup-tests ## Check style, types, charts and workflows
 	@scripts/lint
 
 format: setup-tests ## Format the code
 	@.venvs/tools/bin/ruff format . && .venvs/tools/bin/ruff check --fix .
+
+hooks: ## Install the git hooks: style at each commit, make lint before each push
+	@"$(PYTHON)" scripts/environments.py tools
+	@.venvs/tools/bin/pre-commit install
 
 lock: ## Renew the locks within the requirements; OPTIONS=--upgrade for the newest versions
 	@"$(PYTHON)" scripts/lock.py $(OPTIONS)
@@ -75,7 +79,7 @@ slack-test: ## Send a test message: with SLACK_TOKEN from here, otherwise from t
 ui: ## Open a port to the UI and print the login
 	@"$(PYTHON)" scripts/deploy.py ui $(ENV)
 
-test-e2e: setup-tests ## Run the cluster tests on a kind cluster of their own; KEEP=1 leaves it
+test-e2e: setup-tests ## Run the cluster tests on a kind cluster of their own; PART=core,slack,faults,environments; KEEP=1 leaves it
 	@"$(PYTHON)" scripts/e2e.py $(OPTIONS)
 
 bench: ## Measure collector and trainer: beside plain pandas and plain PyTorch, to a decision, to a first step
@@ -83,7 +87,7 @@ bench: ## Measure collector and trainer: beside plain pandas and plain PyTorch, 
 	@.venvs/collector-bench/bin/python scripts/bench_collector.py
 	@.venvs/trainer/bin/python scripts/bench_trainer.py
 
-bench-steps: ## Measure what a step costs, on the cluster of kind-up: bare pods, this operator, the stock one
+bench-steps: ## Measure what a step costs, on a kind cluster of its own: bare pods, this operator, the stock one; KEEP=1 leaves it
 	@"$(PYTHON)" scripts/bench_steps.py
 
 clean: ## Remove environments, logs and caches; artifacts stay

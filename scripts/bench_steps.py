@@ -1,6 +1,8 @@
-"""What a step costs on a cluster, all in one run: bare pods, this project's operator, the stock one; and each kind of day.
+"""Measure what a step costs on a cluster: bare pods, this project's operator, the stock one; then each kind of day.
 
-A chain of four steps that do nothing, and a fan of twenty that take a second, on a kind cluster of the benchmark's own.
+A chain of steps that do nothing, one after another, and a fan of steps that take a second, side by side. Every way runs the
+same pods: a bare pod has the spec of a pod that this operator made. All ways take turns, on a kind cluster of the benchmark's
+own, which BENCH_CLUSTER names; KEEP=1 leaves it, and uses one that was left.
 """
 
 from __future__ import annotations
@@ -12,30 +14,36 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-os.environ["E2E_CLUSTER"] = os.environ.get("BENCH_CLUSTER") or "market-daily-bench"
+if __name__ == "__main__":
+    os.environ["E2E_CLUSTER"] = os.environ.get("BENCH_CLUSTER") or "market-daily-bench"
+    os.environ["E2E_UI_PORT"] = os.environ.get("BENCH_UI_PORT") or "8093"
 
 import e2e
 import kind
 from airflow_api import Airflow
-from commands import Failed, fail
+from commands import ROOT, Failed, fail
 
-import images
-
-CHAIN, FAN, ROUNDS = 4, 20, 3
-# As many steps at once as the fan has, for all three ways. With the usual requests of CPU twenty workers fill a node of two
-# cores and then wait for ever for pods that do not fit beside them.
+CHAIN, FEW, FAN = 3, 6, 20  # as in tests/e2e/dags/bench.py
+ROUNDS = 5
+# As many steps at once as the fan has, for all ways. With the usual CPU requests twenty workers fill a node of two cores and
+# wait for ever for pods that do not fit beside them.
 WIDE = ["--set", "config.market_daily.step_pods=32", "--set", "config.core.parallelism=32"]
 WIDE += ["--set", "config.market_daily.collector_cpu=10m", "--set", "workers.kubernetes.resources.requests.cpu=10m"]
+TUNED = ["--set", f"config.kubernetes_executor.worker_pods_creation_batch_size={FAN}"]
+TUNED += ["--set-string", "config.kubernetes_executor.async_pod_creation=True"]
 DAYS = {"open": "2026-01-20", "closed": "2026-03-02", "suspect": "2026-03-23", "training": "2025-12-15"}
+BARE, OURS, STOCK, DEFERRABLE = "bare pods", "this operator", "stock operator", "stock operator, deferrable"
+TUNED_STOCK = "stock operator, tuned"
+DAG_OF = {OURS: "ours", STOCK: "stock", DEFERRABLE: "deferrable", TUNED_STOCK: "stock"}
+# What a pod gets from the cluster, not from who creates it.
+GIVEN_BY_THE_CLUSTER = ("nodeName", "preemptionPolicy", "priority", "serviceAccount", "tolerations")
 JIFFIES = 100  # a second of /proc/stat
-REPEAT = """printf '{"manifest": "%s", "facts": {}, "error": null}' "$1" > /dev/termination-log; sleep "$2" """
-WAYS = {"bare pods": "", "this operator": "triggerer", "stock operator": "worker"}
 
 
 @dataclass
@@ -47,9 +55,12 @@ class Cost:
     memory: float = 0.0
 
 
+Figures = dict[str, list[Cost]]
+
+
 @contextmanager
 def measured() -> Iterator[Cost]:
-    """Fills in a Cost while its block runs, from what the kernel says to a container of the cluster."""
+    """Fill in a Cost while the block runs, from what the kernel says to a container of the cluster."""
     look = "while :; do head -1 /proc/stat; grep -E 'MemTotal|MemAvailable' /proc/meminfo; sleep 0.5; done"
     node = kind.workers()[0]
     process = subprocess.Popen(["docker", "exec", node, "sh", "-c", look], stdout=subprocess.PIPE, text=True)
@@ -76,26 +87,44 @@ def measured() -> Iterator[Cost]:
         cost.cpu, cost.memory = (busy[-1] - busy[0], max(used)) if used else (0.0, 0.0)
 
 
-def bare(count: int, seconds: float, *, at_once: bool) -> float:
-    """Runs `count` pods like a step's by kubectl, one after another or side by side; the seconds until all have ended."""
-    pods: list[dict[str, Any]] = [
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": f"bare-{number}", "labels": {"bench": "bare"}},
-            "spec": {
-                "restartPolicy": "Never",
-                "containers": [
-                    {
-                        "name": "base",
-                        "image": images.name_of("collector"),
-                        "command": ["sh", "-c", REPEAT, "sh", "s3://market/artifacts/drills/noop/manifest.json", str(seconds)],
-                    }
-                ],
-            },
-        }
-        for number in range(count)
-    ]
+@contextmanager
+def capture_pod(dag: str) -> Iterator[list[dict[str, Any]]]:
+    """Collect the pods of the DAG's steps, as the cluster first has them, while the block runs."""
+    command = ["kubectl", "--context", kind.TARGET.context, "--namespace", kind.NAMESPACE, "get", "pods"]
+    command += ["--watch", "--output=json", f"--selector=dag_id={dag},app.kubernetes.io/component=step"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    pods: list[dict[str, Any]] = []
+
+    def read() -> None:
+        text = ""
+        for line in process.stdout or ():
+            text += line
+            if line == "}\n":
+                pods.append(json.loads(text))
+                text = ""
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    try:
+        yield pods
+    finally:
+        process.terminate()
+        reader.join(timeout=10)
+
+
+def bare_pod(pod: dict[str, Any], name: str, seconds: float) -> dict[str, Any]:
+    """Return a pod with the spec of `pod`, a step's, that takes `seconds`."""
+    spec = {key: value for key, value in pod["spec"].items() if key not in GIVEN_BY_THE_CLUSTER}
+    [container] = spec["containers"]
+    manifest, _ = container["args"]
+    spec["containers"] = [container | {"args": [manifest, str(seconds)]}]
+    labels = {"bench": "bare", "app.kubernetes.io/name": "collector", "app.kubernetes.io/component": "step"}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec}
+
+
+def run_bare(template: dict[str, Any], count: int, seconds: float, *, at_once: bool) -> float:
+    """Run `count` bare pods by kubectl, one after another or side by side; return the seconds until all have ended."""
+    pods = [bare_pod(template, f"bare-{number}", seconds) for number in range(count)]
     started = time.monotonic()
     for group in [pods] if at_once else [[pod] for pod in pods]:
         kind.TARGET.kubectl("create", "--filename=-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": group}))
@@ -107,9 +136,9 @@ def bare(count: int, seconds: float, *, at_once: bool) -> float:
 
 
 def run_dag(airflow: Airflow, dag: str, logical_date: str | None = None) -> float:
-    """Runs the DAG; the seconds from the trigger to its end."""
-    name = f"bench__{time.time():.0f}"
-    airflow.call("PATCH", f"/dags/{dag}", {"is_paused": False})
+    """Run the DAG; return the seconds from the trigger to its end."""
+    name = f"bench__{time.time():.3f}"
+    airflow.wait_for(f"the DAG {dag}", lambda: airflow.call("PATCH", f"/dags/{dag}", {"is_paused": False}), 180)
     airflow.trigger(dag, name, logical_date)
     ended = airflow.wait_for(f"{dag}", lambda: (run := airflow.run(dag, name))["state"] in ("success", "failed") and run, 600)
     if ended["state"] != "success":
@@ -118,51 +147,94 @@ def run_dag(airflow: Airflow, dag: str, logical_date: str | None = None) -> floa
     return (end - start).total_seconds()
 
 
-def way(airflow: Airflow, runner: str, shape: str) -> Callable[[], float]:
-    """What runs a chain or a fan."""
-    if runner:
-        return lambda: run_dag(airflow, f"bench_{shape}_{runner}")
-    return (lambda: bare(CHAIN, 0, at_once=False)) if shape == "chain" else (lambda: bare(FAN, 1, at_once=True))
+class Bench:
+    """The ways to run a step on one cluster, measured in turn."""
+
+    def __init__(self, airflow: Airflow) -> None:
+        """Run what everything else needs: the artifact that steps hand over, and a pod of this operator to copy."""
+        self.airflow = airflow
+        run_dag(airflow, "bench_prepare")
+        with capture_pod("bench_chain_ours") as pods:
+            run_dag(airflow, "bench_chain_ours")
+        if not pods:
+            raise Failed("no pod of bench_chain_ours was seen: its runs need the triggerer (step_runner)")
+        self.template = pods[0]
+
+    def run(self, way: str, shape: str) -> Cost:
+        """Run a chain or a fan in one way."""
+        with measured() as cost:
+            if way != BARE:
+                seconds = run_dag(self.airflow, f"bench_{shape}_{DAG_OF[way]}")
+            elif shape == "chain":
+                seconds = run_bare(self.template, CHAIN, 0, at_once=False)
+            else:
+                seconds = run_bare(self.template, FAN if shape == "fan" else FEW, 1, at_once=True)
+        cost.seconds = seconds
+        print(f"  {shape}, {way}: {cost.seconds:.1f} s, {cost.cpu:.0f} CPU s, {cost.memory:.1f} GB", flush=True)
+        return cost
+
+    def rounds(self, shape: str, ways: Sequence[str], count: int, figures: Figures) -> None:
+        """Run each way once a round, in turn, and add what it cost."""
+        for _ in range(count):
+            for way in ways:
+                figures.setdefault(way, []).append(self.run(way, shape))
 
 
-def table(rows: dict[str, Cost], divisor: int) -> None:
-    """Prints the costs, and their ratios to the first row's."""
-    first = next(iter(rows.values()))
-    for name, cost in rows.items():
-        seconds, cpu = cost.seconds / first.seconds, cost.cpu / first.cpu
-        print(f"| {name} | {cost.seconds / divisor:.1f} | {seconds:.2f} | {cost.cpu:.0f} | {cpu:.2f} | {cost.memory:.1f} |")
+def spread(values: Sequence[float], digits: int) -> str:
+    """Return the median of the values, and their range where there are several."""
+    middle = f"{statistics.median(values):.{digits}f}"
+    return f"{middle} ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else middle
+
+
+def ratio(costs: Sequence[Cost], bare: Sequence[Cost], name: str) -> float:
+    """Return how many times the median of bare pods this way's median is."""
+    mine, theirs = (statistics.median(getattr(cost, name) for cost in some) for some in (costs, bare))
+    return float(mine / theirs)
+
+
+def table(title: str, figures: Figures, per: int) -> str:
+    """Return a table in Markdown: medians with their range, divided by `per`, and their ratio to those of bare pods."""
+    lines = [f"| {title} | runs | s | to bare pods | CPU s | to bare pods | peak GB |", "|---|---|---|---|---|---|---|"]
+    for way, costs in figures.items():
+        seconds = spread([cost.seconds / per for cost in costs], 1)
+        cpu = spread([cost.cpu / per for cost in costs], 1 if per > 1 else 0)
+        times, of_cpu = (ratio(costs, figures[BARE], name) for name in ("seconds", "cpu"))
+        memory = max(cost.memory for cost in costs)
+        lines.append(f"| {way} | {len(costs)} | {seconds} | {times:.2f} | {cpu} | {of_cpu:.2f} | {memory:.1f} |")
+    return "\n".join(lines)
 
 
 def bench(airflow: Airflow) -> None:
-    """Runs and prints all of it; the days first, as the fans leave the machine busy."""
+    """Run and print all of it; leave the figures in .run/ as JSON."""
+    started = time.monotonic()
+    benchmark = Bench(airflow)
+    for way in (STOCK, DEFERRABLE):
+        run_dag(airflow, f"bench_few_{DAG_OF[way]}")  # a process that has imported what it needs is measured, for every way
+    chain: Figures = {}
+    benchmark.rounds("chain", (BARE, OURS, STOCK, DEFERRABLE), ROUNDS, chain)
+    fan: Figures = {}
+    benchmark.rounds("fan", (BARE, OURS), ROUNDS, fan)
+    benchmark.rounds("fan", (STOCK, DEFERRABLE), 1, fan)
+    kind.TARGET.upgrade([*kind.trainer_selector(), *WIDE, *TUNED])
+    benchmark.rounds("fan", (TUNED_STOCK,), 1, fan)
+    print(f"\n{table(f'chain of {CHAIN}, a step', chain, CHAIN)}\n\n{table(f'fan of {FAN}, all of it', fan, 1)}", flush=True)
     print("\n| kind of day | session | s from trigger to end |\n|---|---|---|")
+    days = {}
     for name, session in DAYS.items():
-        print(f"| {name} | {session} | {run_dag(airflow, 'market_daily', f'{session}T09:00:00Z'):.0f} |", flush=True)
-    run_dag(airflow, "bench_prepare")
-    for runner in filter(None, WAYS.values()):
-        run_dag(airflow, f"bench_chain_{runner}")  # so that nobody is measured while it imports
-    found: dict[str, dict[str, list[Cost]]] = {"chain": {}, "fan": {}}
-    for shape, rounds in (("chain", ROUNDS), ("fan", 1)):
-        for _ in range(rounds):
-            for name, runner in WAYS.items():
-                with measured() as cost:
-                    seconds = way(airflow, runner, shape)()
-                cost.seconds = seconds
-                found[shape].setdefault(name, []).append(cost)
-                print(f"  {shape}, {name}: {cost.seconds:.1f} s, {cost.cpu:.0f} CPU s, {cost.memory:.1f} GB", flush=True)
-    for shape, what in (("chain", f"chain of {CHAIN}, median of {ROUNDS}: s a step"), ("fan", f"fan of {FAN}: s")):
-        print(f"\n| {what} | s | to bare pods | CPU s | to bare pods | peak GB |\n|---|---|---|---|---|---|")
-        medians = {
-            name: Cost(*(statistics.median(getattr(cost, field) for cost in costs) for field in ("seconds", "cpu", "memory")))
-            for name, costs in found[shape].items()
-        }
-        table(medians, CHAIN if shape == "chain" else 1)
-    ours, stock = found["fan"]["this operator"][0], found["fan"]["stock operator"][0]
-    print(f"\nfan, this operator to stock: time {ours.seconds / stock.seconds:.2f}, CPU {ours.cpu / stock.cpu:.2f}")
+        days[name] = run_dag(airflow, "market_daily", f"{session}T09:00:00Z")
+        print(f"| {name} | {session} | {days[name]:.0f} |", flush=True)
+    costs = {
+        shape: {way: [asdict(cost) for cost in of_way] for way, of_way in figures.items()}
+        for shape, figures in (("chain", chain), ("fan", fan))
+    }
+    path = ROOT / ".run" / f"bench-steps-{datetime.now():%Y%m%dT%H%M%S}.json"  # noqa: DTZ005 the user's own clock
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"chain_steps": CHAIN, "fan_steps": FAN, **costs, "days_seconds": days}, indent=1))
+    print(f"\n{time.monotonic() - started:.0f} s; figures: {path.relative_to(ROOT)}")
 
 
 def main() -> int:
-    """Runs the benchmark; returns the exit code."""
+    """Run the benchmark; return the exit code."""
     try:
         with e2e.cluster(WIDE) as airflow:
             bench(airflow)

@@ -1,25 +1,72 @@
-"""The charts and what they are told: an environment's values and the images' names, as helm's options."""
+"""The charts and their options for helm: an environment's values and the images' names.
+
+python scripts/chart.py lint        # checks helm/foundation, with the values of each environment
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from commands import ROOT, Failed
+from commands import ROOT, WHERE, Failed, fail, run
 
 import images
 
 # What Airflow's release stands on goes first.
 RELEASES = ("foundation", "airflow")
+REPOSITORY = "https://airflow.apache.org"
+CACHE = ROOT / ".run" / "charts"
+FETCH_SECONDS = 60
 
 
-def chart(release: str) -> list[str]:
-    """The chart of `release` as helm is told of it; Airflow's is the official one, pinned, or what AIRFLOW_CHART names."""
-    if release != "airflow":
-        return [str(ROOT / "helm" / release)]
+def chart(release: str) -> str:
+    """The chart of `release`, as an argument for helm. Raises Failed where Airflow's is not here and cannot be fetched."""
+    return official_chart() if release == "airflow" else str(ROOT / "helm" / release)
+
+
+def chart_version() -> str:
+    """The official chart's version: CHART_VERSION, or what the Makefile pins."""
+    pinned = re.search(r"^export CHART_VERSION := (\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    if found := os.environ.get("CHART_VERSION") or (pinned and pinned[1]):
+        return found
+    raise Failed("the Makefile must pin the chart: export CHART_VERSION := VERSION")
+
+
+def official_chart() -> str:
+    """The official Airflow chart: AIRFLOW_CHART, or a file in the cache, fetched from the chart's repository the first time.
+
+    Raises Failed with one sentence where it is in neither place and cannot be fetched.
+    """
     if given := os.environ.get("AIRFLOW_CHART"):
-        return [given]
-    return ["airflow", "--repo", "https://airflow.apache.org", "--version", os.environ["CHART_VERSION"]]
+        return given
+    cached = CACHE / f"airflow-{chart_version()}.tgz"
+    if not cached.exists():
+        _fetch(cached)
+    return str(cached)
+
+
+def _fetch(cached: Path) -> None:
+    repository = os.environ.get("AIRFLOW_CHART_REPOSITORY") or REPOSITORY
+    options = ["--repo", repository, "--version", chart_version()]
+    cached.parent.mkdir(parents=True, exist_ok=True)
+    # In the cache's file system, so that the file appears at once and whole, whoever else fetches it meanwhile.
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cached.parent) as folder:
+        try:
+            run(["helm", "pull", "airflow", *options, "--destination", folder], seconds=FETCH_SECONDS)
+            [fetched] = Path(folder).iterdir()
+            run(["helm", "show", "chart", str(fetched)], seconds=FETCH_SECONDS)
+        except Failed as error:
+            reason = str(error).splitlines()[-1].rpartition("cannot be reached: ")[2].removeprefix("Error: ")
+            raise Failed(
+                f"the Airflow chart {chart_version()} cannot be fetched from {repository} ({reason}); set AIRFLOW_CHART to a "
+                "copy of it, or AIRFLOW_CHART_REPOSITORY to a mirror"
+            ) from error
+        fetched.replace(cached)
 
 
 def image_values(names: Mapping[str, str], ids: Mapping[str, str]) -> list[str]:
@@ -27,7 +74,8 @@ def image_values(names: Mapping[str, str], ids: Mapping[str, str]) -> list[str]:
     kind, mark = ("digest", "@") if "@" in names["airflow"] else ("tag", ":")
     repository, _, version = names["airflow"].rpartition(mark)
     values = {"images.airflow.repository": repository, f"images.airflow.{kind}": version}
-    values |= {f"config.market_daily.{image}_image": names[image] for image in ("collector", "trainer")}
+    programs = {image: name for image, name in names.items() if image != "airflow"}
+    values |= {f"config.market_daily.{program.replace('-', '_')}_image": name for program, name in programs.items()}
     # A tag with -dirty stands for another image each time: what it stands for now must restart the pods.
     values["airflowPodAnnotations.image"] = ids.get("airflow") or names["airflow"]
     return [word for key, value in values.items() for word in ("--set-string", f"{key}={value}")]
@@ -38,12 +86,37 @@ def values(environment: str, more: Sequence[str] = ()) -> list[str]:
 
     Raises Failed where a file is missing.
     """
-    own = [os.environ["VALUES"]] if os.environ.get("VALUES") else []
+    own = [Path(os.environ["VALUES"])] if os.environ.get("VALUES") else []
     files = [ROOT / "helm/values.yaml", ROOT / f"helm/values-{environment}.yaml", *own]
     for file in files:
-        if not os.path.isfile(file):  # noqa: PTH113 a name from the environment
+        if not file.is_file():
             raise Failed(f"there is no file {file}: environments are named as in helm/values-ENV.yaml")
     names = {image: images.name_of(image) for image in images.IMAGES}
     ids = {"airflow": images.id_of(names["airflow"])}
     version = ["--set-string", f"airflowVersion={images.airflow_version()}"]
     return [*(word for file in files for word in ("--values", str(file))), *version, *image_values(names, ids), *more]
+
+
+def lint(environment: str) -> None:
+    """Checks helm/foundation with the environment's values. Raises Failed with what helm finds."""
+    try:
+        run(["helm", "lint", "--strict", chart("foundation"), *values(environment)], seconds=60)
+    except Failed as error:
+        raise Failed(f"environment {environment}: {error}") from error
+
+
+def main(what: str) -> int:
+    """Does what is asked for; returns the exit code."""
+    if not shutil.which("helm"):
+        print(f"helm lint was not run: helm is not on the PATH; install it ({WHERE['helm']}), then make lint")
+        return 0
+    try:
+        for file in sorted((ROOT / "helm").glob("values-*.yaml")):
+            {"lint": lint}[what](file.stem.removeprefix("values-"))
+    except Failed as error:
+        return fail(error)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

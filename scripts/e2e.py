@@ -1,19 +1,26 @@
-"""The cluster tests, on a kind cluster of their own: up, tests, down. KEEP=1 leaves the cluster; arguments go to pytest.
+"""Run the cluster tests on a kind cluster of their own: up, tests, down.
 
-What was there when a test failed (pods, events, logs) is left in .run/e2e-…/.
+PART=core,slack python scripts/e2e.py -k training   # parts; all by default; arguments are passed to pytest
+KEEP=1 python scripts/e2e.py                        # leaves the cluster, and starts anew on one that was left
+
+E2E_CLUSTER and E2E_UI_PORT name the cluster and its port. What was there when a test failed (pods, events, logs) is left in
+.run/e2e-…/.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
+# Only the tests' own cluster: they delete pods, scale deployments to nothing and stop nodes.
 os.environ["CLUSTER"] = os.environ.get("E2E_CLUSTER") or "market-daily-e2e"
 os.environ["UI_PORT"] = os.environ.get("E2E_UI_PORT") or "8091"
 # Whoever has a token at hand does not want the drills in his channel.
@@ -22,15 +29,28 @@ os.environ |= dict.fromkeys(("SLACK_TOKEN", "AIRFLOW_CONN_SLACK_CONN", "SLACK_PO
 import kind
 from airflow_api import Airflow
 from commands import ROOT, Failed, fail, need, progress, run
+from target import Target
 
 import images
 
+# Each needs no more than what kind-up has deployed; environments comes last, as it stops that to have room.
+PARTS = ("core", "slack", "faults", "environments")
+OWN = "market-daily"
 # A watcher that need not be waited for.
 IMPATIENT = [f"--set-string=config.market_daily.{name}" for name in ("watch_seconds=3", "watch_grace_seconds=20")]
+PYTEST = f"{ROOT}/.venvs/collector-test/bin/pytest"
+
+
+def choose(names: str) -> list[str]:
+    """Return the parts that `names` lists, separated by commas, in their order; all where it is empty."""
+    chosen = names.replace(",", " ").split()
+    if unknown := sorted(set(chosen) - set(PARTS)):
+        raise Failed(f"invalid PART: {', '.join(unknown)}; must be one of {', '.join(PARTS)}, or several separated by commas")
+    return [part for part in PARTS if part in chosen] or list(PARTS)
 
 
 def build() -> str:
-    """Builds the Airflow image with the tests' DAGs in it; returns its name."""
+    """Build the Airflow image with the tests' DAGs in it; return its name."""
     plain = images.build("airflow")
     name = plain.replace("/airflow:", "/airflow-e2e:")
     command = ["docker", "build", "--file", "tests/e2e/Dockerfile", "--build-arg", f"AIRFLOW_IMAGE={plain}", "--tag", name, "."]
@@ -38,46 +58,68 @@ def build() -> str:
     return name
 
 
+def namespaces() -> list[str]:
+    """Return the namespaces of the tests' cluster that a deployment or a test has made."""
+    labelled = ("get", "namespaces", "--selector=app.kubernetes.io/part-of=market-daily")
+    return kind.TARGET.kubectl(*labelled, "--output=jsonpath={.items[*].metadata.name}").split()
+
+
+def start_anew() -> None:
+    """Delete the cluster, or with KEEP only what is deployed there, so that no run was before."""
+    if not os.environ.get("KEEP"):
+        kind.down()
+    elif kind.CLUSTER in run(["kind", "get", "clusters"], seconds=60).split():
+        kind.wait_for_nodes()
+        if found := namespaces():
+            with progress(f"deleting {', '.join(found)}"):
+                kind.TARGET.kubectl("delete", "namespaces", *found, seconds=300)
+
+
 def leave_traces() -> Path:
-    """Writes what there is to know about the namespace into a folder; returns it."""
+    """Write what there is to know about every namespace into a folder; return it."""
     folder = ROOT / ".run" / f"e2e-{datetime.now():%Y%m%dT%H%M%S}"  # noqa: DTZ005 the user's own clock
+    for namespace in namespaces():
+        _leave_traces(Target(kind.TARGET.context, namespace, "kind"), folder / namespace)
+    return folder
+
+
+def _leave_traces(target: Target, folder: Path) -> None:
     folder.mkdir(parents=True)
-    kubectl = kind.TARGET.kubectl
     wanted: dict[str, tuple[str, ...]] = {
         "pods.txt": ("get", "pods", "--output=wide"),
         "pods.yaml": ("get", "pods", "--output=yaml"),
+        "events.txt": ("get", "events", "--sort-by=.lastTimestamp"),
+        "described.txt": ("describe", "pods"),
     }
-    wanted |= {"events.txt": ("get", "events", "--sort-by=.lastTimestamp"), "described.txt": ("describe", "pods")}
     for name, command in wanted.items():
-        try:
-            (folder / name).write_text(kubectl(*command))
-        except Failed as error:
-            (folder / name).write_text(str(error))
-            return folder
-    for pod in json.loads(kubectl("get", "pods", "--output=json"))["items"]:
+        (folder / name).write_text(target.kubectl(*command))
+    for pod in json.loads(target.kubectl("get", "pods", "--output=json"))["items"]:
         name = pod["metadata"]["name"]
         for extra in ((), ("--previous",)):
             try:
-                log = kubectl("logs", name, "--all-containers", *extra)
+                log = target.kubectl("logs", name, "--all-containers", *extra)
                 (folder / f"{name}{''.join(extra)}.log").write_text(log)
             except Failed:
                 continue
-    return folder
 
 
 @contextmanager
 def cluster(more: Sequence[str] = ()) -> Iterator[Airflow]:
-    """A cluster with the tests' DAGs and Airflow's API on it. Leaves traces when something failed; KEEP leaves the cluster."""
+    """Yield Airflow's API on a cluster with the tests' DAGs. Leaves traces when something failed; KEEP leaves the cluster."""
     need("docker", "kind", "helm", "kubectl", "git")
+    if kind.CLUSTER == OWN:
+        raise Failed(f"{OWN} is the cluster of make kind-up: set E2E_CLUSTER to another name, this deletes what it finds")
     os.environ["COMMIT"] = images.commit()  # of the tree as it is now, whatever is written while the tests run
     os.environ["AIRFLOW_IMAGE"] = build()
     try:
-        if not os.environ.get("KEEP"):
-            kind.down()  # what a run that was killed has left
+        start_anew()
         kind.up(more)
         yield kind.api()
     except BaseException:
-        print(f"traces: {leave_traces()}", file=sys.stderr)
+        try:
+            print(f"traces: {leave_traces()}", file=sys.stderr)
+        except Failed as error:
+            print(f"no traces: {error}", file=sys.stderr)
         raise
     finally:
         if not os.environ.get("KEEP"):
@@ -85,17 +127,42 @@ def cluster(more: Sequence[str] = ()) -> Iterator[Airflow]:
                 kind.down()
 
 
-def main(arguments: list[str]) -> int:
-    """Runs the tests; returns the exit code."""
+def test(part: str, options: Sequence[str]) -> bool:
+    """Run a part's tests, telling the seconds of each; return whether they passed."""
+    command = [PYTEST, "--timeout=600", "--durations=0", "--durations-min=1", f"{ROOT}/tests/e2e/{part}", *options]
+    environment = os.environ | {"E2E_CLUSTER": kind.CLUSTER}
+    return subprocess.run(command, cwd=ROOT, env=environment).returncode in (0, 5)  # 5: no test is left by the options
+
+
+def by_hand() -> str:
+    """Return the command that runs a test on the cluster that was kept."""
+    names = {"E2E_CLUSTER": kind.CLUSTER, "E2E_UI_PORT": kind.UI_PORT}
+    names |= {name: os.environ[name] for name in ("COMMIT", "AIRFLOW_IMAGE")}
+    settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in names.items())
+    return f"{settings} {Path(PYTEST).relative_to(ROOT)} tests/e2e/core -k …"
+
+
+def main(options: list[str]) -> int:
+    """Run the parts that PART names, or all; return the exit code."""
+    started, seconds, failed = time.monotonic(), dict[str, float](), list[str]()
     try:
+        parts = choose(os.environ.get("PART") or "")
         with cluster(IMPATIENT):
-            options = ["--timeout=600", "--durations=10", f"{ROOT}/tests/e2e", *arguments]
-            pytest = [f"{ROOT}/.venvs/collector-test/bin/pytest", *options]
-            if code := subprocess.run(pytest, cwd=ROOT).returncode:
-                raise Failed("the cluster tests failed")
+            seconds["set-up"] = time.monotonic() - started
+            for part in parts:
+                print(f"\n== {part}", flush=True)
+                began = time.monotonic()
+                if not test(part, options):
+                    failed.append(part)
+                    print(f"traces: {leave_traces()}", file=sys.stderr)
+                seconds[part] = time.monotonic() - began
+            if os.environ.get("KEEP"):
+                print(f"\nthe cluster is kept; one test by hand: {by_hand()}")
     except Failed as error:
         return fail(error)
-    return code
+    print("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
+    print(f"{'FAILED: ' + ', '.join(failed) if failed else 'passed'}, {time.monotonic() - started:.0f} s")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

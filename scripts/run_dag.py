@@ -53,7 +53,7 @@ def collect_history(session: date, years: int) -> subprocess.Popen[str]:
     """Starts collecting the sessions of `years` years before `session`; those that are committed are passed over."""
     first, last = session - timedelta(days=366 * years), session - timedelta(days=1)  # the trainer leaves out what it need not
     program = ROOT / ".venvs" / "collector" / "bin" / "collector"
-    command = [program, "fetch-prices", "--from", first.isoformat(), "--to", last.isoformat()]
+    command = [str(program), "fetch-prices", "--from", first.isoformat(), "--to", last.isoformat()]
     environment = {name: value for name, value in os.environ.items() if name != "SESSION"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 

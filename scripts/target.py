@@ -72,7 +72,7 @@ class Target:
     def render(self, more: Sequence[str] = ()) -> str:
         """What would be put there, as YAML; no cluster is asked."""
         options = ("--namespace", self.namespace, "--is-upgrade", *self.values(more))
-        return "".join(run(["helm", "template", one, *chart.chart(one), *options], seconds=120) for one in chart.RELEASES)
+        return "".join(run(["helm", "template", one, chart.chart(one), *options], seconds=120) for one in chart.RELEASES)
 
     def running(self) -> str:
         """What helm has put there and is in force, as YAML; empty where nothing is."""
@@ -100,11 +100,12 @@ class Target:
         """Installs or upgrades both releases; waits until they are ready. Raises Failed with what is wrong with which pod."""
         values, told = self.values(more), ["--description", description] if description else []
         bound = f"--timeout={self.wait_seconds}s"
+        charts = {release: chart.chart(release) for release in chart.RELEASES}
         try:
             with progress(f"Airflow, by helm, into {self.context}/{self.namespace}"):
-                for release in chart.RELEASES:
+                for release, source in charts.items():
                     self._clear_jobs(release)
-                    command = ["upgrade", "--install", release, *chart.chart(release), *values, *told, "--wait", bound]
+                    command = ["upgrade", "--install", release, source, *values, *told, "--wait", bound]
                     self.helm(*command, seconds=self.wait_seconds + 30)
         except Failed as error:
             raise Failed(f"{error}\n\n{self.unhealthy()}") from error

@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypedDict
 from uuid import uuid4
 
 import pytest
+from step_contract.manifest import Fact
 from step_contract.program import Parser, run
 
 # How long a case takes says how busy the machine is.
@@ -83,7 +85,15 @@ def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(request.getfixturevalue("s3")) if request.param == "s3" else f"file://{tmp_path}/artifacts"
 
 
-Run = Callable[..., tuple[int, str, dict[str, object]]]
+class StepResult(TypedDict):
+    """The JSON of `step_contract.result.Result`."""
+
+    manifest: str | None
+    facts: dict[str, Fact]
+    error: str | None
+
+
+Run = Callable[..., tuple[int, str, StepResult]]
 
 
 @pytest.fixture
@@ -101,7 +111,7 @@ def run_program(
     caplog.set_level("INFO")
 
     def program(make_parser: Callable[[], Parser]) -> Run:
-        def step(*arguments: str) -> tuple[int, str, dict[str, object]]:
+        def step(*arguments: str) -> tuple[int, str, StepResult]:
             (tmp_path / "result.json").unlink(missing_ok=True)
             caplog.clear()
             code = run(make_parser, arguments)

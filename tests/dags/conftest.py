@@ -5,8 +5,12 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +28,7 @@ os.environ |= {
 
 
 @pytest.fixture(scope="session")
-def dag():  # type: ignore[no-untyped-def]
+def dag() -> DAG:
     from airflow.dag_processing.dagbag import DagBag
 
     return DagBag(ROOT / "dags").dags["market_daily"]

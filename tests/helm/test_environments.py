@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
-import yaml
-from commands import ROOT
-from target import Target
-
 from .conftest import objects_of
-from .containers import Object, not_restricted, secrets_in_clear, without_bounds
+from .containers import Object, not_restricted, parsed, secrets_in_clear, without_bounds
 
 
 def of(rendered: dict[str, str], environment: str, kind: str) -> dict[str, Object]:
-    found = [one for one in yaml.safe_load_all(rendered[environment]) if one and one["kind"] == kind]
-    return {one["metadata"]["name"]: one for one in found}
+    return {one["metadata"]["name"]: one for one in parsed(rendered[environment]) if one["kind"] == kind}
 
 
 def test_in_production_two_of_each_that_the_days_depend_on_are_spread_and_one_always_stays(rendered: dict[str, str]) -> None:
@@ -105,13 +97,9 @@ def test_a_password_may_begin_with_a_dash(rendered: dict[str, str], environment:
     assert ' --password="$PASSWORD"' in arguments[-1]
 
 
-def test_pooling_is_a_switch_and_its_containers_are_as_all_others(tmp_path: Path) -> None:
-    text = (ROOT / "helm" / "values-prod.yaml").read_text()
-    switch = tmp_path / "switched.yaml"
-    switch.write_text(re.sub(r"^# (?=pgbouncer:|data:)", "", text, flags=re.MULTILINE))
-    rendered = Target("", "market-daily-prod", "prod").render(["--values", str(switch)])
-    found = objects_of(rendered)
+def test_pooling_is_a_switch_and_its_containers_are_as_all_others(pooled: str) -> None:
+    found = objects_of(pooled)
     kinds = {one["kind"] for one in found if one["metadata"]["name"].startswith("airflow-pgbouncer")}
     assert {"Deployment", "Service", "PodDisruptionBudget"} <= kinds
-    assert rendered.count("name: airflow-pooled") > 3 and "airflow-metadata" not in rendered
+    assert pooled.count("name: airflow-pooled") > 3 and "airflow-metadata" not in pooled
     assert not_restricted(found) == without_bounds(found) == secrets_in_clear(found) == []

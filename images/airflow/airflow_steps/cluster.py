@@ -57,7 +57,7 @@ class Pods:
         if loop not in cls._of_loops:
             configuration = client.Configuration()
             try:
-                config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
+                config.load_incluster_config(client_configuration=configuration)
             except config.ConfigException:
                 await config.load_kube_config(client_configuration=configuration)
             cls._of_loops[loop] = cls(configuration)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import pendulum
 from airflow.timetables.base import DagRunInfo, DataInterval
 from airflow.timetables.trigger import CronTriggerTimetable
 from airflow.utils.types import DagRunType
@@ -43,7 +44,7 @@ class SessionTimetable(CronTriggerTimetable):
         info = super().run_info_from_dag_run(dag_run=dag_run)
         if dag_run.run_type in AUTOMATED or dag_run.logical_date is None:
             return info
-        return info._replace(run_after=dag_run.logical_date, data_interval=None)
+        return info._replace(run_after=pendulum.instance(dag_run.logical_date), data_interval=None)
 
     def next_dagrun_info_v2(self, *, last_dagrun_info: DagRunInfo | None, restriction: TimeRestriction) -> DagRunInfo | None:
         """Return the next scheduled run; the same one, a second later, where `last_dagrun_info` is of a run by hand."""

@@ -184,7 +184,7 @@ class StepTrigger(BaseTrigger):
         except (AirflowException, StepError) as error:
             self.log.error("%s", error)
             note_step_end(this, error)
-            return TriggerEvent(ended.to_event()), {}  # type: ignore[no-untyped-call]
+            return TriggerEvent(ended.to_event()), {}
         self.log.info("artifact verified: %s", made.manifest)
         metrics.count_end(this, Exit.DONE)
         told = {"return_value": made.manifest, "facts": dict(made.facts)}

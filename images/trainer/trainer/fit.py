@@ -86,7 +86,7 @@ def fit(returns: Array, at: Indexes, configuration: Configuration, name: str, ch
         for batch in loop:
             loop.optimizer.zero_grad()
             loss = pinball_loss(network(seen[batch]), wanted[batch], quantiles)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             loop.optimizer.step()
             loop.schedule.step()
             where = f"step {loop.step} of epoch {loop.epoch}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from airflow_steps.operator import StepOperator
@@ -41,7 +42,7 @@ REPEAT = """printf '{"manifest": "%s", "facts": {}, "error": null}' "$1" > "$STE
 
 
 def python_step(
-    task_id: str, *, step: str = "drill", options: dict[str, str | None] | None = None, **more: Any
+    task_id: str, *, step: str = "drill", options: Mapping[str, str | None] | None = None, **more: Any
 ) -> StepOperator:
     """A step that prints for `seconds`, then fails with `code` or commits the artifact `drills/STEP`; it may `crash`, hold
     `megabytes`, or fill a `disk` with as many."""
@@ -49,7 +50,7 @@ def python_step(
         task_id=task_id,
         program="collector",
         step=step,
-        options={"artifacts": "s3://market/artifacts"} | (options or {}),
+        options={"artifacts": "s3://market/artifacts"} | dict(options or {}),
         **({"cmds": ["/venv/bin/python", "-c", COMMIT]} | more),
     )
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
-from e2e.drill_steps import python_step, shell_step
+from airflow_steps.timetable import SessionTimetable
+from drill_steps import python_step, shell_step
 from kubernetes.client import models as k8s
 
 RUNNERS = ("triggerer", "worker")
@@ -24,6 +26,19 @@ with DAG("drill_short", schedule=None, catchup=False):
 
 with DAG("drill_days", schedule="0 0 * * *", start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=False):
     python_step("day", step="day")
+
+# Due every minute, by the timetable of market_daily; a test lets it run past a schedule and pauses it again.
+every_minute = SessionTimetable("* * * * *", timezone="Asia/Seoul")
+with DAG(
+    "drill_schedule",
+    schedule=every_minute,
+    start_date=datetime(2026, 1, 1, tzinfo=UTC),
+    catchup=False,
+    max_active_runs=1,
+    is_paused_upon_creation=True,
+    tags=["quiet"],
+):
+    EmptyOperator(task_id="nothing")
 
 with DAG("drill_timeout", schedule=None, catchup=False):
     python_step("late", step="late", options={"seconds": "300"}, execution_timeout=timedelta(seconds=10))

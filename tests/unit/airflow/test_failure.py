@@ -16,7 +16,7 @@ from step_contract.exit_codes import Cause, ConfigurationWrong, Exit
 
 from .conftest import Program
 
-ENDS = {
+ENDS: dict[str, tuple[Ended, Exit | Cause, int, int | None]] = {
     "the data is wrong": (Ended(65, b"", ()), Exit.DATA_WRONG, 1, None),
     "the configuration is wrong": (Ended(78, b"", ()), Exit.CONFIGURATION_WRONG, 1, None),
     "the source is not ready": (Ended(69, b"", ()), Exit.SOURCE_NOT_READY, 12, 1800),

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from airflow_steps import notes
+from airflow_steps.discretion import discreet
 from airflow_steps.failure import StepFailed, StepRefused
 from airflow_steps.unwatched import at_end
-from airflow_watcher.blocks import discreet
 from slack_stand_in.state import StandIn
 from step_contract import paths
 from step_contract.exit_codes import Cause, Exit
@@ -87,14 +87,14 @@ def test_each_end_of_a_run_sees_whether_the_watcher_is_alive(
         at = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
         store.replace(paths.WATCHER_ALIVE, json.dumps({"at": at}).encode())
     run = SimpleNamespace(dag_id="market_daily", run_id="session__2026-01-15", state="success")
-    at_end({"dag_run": run, "reason": "success"})  # type: ignore[typeddict-item, typeddict-unknown-key]
+    at_end({"dag_run": run, "reason": "success"})
     told = [one.text for one in slack.channel("workflows")]
     assert ["The watcher has been silent since" in text for text in told] == ([] if age == 30 else [True])
 
 
 def test_a_run_that_was_ended_by_its_time_limit_is_noted_whoever_watches(store: Store) -> None:
     run = SimpleNamespace(dag_id="market_daily", run_id="session__2026-01-15", state="failed")
-    at_end({"dag_run": run, "reason": "timed_out"})  # type: ignore[typeddict-item, typeddict-unknown-key]
+    at_end({"dag_run": run, "reason": "timed_out"})
     [note] = noted(store)
     assert note.task_id == "" and "longer than it may" in note.why
 

@@ -35,10 +35,15 @@ def step(**more: Any) -> StepOperator:
     )
 
 
+def trigger_of(made: StepOperator) -> tuple[str, dict[str, Any]]:
+    """The class and the arguments of the trigger that a task starts from."""
+    arguments = made.start_trigger_args
+    assert arguments and arguments.trigger_kwargs is not None
+    return arguments.trigger_cls, arguments.trigger_kwargs
+
+
 def pod(**more: Any) -> dict[str, Any]:
-    arguments = step(**more).start_trigger_args
-    assert arguments
-    found: dict[str, Any] = arguments.trigger_kwargs["pod_template_dict"]
+    found: dict[str, Any] = trigger_of(step(**more))[1]["pod_template_dict"]
     return found
 
 
@@ -46,8 +51,8 @@ def test_a_step_is_a_kubernetes_pod_operator_that_starts_from_the_trigger_withou
     made = step()
     assert isinstance(made, KubernetesPodOperator)
     assert made.start_from_trigger
-    kwargs = made.start_trigger_args.trigger_kwargs
-    assert StepTrigger(**kwargs).serialize() == (made.start_trigger_args.trigger_cls, kwargs)
+    name, kwargs = trigger_of(made)
+    assert StepTrigger(**kwargs).serialize() == (name, kwargs)
     assert kwargs["limit"] == 5
 
 
@@ -86,8 +91,8 @@ def test_the_pod_has_no_right_it_does_not_need_and_no_secret_in_clear() -> None:
 def test_every_pod_has_a_deadline_and_the_tasks_own_limit_is_later() -> None:
     assert pod()["spec"]["activeDeadlineSeconds"] == 24 * 3600
     limited = step(execution_timeout=timedelta(minutes=10))
-    assert limited.start_trigger_args.trigger_kwargs["pod_template_dict"]["spec"]["activeDeadlineSeconds"] == 600
-    assert limited.execution_timeout > timedelta(minutes=10)
+    assert trigger_of(limited)[1]["pod_template_dict"]["spec"]["activeDeadlineSeconds"] == 600
+    assert limited.execution_timeout and limited.execution_timeout > timedelta(minutes=10)
 
 
 def test_what_a_task_says_of_its_pod_goes_before_the_settings() -> None:

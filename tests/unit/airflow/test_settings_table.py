@@ -1,10 +1,12 @@
-"""docs/settings.md names every setting that the code reads, and none that it does not."""
+"""docs/settings.md and the schema of helm/foundation name every setting that the code reads, and none that it does not."""
 
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import yaml
 from commands import ROOT
@@ -12,6 +14,9 @@ from commands import ROOT
 READERS = ("setting", "count", "_one_of", "_pairs", "_as_set", "number")
 IMAGES = ("AIRFLOW", "COLLECTOR", "TRAINER")
 PROGRAMS = ("COLLECTOR", "TRAINER")
+# Set for the watcher by helm/foundation, in no values file.
+SET_BY_FOUNDATION = {"AIRFLOW_URL", "AIRFLOW_USER", "AIRFLOW_PASSWORD", "ALIVE_FILE"}
+SCHEMA = json.loads((ROOT / "helm" / "foundation" / "values.schema.json").read_text())["definitions"]
 
 
 def is_environment(node: ast.expr) -> bool:
@@ -48,6 +53,7 @@ def read_in(tree: ast.Module) -> Iterator[str]:
 
 def in_code() -> set[str]:
     files = [*ROOT.glob("scripts/*.py"), *ROOT.glob("images/*/*/*.py"), *ROOT.glob("dags/*.py")]
+    files.append(ROOT / "tests" / "helm" / "conftest.py")
     found = {name for file in files for name in read_in(ast.parse(file.read_text()))}
     makefile = (ROOT / "Makefile").read_text()
     return {name for name in found if re.fullmatch(r"[A-Z][A-Z0-9_]+", name)} | set(
@@ -75,3 +81,58 @@ def test_what_the_values_set_is_in_the_table() -> None:
         values = yaml.safe_load(file.read_text())
         assert {name.upper() for name in values.get("config", {}).get("market_daily", {})} <= told
         assert [end for end in values.get("network", {}) if f"`network.{end}`" not in page] == []
+
+
+def cluster_settings() -> dict[str, ast.Call]:
+    """The settings that Airflow's image reads from its configuration, each with the call that reads it."""
+    trees = [ast.parse(file.read_text()) for file in ROOT.glob("images/airflow/*/*.py")]
+    calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    reading = [call for call in calls if ast.unparse(call.func) in READERS]
+    found = {name: call for call in reading for argument in call.args[:2] for name in names(argument)}
+    return {name: call for name, call in found.items() if name not in SET_BY_FOUNDATION}
+
+
+def in_schema(name: str) -> list[dict[str, Any]]:
+    """The schemas that hold for the setting `name` in `config.market_daily`, references resolved."""
+    name, settings = name.lower(), SCHEMA["settings"]
+    found = [settings["properties"][name]] if name in settings["properties"] else []
+    found += [schema for pattern, schema in settings["patternProperties"].items() if re.search(pattern, name)]
+    return [SCHEMA[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema for schema in found]
+
+
+def test_the_schema_has_every_cluster_setting_and_no_other() -> None:
+    read = set(cluster_settings())
+    assert len(read) > 35
+    assert {name: len(in_schema(name)) for name in read} == dict.fromkeys(read, 1)
+    assert {name.upper() for name in SCHEMA["settings"]["properties"]} - read == set()
+    unused = [
+        pattern
+        for pattern in SCHEMA["settings"]["patternProperties"]
+        if not any(re.search(pattern, name.lower()) for name in read)
+    ]
+    assert unused == []
+
+
+def test_the_table_says_which_are_cluster_settings() -> None:
+    section = (ROOT / "docs" / "settings.md").read_text().split("\n## ")[1]
+    rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `") and "no cluster setting" not in line]
+    assert set(re.findall(r"`(\w+)`", " ".join(rows))) == set(cluster_settings())
+
+
+def test_the_schema_takes_the_values_that_the_code_takes() -> None:
+    for name, call in cluster_settings().items():
+        [schema], reader = in_schema(name), ast.unparse(call.func)
+        if reader in ("count", "_as_set"):
+            assert schema["type"] == ["integer", "string"], name
+        elif reader == "_one_of":
+            assert {str(value).lower() for value in schema["enum"]} == set(ast.literal_eval(call.args[2])), name
+    words = ast.parse((ROOT / "images" / "trainer" / "trainer" / "words.py").read_text())
+    [languages] = [node.value for node in words.body if ast.unparse(node).startswith("LANGUAGES = ")]  # type: ignore[attr-defined]
+    assert [ast.literal_eval(key) for key in languages.keys] == in_schema("PLOT_LANGUAGE")[0]["enum"]
+
+
+def test_settings_that_scripts_set_are_in_the_schema() -> None:
+    files = [*ROOT.glob("scripts/*.py"), *ROOT.glob("tests/e2e/**/*.py")]
+    given = {name for file in files for name in re.findall(r"config\.market_daily\.(\w+)=", file.read_text())}
+    assert len(given) > 3
+    assert [name for name in given if not in_schema(name)] == []

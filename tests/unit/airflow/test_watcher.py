@@ -333,8 +333,8 @@ def test_a_backfill_is_one_message_whatever_its_sessions_do(watched: Watched) ->
     ]
     for number in range(5, 30):
         state = "failed" if number in (7, 9) else "success"
-        day = {"logical_date": f"2026-01-{number:02}T09:00:00+00:00", "run_type": "backfill"}
-        watched.airflow.add_run(f"session__2026-01-{number:02}", state, at=at, **day)
+        day, logical_date = f"2026-01-{number:02}", f"2026-01-{number:02}T09:00:00+00:00"
+        watched.airflow.add_run(f"session__{day}", state, at=at, logical_date=logical_date, run_type="backfill")
         watched.look(at)
     assert [one.broadcast for one in watched.slack.channel("workflows")] == [False, True]
     root, alert = watched.slack.channel("workflows")

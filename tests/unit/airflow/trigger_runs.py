@@ -31,7 +31,7 @@ class Try:
     id: str = "01a1"
     dag_id: str = "market_daily"
     run_id: str = "session__2026-01-15"
-    map_index: int = -1
+    map_index: int | None = -1
     state: str = "deferred"
 
     def get_task_states(self, **whose: Any) -> dict[str, dict[str, str]]:

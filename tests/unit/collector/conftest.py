@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from collector.cli import make_parser
 
+from ...conftest import Run as Run
+
 ROOT = Path(__file__).resolve().parents[3]
 REAL = ROOT / "data" / "krx" / "index" / "year_ks11"
 HEADER = "Date,Close,UpDown,Comp,Change,Open,High,Low,Volume,Amount,MarCap\n"
@@ -19,9 +21,6 @@ def mirror(tmp_path: Path) -> Path:
     for year in (2025, 2026):
         (folder / f"{year}.csv").write_bytes((REAL / f"{year}.csv").read_bytes())
     return folder
-
-
-Run = Callable[..., tuple[int, str, dict[str, object]]]
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from .conftest import REAL, Run
 )
 def test_a_day_of_the_past_is_decided_as_the_exchange_did(session: str, state: str, reason: str, collector: Run) -> None:
     code, shown, result = collector("decide", "--session", session)
-    assert (code, result["facts"]["state"]) == (0, state)  # type: ignore[index]
+    assert (code, result["facts"]["state"]) == (0, state)
     assert reason in shown
     assert f"/session={session}/state={state}/manifest.json" in str(result["manifest"])
 
@@ -33,9 +33,9 @@ def test_a_day_of_the_past_is_decided_as_the_exchange_did(session: str, state: s
 def test_a_session_without_a_bar_is_suspect_until_the_source_has_it(collector: Run, mirror: Path) -> None:
     whole = (mirror / "2026.csv").read_bytes()
     (mirror / "2026.csv").write_bytes(whole[: whole.index(b"2026-03-20")])
-    assert collector("decide", "--session", "2026-03-20")[2]["facts"]["state"] == "suspect"  # type: ignore[index]
+    assert collector("decide", "--session", "2026-03-20")[2]["facts"]["state"] == "suspect"
     (mirror / "2026.csv").write_bytes(whole)
-    assert collector("decide", "--session", "2026-03-20")[2]["facts"]["state"] == "open"  # type: ignore[index]
+    assert collector("decide", "--session", "2026-03-20")[2]["facts"]["state"] == "open"
 
 
 def test_one_line_in_the_overrides_closes_a_day(collector: Run, mirror: Path, tmp_path: Path) -> None:
@@ -82,13 +82,13 @@ def test_an_override_that_the_calendar_or_the_source_contradicts_is_suspect(coll
     mine.write_text("date,state,reason,source\n2026-03-20,closed,a mistake,somebody\n2026-03-21,open,a mistake,somebody\n")
     for session, what in (("2026-03-20", "a bar"), ("2026-03-21", "no bar")):
         code, shown, result = collector("decide", "--session", session, "--overrides", str(mine))
-        assert (code, result["facts"]["state"]) == (0, "suspect")  # type: ignore[index]
+        assert (code, result["facts"]["state"]) == (0, "suspect")
         assert f"a mistake (somebody), but the source has {what} for it" in shown
 
 
 def test_a_session_that_has_not_closed_yet_is_open_and_says_when_its_bar_is_final(collector: Run) -> None:
     code, shown, result = collector("decide", "--session", "2049-11-01")
-    assert (code, result["facts"]["state"]) == (0, "open")  # type: ignore[index]
+    assert (code, result["facts"]["state"]) == (0, "open")
     assert "whose bar is final from 2049-11-01 16:30" in shown
 
 

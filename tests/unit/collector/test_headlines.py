@@ -151,7 +151,7 @@ def test_many_broken_feeds_are_counted_and_do_not_fail_the_one_that_is_whole(col
     good = rss(item("코스피 상승", "Fri, 20 Mar 2026 09:00:00 +0900"))
     feeds = feeds_file(tmp_path, good=good, **{f"feed{number}{'x' * 60}": b"<html/>" for number in range(99)})
     code, shown, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)
-    assert (code, result["facts"]["broken"], shown.count("is left out")) == (0, 99, 99)  # type: ignore[index]
+    assert (code, result["facts"]["broken"], shown.count("is left out")) == (0, 99, 99)
 
 
 @pytest.mark.parametrize("folder", ["a b", "한글", "sub"])
@@ -160,7 +160,7 @@ def test_a_feeds_file_may_lie_in_a_folder_of_any_name(folder: str, collector: Ru
     place.mkdir()
     feeds = feeds_file(place, good=rss(item("코스피 상승", "Fri, 20 Mar 2026 09:00:00 +0900")))
     code, _, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)
-    assert (code, result["facts"]["headlines"]) == (0, 1)  # type: ignore[index]
+    assert (code, result["facts"]["headlines"]) == (0, 1)
 
 
 def test_a_day_to_come_has_no_headlines_yet(collector: Run, tmp_path: Path) -> None:

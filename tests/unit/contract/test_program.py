@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from step_contract.program import Parser, common_options, program, run
 from step_contract.result import LIMIT, Result
 
 
-def parser_of(step) -> Parser:  # type: ignore[no-untyped-def]
+def parser_of(step: Callable[[argparse.Namespace], Result]) -> Parser:
     parser, add = program("collector", "Collects.")
     common_options(add("fetch", step, "Fetch.", "Fetches."))
     return parser

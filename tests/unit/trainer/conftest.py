@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
 from pathlib import Path
+from typing import TypeVar
 
 import arro3.core as arrow
 import pytest
@@ -15,7 +16,11 @@ from step_contract.store import Store
 from step_contract.tables import PRICES_FILE, PRICES_VERSION
 from trainer.cli import make_parser
 
+from ...conftest import Run as Run
+from ...conftest import StepResult as StepResult
+
 REAL = Path(__file__).resolve().parents[3] / "data" / "krx" / "index" / "year_ks11"
+Close = TypeVar("Close", float, float | None)
 
 SMALL = """
 model = "tcn"
@@ -34,7 +39,7 @@ minimum_sessions = 100
 """
 
 
-def parquet(session: date, close: float, change: float | None = None) -> bytes:
+def parquet(session: date, close: float | None, change: float | None = None) -> bytes:
     days = arrow.Array([(session - date(1970, 1, 1)).days], arrow.DataType.int32()).cast(arrow.DataType.date32())
     figures = [arrow.Array([figure], arrow.DataType.float64()) for figure in (close, change)]
     table = arrow.Table.from_arrays([days, *figures], names=["date", "close", "change"])
@@ -44,7 +49,7 @@ def parquet(session: date, close: float, change: float | None = None) -> bytes:
 
 
 def put(
-    store: Store, session: date, close: float, symbol: str = "KS11", revision: int = 1, change: float | None = None
+    store: Store, session: date, close: float | None, symbol: str = "KS11", revision: int = 1, change: float | None = None
 ) -> None:
     content = Content({PRICES_FILE: parquet(session, close, change)}, 1, PRICES_VERSION, {})
     directory = paths.prices(symbol, session, revision)
@@ -66,9 +71,10 @@ def real_closes(first: int, last: int) -> dict[date, float]:
     return {session: close for session, (close, _) in real_changes(first, last).items()}
 
 
-def weekdays(closes: Sequence[float], last: date = date(2026, 1, 15)) -> dict[date, float]:
+def weekdays(closes: Sequence[Close], last: date = date(2026, 1, 15)) -> dict[date, Close]:
     """`closes` on the weekdays up to `last`, a Thursday."""
-    days, day = [], last
+    days: list[date] = []
+    day = last
     while len(days) < len(closes):
         if day.weekday() < 5:
             days.append(day)
@@ -79,9 +85,6 @@ def weekdays(closes: Sequence[float], last: date = date(2026, 1, 15)) -> dict[da
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(f"file://{tmp_path}/artifacts")
-
-
-Run = Callable[..., tuple[int, str, dict[str, object]]]
 
 
 @pytest.fixture

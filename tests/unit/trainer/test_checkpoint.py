@@ -22,7 +22,7 @@ from step_contract.store import Store
 from trainer.checkpoint import State
 from trainer.cli import make_parser
 
-from .conftest import SMALL, Run, put, real_closes
+from .conftest import SMALL, Run, StepResult, put, real_closes
 
 TRAIN = ("train", "--session", "2026-01-15", "--checkpoint-steps", "3")
 LONGER = SMALL.replace("epochs = 2", "epochs = 8").replace("batch = 64", "batch = 32")
@@ -42,7 +42,7 @@ def prices(store: Store, trainer: Run, tmp_path: Path, request: pytest.FixtureRe
     return store
 
 
-def files(result: dict[str, object]) -> dict[str, bytes]:
+def files(result: StepResult) -> dict[str, bytes]:
     return open_artifact(str(result["manifest"]))[1]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from trainer.configuration import DEFAULT, Configuration, read_configuration
-from trainer.evaluate import Baselines, Evaluation, better_at, score, split, walk_forward
+from trainer.evaluate import Baselines, Evaluation, Indexes, better_at, score, split, walk_forward
 from trainer.fit import fit
 from trainer.samples import Array, Scaler, log_returns, origins, targets, windows
 from trainer.words import in_words
@@ -56,7 +57,7 @@ def test_a_fold_is_fitted_to_nothing_that_its_test_would_not_have_known(small: C
     returns = np.random.default_rng(0).normal(0, 0.01, 300)
     seen = []
 
-    def spy(known: Array, at: Array, name: str):  # type: ignore[no-untyped-def]
+    def spy(known: Array, at: Indexes, name: str) -> Callable[[Array, Indexes], Array]:
         seen.append((len(known), int(at[-1])))
         return lambda returns, origins: np.zeros((len(origins), small.horizon, 3))
 
@@ -115,7 +116,7 @@ def test_each_fold_is_compared_with_the_drift_that_was_known_then(small: Configu
     """The drift changes its sign half way: a mean over the folds would know that before it comes."""
     returns = np.where(np.arange(300) < 200, 0.01, -0.01)
 
-    def silent(known: Array, at: Array, name: str):  # type: ignore[no-untyped-def]
+    def silent(known: Array, at: Indexes, name: str) -> Callable[[Array, Indexes], Array]:
         return lambda returns, origins: np.zeros((len(origins), small.horizon, 3))
 
     evaluation = walk_forward(returns, small.window, small.horizon, small.folds, small.test_share, silent)[0]

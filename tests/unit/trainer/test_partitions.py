@@ -22,7 +22,8 @@ def test_of_a_session_that_was_revised_the_latest_revision_is_read(tmp_path: Pat
 
 
 def closes(store: Store, last: date) -> list[float]:
-    return read_closes(store, committed(store, "KS11", last)).tolist()
+    found: list[float] = read_closes(store, committed(store, "KS11", last)).tolist()
+    return found
 
 
 def put_real(store: Store, first: date, last: date, without: tuple[date, ...] = ()) -> None:

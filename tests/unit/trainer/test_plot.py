@@ -19,13 +19,13 @@ from trainer.evaluate import Evaluation, Score
 from trainer.figure import Picture, compose, draw, style
 from trainer.words import LANGUAGES, in_words
 
-from .conftest import Run, put, weekdays
+from .conftest import Run, StepResult, put, weekdays
 
 PLOT = ("plot", "--session", "2026-01-15")
 
 
 @pytest.fixture
-def trained(store: Store, trainer: Run) -> dict[str, object]:
+def trained(store: Store, trainer: Run) -> StepResult:
     for session, close in weekdays([1000.0 * np.exp(0.01 * np.sin(i)) for i in range(150)]).items():
         put(store, session, close)
     return trainer("train", "--session", "2026-01-15")[2]
@@ -36,7 +36,7 @@ def size(png: bytes) -> tuple[int, int]:
     return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
 
 
-def test_the_plot_is_one_picture_of_a_phones_width(trained: dict[str, object], trainer: Run) -> None:
+def test_the_plot_is_one_picture_of_a_phones_width(trained: StepResult, trainer: Run) -> None:
     code, _, result = trainer(*PLOT)
     _, files = open_artifact(str(result["manifest"]))
     assert (code, list(files)) == (0, ["forecast.png"])
@@ -96,14 +96,16 @@ def test_no_text_is_clipped_lies_on_other_text_or_lacks_a_letter(
         for extent in [*extents, legend.get_window_extent(), axes.get_window_extent()]:
             assert frame.x0 <= extent.x0 < extent.x1 <= frame.x1 and frame.y0 <= extent.y0 < extent.y1 <= frame.y1
         assert legend.get_window_extent().x1 <= axes.get_window_extent().x1
-        boxes = [text.get_window_extent() for text in figure.texts] + [axes.get_tightbbox()]
+        tight = axes.get_tightbbox()
+        assert tight is not None
+        boxes = [*(text.get_window_extent() for text in figure.texts), tight]
         assert not [pair for pair in combinations(boxes, 2) if pair[0].overlaps(pair[1])]
         labels = [label.get_text() for label in axes.get_yticklabels()]
         assert len(set(labels)) == len(labels)
     assert not caplog.records
 
 
-def test_past_forecasts_are_drawn_beside_what_came_and_counted(trained: dict[str, object], trainer: Run) -> None:
+def test_past_forecasts_are_drawn_beside_what_came_and_counted(trained: StepResult, trainer: Run) -> None:
     """Before any other model there are those of the validation; later those that were issued."""
     first = open_artifact(str(trainer(*PLOT)[2]["manifest"]))[0]
     validation = json.loads(open_artifact(str(trained["manifest"]))[1]["forecast.json"])["out_of_sample"]
@@ -117,7 +119,7 @@ def test_past_forecasts_are_drawn_beside_what_came_and_counted(trained: dict[str
 
 
 def test_an_earlier_model_that_is_damaged_or_of_another_schema_is_left_out_and_told(
-    trained: dict[str, object], trainer: Run, tmp_path: Path
+    trained: StepResult, trainer: Run, tmp_path: Path
 ) -> None:
     for session in ("2025-12-01", "2025-12-15", "2026-01-02"):
         trainer("train", "--session", session)
@@ -136,23 +138,21 @@ def of_another_schema(folder: Path) -> None:
     path.write_bytes(replace(manifest, schema_version=99).to_json())
 
 
-def test_a_model_of_another_schema_version_is_65_and_says_what_to_do(
-    trained: dict[str, object], trainer: Run, tmp_path: Path
-) -> None:
+def test_a_model_of_another_schema_version_is_65_and_says_what_to_do(trained: StepResult, trainer: Run, tmp_path: Path) -> None:
     of_another_schema(tmp_path / "artifacts" / "models")
     code, shown, _ = trainer(*PLOT)
     assert code == 65
     assert "has schema version 99, this program reads 2: remove its folder and run trainer train --session 2026-01-15" in shown
 
 
-def test_a_language_that_is_not_spoken_is_78(trained: dict[str, object], trainer: Run) -> None:
+def test_a_language_that_is_not_spoken_is_78(trained: StepResult, trainer: Run) -> None:
     code, shown, _ = trainer(*PLOT, "--plot-language", "fr")
     assert (code, "'fr' is none of the languages en, ko" in shown) == (78, True)
     one = open_artifact(str(trainer(*PLOT, "--plot-language", "ko")[2]["manifest"]))[0]
     assert one.files != open_artifact(str(trainer(*PLOT)[2]["manifest"]))[0].files
 
 
-def test_a_rerun_returns_the_plot(trained: dict[str, object], trainer: Run) -> None:
+def test_a_rerun_returns_the_plot(trained: StepResult, trainer: Run) -> None:
     first = trainer(*PLOT)[2]
     code, shown, second = trainer(*PLOT)
     assert (code, second["manifest"], "committed before" in shown) == (0, first["manifest"], True)
@@ -164,7 +164,7 @@ def test_without_a_model_it_is_65_and_says_how_to_train_one(trainer: Run) -> Non
     assert "trainer train --session 2026-01-15 --symbol KQ11" in shown
 
 
-def test_a_damaged_model_is_65_and_its_object_is_named(trained: dict[str, object], trainer: Run, tmp_path: Path) -> None:
+def test_a_damaged_model_is_65_and_its_object_is_named(trained: StepResult, trainer: Run, tmp_path: Path) -> None:
     [file] = (tmp_path / "artifacts" / "models").rglob("forecast.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"last_close": 1.0}))
     code, shown, _ = trainer(*PLOT)
@@ -172,7 +172,7 @@ def test_a_damaged_model_is_65_and_its_object_is_named(trained: dict[str, object
 
 
 def test_a_model_that_was_trained_on_other_prices_is_65_and_says_to_train_again(
-    trained: dict[str, object], trainer: Run, store: Store
+    trained: StepResult, trainer: Run, store: Store
 ) -> None:
     store.remove_folder("prices/symbol=KS11/session=2026-01-15")
     code, shown, _ = trainer(*PLOT)
@@ -181,9 +181,7 @@ def test_a_model_that_was_trained_on_other_prices_is_65_and_says_to_train_again(
     assert "trainer train --session 2026-01-15" in shown
 
 
-def test_later_sessions_change_no_byte_of_the_plot(
-    trained: dict[str, object], trainer: Run, store: Store, tmp_path: Path
-) -> None:
+def test_later_sessions_change_no_byte_of_the_plot(trained: StepResult, trainer: Run, store: Store, tmp_path: Path) -> None:
     before = open_artifact(str(trainer(*PLOT)[2]["manifest"]))[1]
     put(store, date(2026, 1, 16), 2000.0)
     (tmp_path / "artifacts" / "plots").rename(tmp_path / "elsewhere")

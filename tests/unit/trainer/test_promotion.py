@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from pathlib import Path
@@ -11,17 +10,17 @@ import numpy as np
 import pytest
 from step_contract import paths
 from step_contract.commit import Committed, Content, commit
+from step_contract.manifest import Fact
 from step_contract.store import Store
 from trainer.promotion import current, promote, read_moves, roll_back
 
-from .conftest import SMALL, put, weekdays
+from .conftest import SMALL, Run, put, weekdays
 
-Run = Callable[..., tuple[int, str, dict[str, object]]]
 DAY = date(2026, 1, 15)
 
 
 def model(store: Store, session: date, beats: bool = True) -> Committed:
-    facts = {"beats_naive": beats, "in_words": "Out of sample …"}
+    facts: dict[str, Fact] = {"beats_naive": beats, "in_words": "Out of sample …"}
     content = Content({"model.safetensors": b"weights"}, 1, 1, facts)
     directory = paths.model("KS11", session, "a")
     return commit(store, directory, step="train", session=session, inputs={"session": str(session)}, content=content)
@@ -94,7 +93,7 @@ def test_training_says_what_became_of_the_model_and_history_lists_it(store: Stor
     for day, close in weekdays(list(1000 * np.exp(np.cumsum(swing)))).items():
         put(store, day, float(close))
     code, shown, result = trainer("train", "--session", "2026-01-15")
-    assert (code, result["facts"]["promotion"]) == (0, "promoted: it is the current one")  # type: ignore[index]
+    assert (code, result["facts"]["promotion"]) == (0, "promoted: it is the current one")
     code, shown, _ = trainer("history")
     assert (code, "*    1" in shown, "the current model is that of 2026-01-15" in shown) == (0, True, True)
     assert trainer("rollback", "--why", "a try")[0] == 0

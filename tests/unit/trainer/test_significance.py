@@ -10,7 +10,7 @@ from trainer.significance import diebold_mariano, wilson
     [(0.5, 100, 0.4038, 0.5962), (0.9, 10, 0.5958, 0.9821), (0.0, 10, 0.0, 0.2775), (1.0, 10, 0.7225, 1.0), (0.5, 0, 0.0, 1.0)],
 )
 def test_the_interval_of_a_share_is_wilsons(share: float, count: float, low: float, high: float) -> None:
-    assert wilson(share, count) == (pytest.approx(low, abs=1e-4), pytest.approx(high, abs=1e-4))
+    assert wilson(share, count) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_a_forecast_that_is_better_throughout_is_beyond_noise_and_one_that_is_worse_is_not() -> None:

@@ -13,7 +13,7 @@ from step_contract.commit import Content, commit, open_artifact
 from step_contract.store import Store
 from step_contract.tables import PRICES_FILE, PRICES_VERSION
 
-from .conftest import SMALL, Run, parquet, put, real_closes, weekdays
+from .conftest import SMALL, Run, StepResult, parquet, put, real_closes, weekdays
 
 TRAIN = ("train", "--session", "2026-01-15")
 
@@ -27,7 +27,7 @@ def real(store: Store) -> Store:
     return store
 
 
-def files(result: dict[str, object]) -> dict[str, bytes]:
+def files(result: StepResult) -> dict[str, bytes]:
     return open_artifact(str(result["manifest"]))[1]
 
 
@@ -43,7 +43,8 @@ def test_a_model_is_committed_with_metrics_and_forecast(real: Store, trainer: Ru
     assert len(metrics["folds"]) == 2
     assert "repeating the last close" in shown
     assert "fold 2 of 2: epoch 2 of 2, loss " in shown and " s left, " in shown
-    assert 50 < int(manifest.facts["peak_memory_mib"]) < 1024
+    peak = manifest.facts["peak_memory_mib"]
+    assert isinstance(peak, int) and 50 < peak < 1024
 
 
 def test_later_sessions_change_no_byte_of_the_model(real: Store, trainer: Run, tmp_path: Path) -> None:
@@ -170,7 +171,7 @@ def test_folds_that_test_nearly_all_of_the_history_are_65_and_not_a_fault(real: 
 
 @pytest.mark.parametrize("close", [float("nan"), float("inf"), 0.0, -1.0, None])
 def test_a_close_that_is_no_price_is_65_and_its_object_is_named(close: float | None, store: Store, trainer: Run) -> None:
-    for session, value in weekdays([1000.0 + i % 7 for i in range(119)] + [close]).items():
+    for session, value in weekdays([*(1000.0 + i % 7 for i in range(119)), close]).items():
         put(store, session, value)
     code, shown, _ = trainer(*TRAIN)
     assert code == 65

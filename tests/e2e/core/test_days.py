@@ -9,7 +9,7 @@ from step_contract.store import Store
 
 import images
 
-from .conftest import Watched, artifacts, pods_now, start, states, wait_for_end, wait_for_log, wait_until
+from ..conftest import Watched, artifacts, pods_now, start, states, wait_for_end, wait_for_log, wait_until
 
 OPEN = ("decide", "fetch_prices", "fetch_headlines")
 TRAINING = ("train", "plot")

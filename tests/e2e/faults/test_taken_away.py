@@ -10,7 +10,7 @@ import pytest
 from airflow_api import Airflow
 from step_contract.store import Store
 
-from .conftest import STEPS, kubectl, pods_now, start, wait_for_end, wait_for_log, wait_until
+from ..conftest import STEPS, kubectl, pods_now, start, wait_for_end, wait_for_log, wait_until
 
 RUN = "session__2026-01-01"  # no session, and a training day
 

@@ -20,7 +20,7 @@ from target import Target
 
 import images
 
-from .conftest import start, wait_for_end, wait_for_log, wait_until
+from ..conftest import start, wait_for_end, wait_for_log, wait_until
 
 HERE = Path(__file__).parent
 PRICES = "fetch_prices"

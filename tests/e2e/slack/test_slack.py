@@ -8,8 +8,8 @@ from collections import Counter
 import kind
 from airflow_api import Airflow
 
-from .conftest import kubectl, start, wait_for_end, wait_until
-from .slack_channel import about, alerts, channel, down, line, said, thread, unwell
+from ..conftest import kubectl, start, wait_for_end, wait_until
+from ..slack_channel import about, alerts, channel, down, line, said, thread, unwell
 
 
 def test_a_training_day_is_one_message_with_metrics_and_picture_in_its_thread() -> None:

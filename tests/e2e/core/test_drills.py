@@ -7,7 +7,7 @@ import platform
 import pytest
 from airflow_api import Airflow
 
-from .conftest import Watched, kubectl, pods_now, start, states, wait_for_end, wait_for_log, wait_until
+from ..conftest import Watched, kubectl, pods_now, start, states, wait_for_end, wait_for_log, wait_until
 
 ENDED = ("success", "failed", "skipped", "up_for_retry")
 

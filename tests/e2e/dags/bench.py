@@ -1,0 +1,43 @@
+"""Chains and fans of steps that do nothing, run by this project's operator and by the stock one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
+from airflow.sdk import DAG, chain
+from airflow_steps.pod_settings import pod_arguments
+from drill_steps import REPEAT, python_step, shell_step
+
+MANIFEST = "s3://market/artifacts/drills/noop/manifest.json"
+CHAIN = 3
+FANS = {"few": 6, "fan": 20}
+LABELS = {"app.kubernetes.io/name": "collector", "app.kubernetes.io/component": "step"}
+
+
+def stock_step(task_id: str, seconds: float, *, deferrable: bool) -> KubernetesPodOperator:
+    """The provider's operator with the pod of a step; how it starts and follows the pod is left to its own defaults."""
+    arguments: dict[str, Any] = pod_arguments("collector") | {"deferrable": deferrable, "active_deadline_seconds": 600}
+    for name in ("startup_timeout_seconds", "startup_check_interval_seconds"):
+        del arguments[name]
+    arguments |= {"cmds": ["sh", "-c", REPEAT, "sh"], "arguments": [MANIFEST, str(seconds)]}
+    return KubernetesPodOperator(task_id=task_id, labels=LABELS, retries=0, executor=None, **arguments)
+
+
+def step(task_id: str, seconds: float, way: str) -> Any:
+    """A step that takes `seconds`, by the operator that `way` names."""
+    if way == "ours":
+        return shell_step(task_id, MANIFEST, seconds=seconds, retries=0)
+    return stock_step(task_id, seconds, deferrable=way == "deferrable")
+
+
+with DAG("bench_prepare", schedule=None, catchup=False, tags=["quiet"]):
+    python_step("noop", step="noop")
+
+for way in ("ours", "stock", "deferrable"):
+    with DAG(f"bench_chain_{way}", schedule=None, catchup=False, tags=["quiet"]):
+        chain(*(step(f"step_{number}", 0, way) for number in range(CHAIN)))
+    for shape, width in FANS.items():
+        with DAG(f"bench_{shape}_{way}", schedule=None, catchup=False, max_active_tasks=width, tags=["quiet"]):
+            for number in range(width):
+                step(f"step_{number:02}", 1, way)

@@ -1,0 +1,196 @@
+"""The official chart is fetched once, from a chart repository over HTTP, into a cache."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import chart
+import pytest
+from commands import ROOT, Failed, run
+
+from .conftest import skip
+
+VERSION = "9.8.7"
+
+
+class Repository(ThreadingHTTPServer):
+    """A chart repository on loopback. `before_chart` is called, with the request, before a chart is sent."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        self.requests: list[str] = []
+        self.before_chart: Callable[[SimpleHTTPRequestHandler], bool] = lambda request: True
+        repository = self
+
+        class Handler(SimpleHTTPRequestHandler):
+            def __init__(self, *arguments: object) -> None:
+                super().__init__(*arguments, directory=str(folder))  # type: ignore[arg-type]
+
+            def do_GET(self) -> None:
+                repository.requests.append(self.path)
+                if not self.path.endswith(".tgz") or repository.before_chart(self):
+                    super().do_GET()
+
+            def log_message(self, *arguments: object) -> None:
+                """Prints nothing."""
+
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+
+    @property
+    def downloads(self) -> int:
+        return sum(path.endswith(".tgz") for path in self.requests)
+
+
+@pytest.fixture(scope="session")
+def charts(helm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a chart `airflow` and the index of a repository."""
+    folder = tmp_path_factory.mktemp("charts")
+    source = folder / "source" / "airflow"
+    source.mkdir(parents=True)
+    (source / "Chart.yaml").write_text(f"apiVersion: v2\nname: airflow\nversion: {VERSION}\n")
+    run(["helm", "package", str(source), "--destination", str(folder)], seconds=60)
+    shutil.rmtree(folder / "source")
+    run(["helm", "repo", "index", str(folder)], seconds=60)
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(chart, "CACHE", tmp_path / "cache")
+    monkeypatch.setenv("CHART_VERSION", VERSION)
+    monkeypatch.delenv("AIRFLOW_CHART", raising=False)
+    monkeypatch.delenv("AIRFLOW_CHART_REPOSITORY", raising=False)
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def repository(charts: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repository]:
+    with Repository(charts) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setenv("AIRFLOW_CHART_REPOSITORY", server.url)
+        yield server
+        server.shutdown()
+
+
+def is_whole(path: str) -> bool:
+    with tarfile.open(path) as file:
+        return "airflow/Chart.yaml" in file.getnames()
+
+
+def test_the_chart_is_fetched_once(repository: Repository, cache: Path) -> None:
+    fetched = chart.chart("airflow")
+    assert Path(fetched) == cache / f"airflow-{VERSION}.tgz" and is_whole(fetched)
+    assert chart.chart("airflow") == fetched and repository.downloads == 1
+    assert [file.name for file in cache.iterdir()] == [f"airflow-{VERSION}.tgz"]
+
+
+def test_another_version_is_fetched_anew(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    chart.official_chart()
+    monkeypatch.setenv("CHART_VERSION", "9.8.8")
+    with pytest.raises(Failed, match=r"the Airflow chart 9\.8\.8 cannot be fetched"):
+        chart.official_chart()
+
+
+def test_airflow_chart_takes_precedence_and_nothing_is_fetched(
+    repository: Repository, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AIRFLOW_CHART", "oci://registry.example.com/charts/airflow")
+    assert chart.chart("airflow") == "oci://registry.example.com/charts/airflow"
+    assert not repository.requests and not cache.exists()
+
+
+def test_two_processes_may_fetch_it_at_once(repository: Repository, cache: Path) -> None:
+    both = threading.Barrier(2, timeout=60)
+
+    def wait_for_the_other(request: SimpleHTTPRequestHandler) -> bool:
+        both.wait()
+        return True
+
+    repository.before_chart = wait_for_the_other
+    fetch = f"import chart, pathlib; chart.CACHE = pathlib.Path({str(cache)!r}); print(chart.official_chart())"
+    command = [sys.executable, "-c", fetch]
+    with ThreadPoolExecutor() as pool:
+        first, second = pool.map(
+            lambda _: subprocess.run(command, cwd=ROOT / "scripts", capture_output=True, text=True, timeout=100), range(2)
+        )
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert first.stdout == second.stdout and is_whole(first.stdout.strip())
+    assert [file.name for file in cache.iterdir()] == [f"airflow-{VERSION}.tgz"]
+
+
+def cut_off(request: SimpleHTTPRequestHandler) -> bool:
+    request.send_response(200)
+    request.send_header("Content-Length", "100000")
+    request.end_headers()
+    request.wfile.write(b"\x1f\x8b")
+    request.close_connection = True
+    return False
+
+
+def another_page(request: SimpleHTTPRequestHandler) -> bool:
+    request.send_response(200)
+    request.end_headers()
+    request.wfile.write(b"<html>Sign in</html>")
+    return False
+
+
+@pytest.mark.parametrize("answer", [cut_off, another_page])
+def test_a_broken_download_leaves_nothing_behind(
+    repository: Repository, cache: Path, answer: Callable[[SimpleHTTPRequestHandler], bool]
+) -> None:
+    repository.before_chart = answer
+    with pytest.raises(Failed, match=f"cannot be fetched from {repository.url}"):
+        chart.official_chart()
+    assert list(cache.iterdir()) == []
+    repository.before_chart = lambda request: True
+    assert is_whole(chart.official_chart())
+
+
+def test_a_repository_that_hangs_is_given_up(repository: Repository, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = threading.Event()
+    repository.before_chart = lambda request: not done.wait(60)
+    monkeypatch.setattr(chart, "FETCH_SECONDS", 0.5)
+    try:
+        with pytest.raises(Failed, match="took longer than"):
+            chart.official_chart()
+    finally:
+        done.set()
+    assert list(cache.iterdir()) == []
+
+
+def test_an_unreachable_repository_is_one_sentence(helm: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW_CHART_REPOSITORY", "http://127.0.0.1:1")
+    with pytest.raises(Failed) as failed:
+        chart.official_chart()
+    message = str(failed.value)
+    assert "\n" not in message and message.startswith(f"the Airflow chart {VERSION} cannot be fetched from http://127.0.0.1:1")
+    assert "connection refused" in message and message.endswith("or AIRFLOW_CHART_REPOSITORY to a mirror")
+
+
+def test_the_makefile_pins_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHART_VERSION", raising=False)
+    assert f"export CHART_VERSION := {chart.chart_version()}\n" in (ROOT / "Makefile").read_text()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "outcome"),
+    [("CI", "true", pytest.fail.Exception), ("REQUIRE_CHART", "1", pytest.fail.Exception), ("CI", "", pytest.skip.Exception)],
+)
+def test_without_a_chart_tests_are_skipped_or_fail_where_required(
+    variable: str, value: str, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.delenv("REQUIRE_CHART", raising=False)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(outcome, match="were not run: no helm, then run make test"):
+        skip("no helm")
