@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -69,8 +70,9 @@ class Environment:
         values.write_text(self.values.replace("OUTSIDE", self.outside.namespace).replace("CHANNEL", channel))
         command = [sys.executable, str(ROOT / "scripts" / "deploy.py"), what, self.name]
         settings = {"CONTEXT": self.target.context, "VALUES": str(values), "YES": "1"}
+        started = time.monotonic()
         done = subprocess.run(command, cwd=ROOT, env=os.environ | settings | more, capture_output=True, text=True, timeout=1000)
-        print(done.stdout[-6000:], done.stderr[-6000:])
+        print(done.stdout[-6000:], done.stderr[-6000:], f"\n{what} {self.name}: {time.monotonic() - started:.0f} s")
         return done
 
     @contextmanager
