@@ -4,10 +4,6 @@ SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 export PYTHON
 
-# The images' own environments, those of their tests, and the programs that the targets call.
-IMAGES := airflow collector trainer
-TEST_ENVIRONMENTS := $(IMAGES:%=%-test)
-
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format hooks lock clean setup-tests images push slack slack-test kind-up kind-down kind-status \
 	render diff deploy rollback ui test-e2e bench bench-steps
@@ -16,7 +12,7 @@ TEST_ENVIRONMENTS := $(IMAGES:%=%-test)
 export CHART_VERSION := 1.22.0
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
 	@echo '  SESSION=YYYY-MM-DD, ARTIFACTS, SYMBOL, PRICES_URL, FEEDS, HISTORY_YEARS, PLOT_LANGUAGE and SLACK_TOKEN change'
 	@echo '  what make run does; TORCH_INDEX says where the CPU build of torch comes from.'
@@ -94,4 +90,4 @@ clean: ## Remove environments, logs and caches; artifacts stay
 	rm -rf .venvs .run .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 setup-tests:
-	@"$(PYTHON)" scripts/environments.py $(IMAGES) $(TEST_ENVIRONMENTS) tools
+	@"$(PYTHON)" scripts/environments.py images tests tools

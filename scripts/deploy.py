@@ -47,7 +47,7 @@ def pin(environment: str) -> None:
     """Production takes images by digest: finds those of the images that were pushed. Raises Failed where there is none."""
     if environment == "prod":
         for image in images.IMAGES:
-            os.environ[f"{image.upper()}_IMAGE"] = images.pinned(images.name_of(image))
+            os.environ[images.variable_of(image)] = images.pinned(images.name_of(image))
 
 
 def told(target: Target) -> str:

@@ -103,7 +103,8 @@ def run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: Pa
 def _run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: Path, slack: Channel, place: str) -> int:
     bag = DagBag(DAGS)
     if DAG_ID not in bag.dags:
-        print(f"dags/ cannot be loaded: {bag.import_errors}", file=terminal)
+        for file, trace in bag.import_errors.items():
+            print(f"{file} cannot be loaded:\n{trace}", file=terminal)
         return 1
     dag = bag.dags[DAG_ID]
     progress = Progress(terminal, slack)

@@ -1,6 +1,6 @@
 """Makes the environments that the targets need, one an image, each from its own lock. Says nothing when they are there.
 
-    python scripts/environments.py collector trainer airflow   # as in the images
+    python scripts/environments.py images                      # every image's; or some: collector trainer
     python scripts/environments.py collector-test tools        # an image's environment with its tests' needs; ruff and S3
     python scripts/environments.py collector-bench             # the collector's with what it is measured against
 
@@ -19,7 +19,9 @@ import packages
 
 ROOT = Path(__file__).resolve().parent.parent
 VENVS = ROOT / ".venvs"
-IMAGES = ("airflow", "collector", "trainer")
+# Every folder with requirements is an image with an environment of its own.
+IMAGES = tuple(sorted(file.parent.name for file in (ROOT / "images").glob("*/requirements.in")))
+GROUPS = {"images": IMAGES, "tests": tuple(f"{image}-test" for image in IMAGES)}
 BENCH = "collector-bench"
 # Not in the image: on this machine the tests and make run speak to it.
 STAND_INS = {"airflow": ("slack",)}
@@ -36,7 +38,7 @@ def lock_of(name: str) -> Path:
         return ROOT / "tests" / "locks" / f"{image}.lock"
     if name == BENCH:
         return ROOT / "tests" / "locks" / f"{name}.lock"
-    known = f"{', '.join(IMAGES)}, each also with -test, {BENCH} and tools"
+    known = f"{', '.join(IMAGES)}, each also with -test, {BENCH}, tools; images and tests for all of these"
     raise packages.SetupError(f"there is no environment {name!r}: choose from {known}")
 
 
@@ -77,6 +79,7 @@ def main(names: list[str]) -> int:
         print(f"set-up: this is Python {sys.version.split()[0]}; install Python 3.11 or set PYTHON to it", file=sys.stderr)
         return 1
     VENVS.mkdir(exist_ok=True)
+    names = [environment for name in names for environment in GROUPS.get(name, (name,))]
     try:
         for name in names:
             lock_of(name)

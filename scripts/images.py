@@ -15,14 +15,16 @@ import os
 import re
 import sys
 
+import environments
 from commands import ROOT, Failed, fail, need, progress, run
 
-IMAGES = ("collector", "trainer", "airflow")
+PROGRAMS = tuple(image for image in environments.IMAGES if image != "airflow")
+IMAGES = (*PROGRAMS, "airflow")
 # For a cluster on one's own machine: built there, never pushed.
 LOCAL_IMAGES = ("slack",)
 BASES = {
     "AIRFLOW_BASE_IMAGE": ("airflow",),
-    "PYTHON_IMAGE": ("collector", "trainer", "slack"),
+    "PYTHON_IMAGE": (*PROGRAMS, "slack"),
     "TORCH_INDEX": ("trainer",),
 }
 # torch's builds for other architectures have died with a segmentation fault: see docs/decisions.
@@ -37,9 +39,14 @@ def commit() -> str:
     )
 
 
+def variable_of(image: str) -> str:
+    """The variable that gives `image` another name."""
+    return f"{image.upper().replace('-', '_')}_IMAGE"
+
+
 def name_of(image: str) -> str:
     """The full name of `image`."""
-    given = os.environ.get(f"{image.upper()}_IMAGE")
+    given = os.environ.get(variable_of(image))
     tag, prefix = os.environ.get("TAG") or commit(), os.environ.get("IMAGE_PREFIX") or "market-daily"
     return given or f"{prefix}/{image}:{tag}"
 
@@ -55,7 +62,7 @@ def airflow_version() -> str:
 def build(image: str) -> str:
     """Builds `image` unless its whole name was given; returns the name. Raises Failed with the build's last lines."""
     name = name_of(image)
-    if os.environ.get(f"{image.upper()}_IMAGE"):
+    if os.environ.get(variable_of(image)):
         return name
     arguments = {"COMMIT": commit(), "VERSION": name.rpartition(":")[2]}
     if image == "airflow":
@@ -104,10 +111,10 @@ def main(arguments: list[str]) -> int:
     try:
         need("docker", "git")
         if arguments == ["names"]:
-            print("\n".join(f"{image.upper()}_IMAGE={name_of(image)}" for image in IMAGES))
+            print("\n".join(f"{variable_of(image)}={name_of(image)}" for image in IMAGES))
             return 0
         if arguments == ["push"]:
-            print("\n".join(f"{image.upper()}_IMAGE={push(build(image))}" for image in IMAGES))
+            print("\n".join(f"{variable_of(image)}={push(build(image))}" for image in IMAGES))
             return 0
         known = (*IMAGES, *LOCAL_IMAGES)
         if unknown := set(arguments) - set(known):

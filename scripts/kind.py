@@ -114,11 +114,11 @@ def up(more: Sequence[str] = ()) -> None:
     os.environ["COMMIT"] = images.commit()  # of the tree as it is now, whatever is edited while this runs
     with ThreadPoolExecutor() as pool:
         cluster = pool.submit(create)
-        slack, *programs, airflow_image = [images.build(image) for image in ("slack", *images.IMAGES)]
+        built = {image: images.build(image) for image in ("slack", *images.IMAGES)}
         cluster.result()
         selector = trainer_selector()
-        load([*OTHERS, slack, airflow_image])
-        loaded = pool.submit(load, programs)  # no step runs before Airflow does
+        load([*OTHERS, built["slack"], built["airflow"]])
+        loaded = pool.submit(load, [built[program] for program in images.PROGRAMS])  # no step runs before Airflow does
         with progress("database, bucket and a stand-in for Slack"):
             another_slack = TARGET.prepare(manifests(), slack=slack_connection.given())
         TARGET.upgrade([*selector, "--set-string", f"config.market_daily.ui_url=http://localhost:{UI_PORT}", *more])

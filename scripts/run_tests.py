@@ -105,7 +105,7 @@ def main(options: list[str]) -> int:
         names = choose(os.environ.get("PART") or "")
     except Failed as error:
         return fail(error)
-    if os.environ.get("FAST"):
+    if os.environ.get("FAST", "").lower() not in ("", "0", "false"):
         options = ["-m", "not slow", *options]
     started, outcomes = time.monotonic(), list[Outcome]()
     lanes = max(2, os.cpu_count() or 2)
@@ -114,10 +114,13 @@ def main(options: list[str]) -> int:
             outcomes.append(future.result())
             report(outcomes[-1])
     tests = {name: seconds for outcome in outcomes for name, seconds in outcome.tests.items()}
+    failed = [outcome.name for outcome in outcomes if outcome.code not in NEITHER_FAILED]
+    if not tests and not failed:
+        print("no test was run: the options leave none", file=sys.stderr)
+        return 1
     print(f"\nthe slowest of {len(tests)} tests, set-up of shared parts included:")
     for name in sorted(tests, key=tests.__getitem__, reverse=True)[:SLOWEST]:
         print(f"{tests[name]:6.1f} s  {name}")
-    failed = [outcome.name for outcome in outcomes if outcome.code not in NEITHER_FAILED]
     print(f"\n{'FAILED: ' + ', '.join(failed) if failed else 'passed'}, {time.monotonic() - started:.0f} s on {lanes} lanes")
     return 1 if failed else 0
 

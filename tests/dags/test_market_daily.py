@@ -13,6 +13,8 @@ import pytest
 from airflow.sdk import DAG, Context
 from airflow_steps.operator import StepOperator
 
+import images
+
 from .conftest import ROOT
 
 PARSE = """
@@ -23,10 +25,11 @@ print(json.dumps({{name: str(value) for name, value in vars(options).items()}}))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("runner", ["process", "worker", "triggerer"])
 def test_the_files_load_without_errors_and_warnings_and_read_nothing(runner: str) -> None:
     """Parsed in a process that may open no connection to a network, a database or Airflow's API."""
-    settings = {"STEP_RUNNER": runner, "COLLECTOR_IMAGE": "collector:1", "TRAINER_IMAGE": "trainer:1"}
+    settings = {"STEP_RUNNER": runner} | {images.variable_of(name): f"{name}:1" for name in images.PROGRAMS}
     code = f"""
 import socket, warnings
 def refuse(*arguments, **options): raise AssertionError("something was read while the file was parsed")
@@ -96,6 +99,7 @@ def rendered(dag: DAG, logical_date: datetime) -> dict[str, list[str]]:
     return lines
 
 
+@pytest.mark.slow
 def test_every_steps_rendered_arguments_are_accepted_by_its_real_parser(dag: DAG) -> None:
     lines = rendered(dag, datetime(2026, 1, 15, 9, tzinfo=UTC))
     steps = ["collector decide", "collector fetch-headlines", "collector fetch-prices", "trainer plot", "trainer train"]

@@ -16,14 +16,16 @@ from step_contract.commit import open_artifact
 from ..conftest import make_bucket, s3_variables
 from .conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 DAYS = {
     "open training day": {"SESSION": "2026-01-15"},
+    "open training day in a bucket": {"SESSION": "2026-01-15", "ARTIFACTS": "s3://market/kospi", "HISTORY_YEARS": "1"},
     "ordinary day": {"SESSION": "2026-03-20"},
     "closed day": {"SESSION": "2026-03-02"},
     "closed training day": {"SESSION": "2026-03-01"},
     "suspect day": {"SESSION": "2026-03-23"},
     "damaged source": {"SESSION": "2026-01-15", "SYMBOL": "BAD"},
-    "open training day in a bucket": {"SESSION": "2026-01-15", "ARTIFACTS": "s3://market/kospi", "HISTORY_YEARS": "1"},
     "missing feeds": {"SESSION": "2026-03-20", "FEEDS": "/nowhere/feeds.toml"},
 }
 
@@ -41,8 +43,9 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> dict[str, Future[Run]]:
-    """Every kind of day, each with artifacts of its own, two at a time."""
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> dict[str, Future[Run]]:
+    """The kinds of day that the chosen tests look at, each with artifacts of its own, two at a time."""
+    chosen = [item.callspec.params.get("kind") for item in request.session.items if hasattr(item, "callspec")]
     folder = tmp_path_factory.mktemp("runs")
     real = ROOT / "data" / "krx" / "index" / "year_ks11"
     mirror = folder / "year_bad"
@@ -65,10 +68,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> dict[str
         return Run(done.returncode, done.stdout + done.stderr, artifacts)
 
     pool = ThreadPoolExecutor(2)
-    return {kind: pool.submit(run, kind) for kind in DAYS}
+    return {kind: pool.submit(run, kind) for kind in DAYS if kind in chosen}
 
 
-ALL = ("decide", "branch", "fetch_prices", "fetch_headlines", "closed", "suspect", "is_training_day", "train", "plot")
+COLLECT = ("fetch_prices", "fetch_headlines")
+FORECAST = ("train", "plot")
+ALL = ("decide", "branch", *COLLECT, "closed", "suspect", "is_training_day", *FORECAST)
 
 
 @pytest.mark.parametrize(
@@ -76,10 +81,10 @@ ALL = ("decide", "branch", "fetch_prices", "fetch_headlines", "closed", "suspect
     [
         ("open training day", {"closed", "suspect"}),
         ("open training day in a bucket", {"closed", "suspect"}),
-        ("ordinary day", {"closed", "suspect", "train", "plot"}),
-        ("closed day", {"fetch_prices", "fetch_headlines", "suspect", "train", "plot"}),
-        ("closed training day", {"fetch_prices", "fetch_headlines", "suspect"}),
-        ("suspect day", {"fetch_prices", "fetch_headlines", "closed", "train", "plot"}),
+        ("ordinary day", {"closed", "suspect", *FORECAST}),
+        ("closed day", {*COLLECT, "suspect", *FORECAST}),
+        ("closed training day", {*COLLECT, "suspect"}),
+        ("suspect day", {*COLLECT, "closed", *FORECAST}),
     ],
 )
 @pytest.mark.timeout(180)
@@ -97,15 +102,17 @@ def test_a_training_day_ends_with_the_path_of_a_picture(kind: str, runs: dict[st
     assert Path(last.removeprefix("plot: ")).read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("kind", ["open training day in a bucket"])
 @pytest.mark.timeout(180)
-def test_a_training_day_in_a_bucket_ends_with_the_uri_of_a_picture(runs: dict[str, Future[Run]]) -> None:
-    last = runs["open training day in a bucket"].result().shown.strip().splitlines()[-1]
+def test_a_training_day_in_a_bucket_ends_with_the_uri_of_a_picture(kind: str, runs: dict[str, Future[Run]]) -> None:
+    last = runs[kind].result().shown.strip().splitlines()[-1]
     assert last.startswith("plot: s3://market/kospi/plots/symbol=KS11/session=2026-01-15/recipe=")
 
 
+@pytest.mark.parametrize("kind", ["open training day"])
 @pytest.mark.timeout(180)
-def test_every_artifact_of_a_run_is_whole(runs: dict[str, Future[Run]]) -> None:
-    run = runs["open training day"].result()
+def test_every_artifact_of_a_run_is_whole(kind: str, runs: dict[str, Future[Run]]) -> None:
+    run = runs[kind].result()
     manifests = sorted(run.artifacts.rglob("manifest.json"))
     kinds = {path.relative_to(run.artifacts).parts[0] for path in manifests}
     assert kinds == {"decisions", "prices", "headlines", "models", "plots"}
@@ -113,17 +120,21 @@ def test_every_artifact_of_a_run_is_whole(runs: dict[str, Future[Run]]) -> None:
         open_artifact(f"file://{path}")
 
 
+@pytest.mark.parametrize("kind", ["missing feeds"])
 @pytest.mark.timeout(180)
-def test_a_step_that_fails_ends_the_run_with_its_own_message(runs: dict[str, Future[Run]]) -> None:
-    run = runs["missing feeds"].result()
+def test_a_step_that_fails_ends_the_run_with_its_own_message(kind: str, runs: dict[str, Future[Run]]) -> None:
+    run = runs[kind].result()
     assert run.code == 1
     assert run.states["fetch_headlines"] == "failed" and run.states["plot"] == "upstream_failed"
     assert "fetch-headlines: the feeds' file /nowhere/feeds.toml is wrong" in run.shown
 
 
+@pytest.mark.parametrize("kind", ["damaged source"])
 @pytest.mark.timeout(180)
-def test_a_history_that_cannot_be_collected_ends_the_run_with_the_collectors_message(runs: dict[str, Future[Run]]) -> None:
-    run = runs["damaged source"].result()
+def test_a_history_that_cannot_be_collected_ends_the_run_with_the_collectors_message(
+    kind: str, runs: dict[str, Future[Run]]
+) -> None:
+    run = runs[kind].result()
     assert run.code == 65
     assert re.search(r"2026\.csv, line 11, column Close: 'x' is not a number", run.shown)
 
@@ -139,7 +150,10 @@ def channel(run: Run) -> str:
 @pytest.mark.parametrize(
     ("kind", "told"),
     [
-        ("open training day", r"Thu 15 Jan 2026 closed at 4,797.55 \(\+1.58%\) · 2 headlines · model not promoted .* plot.png"),
+        (
+            "open training day",
+            r"Thu 15 Jan 2026 closed at 4,797.55 \(\+1.58%\) · 2 headlines · model not promoted .* plot.png",
+        ),
         ("closed day", "Mon 2 Mar 2026 closed: "),
         ("suspect day", "Mon 23 Mar 2026 suspect: .* is suspect: .* Do: look at the source"),
         ("missing feeds", "Fri 20 Mar 2026 fetch_headlines failed: wrong configuration .* Do: Correct the option"),

@@ -58,6 +58,7 @@ def past(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dag", "seconds"),
     [
@@ -81,11 +82,13 @@ def test_the_scheduled_run_comes_after_any_run_by_hand(past: dict[str, Any], dag
     assert scheduled[0]["id"] == f"scheduled__{pendulum.instance(date).in_timezone('Asia/Seoul').isoformat()}"
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_the_next_scheduled_run_is_a_day_later_at_the_usual_time(past: dict[str, Any]) -> None:
     assert set(past["following"].values()) == {str(datetime.fromisoformat(past["due"]) + timedelta(days=1))}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_a_run_by_hand_keeps_its_name_and_cannot_take_the_scheduled_runs(past: dict[str, Any]) -> None:
     manual = [run["id"] for run in past["runs"] if run["type"] == "manual"]

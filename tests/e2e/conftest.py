@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -49,6 +50,12 @@ def kubectl(*arguments: str, input: str | None = None) -> str:
 def pods_now(selector: str = STEPS) -> list[Pod]:
     found: list[Pod] = json.loads(kubectl("get", "pods", "--selector", selector, "--output=json"))["items"]
     return found
+
+
+def running(dag: str, run: str) -> list[str]:
+    """The names of the run's pods that run."""
+    found = pods_now(f"dag_id={dag},run_id={run}")
+    return [pod["metadata"]["name"] for pod in found if pod["status"]["phase"] == "Running"]
 
 
 class Watched:
@@ -104,8 +111,8 @@ def bucket() -> Iterator[Store]:
 
 
 def artifacts(bucket: Store) -> list[str]:
-    """What steps have made; what the watcher keeps beside it comes and goes with its messages."""
-    return [name for name in bucket.list("") if not name.startswith("slack/")]
+    """What the days' steps have made; what drills make and what the watcher keeps beside it comes and goes meanwhile."""
+    return [name for name in bucket.list("") if not name.startswith(("slack/", "drills/"))]
 
 
 def start(airflow: Airflow, dag: str, run: str, logical_date: str | None = None) -> None:
@@ -116,6 +123,13 @@ def start(airflow: Airflow, dag: str, run: str, logical_date: str | None = None)
     except Conflict:
         airflow.call("DELETE", f"/dags/{dag}/dagRuns/{run}")
         airflow.trigger(dag, run, logical_date)
+
+
+def run_once(airflow: Airflow, dag: str, run: str) -> None:
+    """Starts the run unless it is there."""
+    airflow.wait_for(f"the DAG {dag}", lambda: airflow.call("PATCH", f"/dags/{dag}", {"is_paused": False}), 120)
+    with suppress(Conflict):
+        airflow.trigger(dag, run)
 
 
 def states(airflow: Airflow, dag: str, run: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
 import chart
+import environments
 import pytest
 from commands import ROOT, WHERE, Failed
 from target import Target
@@ -25,8 +26,8 @@ __all__ = ["ENVIRONMENTS", "IMAGES", "ROOT"]
 NOT_RUN = "tests of the rendered charts were not run: "
 ENVIRONMENTS = ("kind", "staging", "prod")
 IMAGES = {
-    name: f"registry.example.com/market-daily/{name}@sha256:{number * 64}"
-    for name, number in (("airflow", "1"), ("collector", "2"), ("trainer", "3"))
+    name: f"registry.example.com/market-daily/{name}@sha256:{str(number) * 64}"
+    for number, name in enumerate(environments.IMAGES, start=1)
 }
 
 

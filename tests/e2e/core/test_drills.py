@@ -7,14 +7,10 @@ import platform
 import pytest
 from airflow_api import Airflow
 
-from ..conftest import Watched, kubectl, pods_now, start, states, wait_for_end, wait_for_log, wait_until
+from ..conftest import Watched, kubectl, pods_now, running, start, states, wait_for_end, wait_for_log, wait_until
 
+pytestmark = pytest.mark.xdist_group("drills")
 ENDED = ("success", "failed", "skipped", "up_for_retry")
-
-
-def running(dag: str, run: str) -> list[str]:
-    found = pods_now(f"dag_id={dag},run_id={run}")
-    return [pod["metadata"]["name"] for pod in found if pod["status"]["phase"] == "Running"]
 
 
 def one_pod_of_the_try(watched: Watched, dag: str, run: str, number: int) -> bool:
@@ -27,18 +23,6 @@ def drills(airflow: Airflow, watched: Watched) -> None:
     """Starts what needs no hand; the tests look at it later."""
     start(airflow, "drill_runners", "drill")
     start(airflow, "drill_timeout", "drill")
-
-
-def test_a_triggerer_that_is_killed_loses_no_step_and_starts_none_twice(airflow: Airflow, watched: Watched) -> None:
-    start(airflow, "drill_long", "killed")
-    wait_until("running", lambda: running("drill_long", "killed"), 60)
-    wait_until("its log, live", lambda: "second 3" in airflow.log("drill_long", "killed", "long"), 30)
-    kubectl("delete", "pods", "--selector=component=triggerer", "--force", "--grace-period=0")
-    assert wait_for_end(airflow, "drill_long", "killed", 180) == "success"
-    [instance] = airflow.tasks("drill_long", "killed").values()
-    assert instance["try_number"] == 1
-    assert len(watched.steps("drill_long", "killed")) == 1
-    wait_for_log(airflow, "drill_long", "killed", "long", "second 40")
 
 
 def test_a_pod_goes_when_its_task_is_marked_and_a_cleared_tasks_with_it(airflow: Airflow, watched: Watched) -> None:

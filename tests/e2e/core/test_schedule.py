@@ -12,6 +12,8 @@ from airflow_api import Airflow
 
 from ..conftest import kubectl, wait_until
 
+pytestmark = pytest.mark.xdist_group("days")
+
 DAG = "drill_schedule"
 
 

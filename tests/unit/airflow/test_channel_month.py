@@ -7,6 +7,7 @@ import os
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
+import pytest
 from airflow_steps.notes import Note
 from commands import ROOT
 from slack_stand_in.page import render_page
@@ -120,6 +121,7 @@ class Month:
         self.watched.store.create(paths.note("market_daily", run, task, -1, number), made.to_json())
 
 
+@pytest.mark.slow
 def test_a_month_is_a_line_a_day_and_an_alert_for_each_thing_that_a_person_must_see(watched: Watched) -> None:
     month = Month(watched)
     for number in range(31):

@@ -154,6 +154,7 @@ def test_an_end_is_counted_once_by_who_ends_the_task(play: Any, sent: Sent) -> N
     assert sent("market_daily.steps.ended.") == "market_daily.decide.nothing_to_do:1|c"
 
 
+@pytest.mark.slow
 def test_a_process_beside_airflow_sends_gauges_by_airflows_settings(sent: Sent) -> None:
     code = "from airflow_steps.metrics import *; gauge(WATCHER_ROUND, 1768467600.5); gauge(named(DAG_LATE, dag_id='a.b c'), 7)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -110,6 +110,7 @@ def test_slack_is_waited_for_as_long_as_it_asks_and_within_bounds(said: Any, sec
     assert _seconds(said) == seconds
 
 
+@pytest.mark.slow
 def test_a_store_that_hangs_is_waited_for_once_and_for_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:  # it takes connections, and never answers
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
@@ -185,6 +186,7 @@ def test_a_store_that_cannot_be_read_at_first_is_gone_on_from_once_it_can(watche
     assert any("between" in str(one.metadata) for one in watched.sent())
 
 
+@pytest.mark.slow
 def test_whatever_is_huge_or_reads_as_markup_is_within_slacks_limits_and_pings_nobody(watched: Watched) -> None:
     odd = "<!channel> *_`|>&" * 3000
     a_day(watched.airflow, state="failed")

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import date
 from functools import cache
 
+import pytest
 from collector.bars import Bar
 from collector.calendar import calendar_verdict
 from collector.price_range import contradictions
@@ -137,6 +138,7 @@ def damaged(draw: st.DrawFn) -> tuple[int, bytes]:
     return year, data
 
 
+@pytest.mark.slow
 @settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
 @given(damaged())
 def test_of_a_damaged_file_every_row_that_is_taken_is_right_or_the_file_is_refused(case: tuple[int, bytes]) -> None:

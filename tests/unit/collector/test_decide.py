@@ -92,6 +92,7 @@ def test_a_session_that_has_not_closed_yet_is_open_and_says_when_its_bar_is_fina
     assert "whose bar is final from 2049-11-01 16:30" in shown
 
 
+@pytest.mark.slow
 def test_the_sessions_that_are_kept_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     kept = sessions.closes()
     monkeypatch.setattr("sys.prefix", str(tmp_path))

@@ -31,6 +31,7 @@ def titles(data: bytes) -> list[str]:
     return [headline.title for headline in read_feed(data, FEED, SESSION).headlines]
 
 
+@pytest.mark.slow
 def test_a_bomb_of_entities_is_not_unpacked() -> None:
     names = "abcdefghij"
     entities = '<!ENTITY a "ha">' + "".join(f'<!ENTITY {two} "{f"&{one};" * 10}">' for one, two in itertools.pairwise(names))
@@ -56,6 +57,7 @@ def test_no_file_of_this_machine_gets_into_a_headline(tmp_path: Path) -> None:
         assert "password" not in str(titles(data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "filling", [b"<", b"<a ", b"<!DOCTYPE ", b"&", b"<![CDATA[", b"<!--", b"<item>", b"\x00", b"]]>", b"<?xml "]
 )
@@ -220,6 +222,7 @@ def test_a_feed_without_end_is_recorded_and_the_others_are_collected(collector: 
     assert (code, manifest.rows, "more than" in str(manifest.facts["broken endless"])) == (0, 1, True)
 
 
+@pytest.mark.slow
 def test_a_feed_of_very_many_entries_is_read() -> None:
     at = format_datetime(datetime(2026, 3, 20, tzinfo=UTC))
     assert len(titles(rss(*(item(f"코스피 {number}", at, f"https://a/{number}") for number in range(3000))))) == 3000

@@ -128,6 +128,7 @@ def test_what_is_packed_is_not_unpacked(server: str, how: str) -> None:
         source.read(f"{server}/200-{quote(how)}")
 
 
+@pytest.mark.slow
 def test_a_server_that_stalls_is_given_up(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "SILENCE_LIMIT", 1)
     started = time.monotonic()
@@ -168,6 +169,7 @@ def test_what_is_no_url_is_wrong_configuration(url: str) -> None:
         source.read(url)
 
 
+@pytest.mark.slow
 def test_a_file_is_read_from_a_bucket(s3: str) -> None:
     Store(s3).write("year_ks11/2026.csv", b"bytes")
     template = f"{s3}/year_{{symbol}}/{{year}}.csv"

@@ -5,10 +5,11 @@ import re
 import sys
 from pathlib import Path
 
+import environments
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-IMAGES = ("airflow", "collector", "trainer")
+IMAGES = environments.IMAGES
 LOCKS = [*ROOT.glob("images/*/*.lock"), *ROOT.glob("tests/locks/*.lock"), *ROOT.glob("scripts/*.lock")]
 
 

@@ -24,6 +24,8 @@ from trainer.cli import make_parser
 
 from .conftest import SMALL, Run, StepResult, put, real_closes
 
+pytestmark = pytest.mark.slow
+
 TRAIN = ("train", "--session", "2026-01-15", "--checkpoint-steps", "3")
 LONGER = SMALL.replace("epochs = 2", "epochs = 8").replace("batch = 64", "batch = 32")
 

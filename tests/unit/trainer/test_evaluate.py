@@ -79,6 +79,7 @@ def test_the_same_arguments_give_the_same_forecast_to_the_last_bit(small: Config
     assert evaluate(returns, small) == evaluate(returns, small)
 
 
+@pytest.mark.slow
 def test_a_signal_is_found(small: Configuration) -> None:
     """Returns that swing with a period of eight sessions, as much again of noise."""
     noise = np.random.default_rng(0).normal(0, 0.004, 800)
@@ -90,6 +91,7 @@ def test_a_signal_is_found(small: Configuration) -> None:
     assert "1, 2, 3 sessions ahead it beats that and the mere drift in every fold" in in_words(evaluation, 0.8)
 
 
+@pytest.mark.slow
 def test_on_a_random_walk_there_is_no_skill_and_the_interval_holds(small: Configuration) -> None:
     returns = np.random.default_rng(7).normal(0, 0.01, 1500)
     overall = evaluate(returns, replace(small, epochs=8))["overall"]

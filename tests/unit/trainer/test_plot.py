@@ -60,6 +60,7 @@ def picture(closes: list[float], symbol: str = "KS11") -> Picture:
     return Picture(sessions, np.array([days[day] for day in sessions]), forecast, past, True, "It is not better.")
 
 
+@pytest.mark.slow
 def test_the_same_forecast_gives_the_same_bytes_and_another_gives_others() -> None:
     one = picture([1000.0 + i for i in range(60)])
     drawn = draw(one, "en")
@@ -70,6 +71,7 @@ def test_the_same_forecast_gives_the_same_bytes_and_another_gives_others() -> No
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("language", ["en", "ko"])
 @pytest.mark.parametrize("level", [0.8, 100.0, 4800.0, 12_345_678.0])
 @pytest.mark.parametrize("symbol", ["KS11", "A" * 32])
@@ -188,6 +190,7 @@ def test_later_sessions_change_no_byte_of_the_plot(trained: StepResult, trainer:
     assert open_artifact(str(trainer(*PLOT)[2]["manifest"]))[1] == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "absent"), [(["plot", "--session", "2026-01-15", "--artifacts", "/nowhere"], "torch"), (["--help"], "numpy")]
 )

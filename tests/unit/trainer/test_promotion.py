@@ -66,6 +66,7 @@ def test_a_model_of_an_earlier_session_does_not_take_the_place_of_a_later_one(pl
     assert place.uri(str(pointed_at(place)["model"])) == later.uri
 
 
+@pytest.mark.slow
 def test_of_trainers_at_once_each_moves_in_turn_and_the_pointer_says_where_it_ended(place: Store) -> None:
     models = [model(place, DAY + timedelta(days=number)) for number in range(8)]
     with ThreadPoolExecutor(8) as pool:
@@ -85,6 +86,7 @@ def test_a_damaged_promotion_is_told(tmp_path: Path, trainer: Run) -> None:
     assert (code, "000001.json is no promotion" in shown) == (65, True)
 
 
+@pytest.mark.slow
 def test_training_says_what_became_of_the_model_and_history_lists_it(store: Store, trainer: Run, tmp_path: Path) -> None:
     longer = SMALL.replace("epochs = 2", "epochs = 20").replace("channels = 4", "channels = 8")
     (tmp_path / "model.toml").write_text(longer)
