@@ -12,8 +12,8 @@ MOST = 4.0  # times a bare pod; measured on a machine that does nothing else: be
 @pytest.mark.alone
 def test_every_way_to_run_a_step_can_be_measured(airflow: Airflow) -> None:
     benchmark, chain, fan = bench_steps.Bench(airflow), bench_steps.Figures(), bench_steps.Figures()
-    benchmark.rounds("chain", (bench_steps.BARE, bench_steps.OURS, bench_steps.STOCK), 1, chain)
-    benchmark.rounds("few", (bench_steps.BARE, bench_steps.OURS), 1, fan)
+    benchmark.rounds("chain", [(bench_steps.BARE, bench_steps.OURS, bench_steps.STOCK)], chain)
+    benchmark.rounds("few", [(bench_steps.BARE, bench_steps.OURS)], fan)
     print(bench_steps.table("chain", chain, bench_steps.CHAIN), bench_steps.table("fan", fan, 1))
     for figures in (chain, fan):
         ours = bench_steps.ratio(figures[bench_steps.OURS], figures[bench_steps.BARE], "seconds")

@@ -11,7 +11,7 @@ from drill_steps import REPEAT, python_step, shell_step
 
 MANIFEST = "s3://market/artifacts/drills/noop/manifest.json"
 CHAIN = 3
-FANS = {"few": 6, "fan": 20}
+FANS = {"few": 6, "fan": 10}
 LABELS = {"app.kubernetes.io/name": "collector", "app.kubernetes.io/component": "step"}
 
 
