@@ -1,0 +1,62 @@
+"""The parts that make test and make test-e2e know: nothing is left out, and nothing runs where it must not."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import run_tests
+from commands import ROOT
+
+E2E = ROOT / "tests" / "e2e"
+
+
+def test_every_test_file_belongs_to_a_part() -> None:
+    files = {file for file in (ROOT / "tests").rglob("test_*.py") if E2E not in file.parents}
+    covered = [ROOT / path for part in run_tests.PARTS.values() for path in part.paths]
+    assert len(files) > 50
+    assert [file for file in files if not any(path in (file, *file.parents) for path in covered)] == []
+
+
+def run_script(name: str, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(ROOT / "scripts" / name), *options]
+    return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=60)
+
+
+def test_the_cluster_tests_parts_are_the_folders() -> None:
+    folders = sorted({file.parent.name for file in E2E.rglob("test_*.py")})
+    told = run_script("e2e.py", PART="nonsense").stderr
+    assert sorted(told.partition("one of ")[2].partition(", or")[0].split(", ")) == folders
+
+
+@pytest.mark.parametrize("script", ["run_tests.py", "e2e.py"])
+def test_an_unknown_part_is_refused_and_the_known_ones_are_named(script: str) -> None:
+    done = run_script(script, PART="core,nonsense" if script == "e2e.py" else "collector,nonsense")
+    assert done.returncode == 1
+    assert "invalid PART: nonsense; must be one of " in done.stderr
+
+
+def test_options_that_leave_no_test_are_no_success() -> None:
+    done = run_script("run_tests.py", "-k", "no_test_has_this_name", PART="contract")
+    assert done.returncode == 1
+    assert "no test was run" in done.stderr
+
+
+@pytest.mark.parametrize("cluster", ["", "market-daily"])
+def test_cluster_tests_refuse_to_run_on_the_developers_cluster(cluster: str) -> None:
+    command = [sys.executable, "-m", "pytest", str(E2E), f"--rootdir={ROOT}", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, env=os.environ | {"E2E_CLUSTER": cluster}, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 4
+    assert "set E2E_CLUSTER to the name of a kind cluster" in (done.stdout + done.stderr).replace("\n", " ")
+
+
+def test_make_test_e2e_refuses_the_developers_cluster(tmp_path: Path) -> None:
+    for name in ("docker", "kind", "helm", "kubectl", "git"):
+        (tmp_path / name).write_text("#!/bin/sh\nexit 0\n")
+        (tmp_path / name).chmod(0o755)
+    done = run_script("e2e.py", E2E_CLUSTER="market-daily", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 1
+    assert "market-daily is the cluster of make kind-up" in done.stderr
