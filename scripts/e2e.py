@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -35,11 +36,12 @@ import images
 
 # Each needs no more than what kind-up has deployed; environments comes last, as it stops that to have room.
 PARTS = ("core", "slack", "faults", "environments")
-# Most of core is waiting: two groups of its tests run side by side, after what must be alone.
-SIDE_BY_SIDE = {"core": [["-m", "alone"], ["-m", "not alone", "-n", "2", "--dist", "loadgroup"]]}
+# Most of core is waiting: its drills run beside the rest, after the benchmark, which needs the machine to itself.
+TURNS = {"core": [["benchmark"], ["drills", "not (benchmark or drills)"]]}
 OWN = "market-daily"
 # A watcher that need not be waited for.
 IMPATIENT = [f"--set-string=config.market_daily.{name}" for name in ("watch_seconds=3", "watch_grace_seconds=20")]
+NO_TESTS = 5  # pytest's exit code where the options leave none
 PYTEST = f"{ROOT}/.venvs/collector-test/bin/pytest"
 
 
@@ -131,12 +133,20 @@ def cluster(more: Sequence[str] = ()) -> Iterator[Airflow]:
 
 def test(part: str, options: Sequence[str]) -> bool:
     """Run a part's tests, telling the seconds of each; return whether they passed."""
+    environment = os.environ | {"E2E_CLUSTER": kind.CLUSTER}
     command = [PYTEST, "--timeout=600", "--durations=0", "--durations-min=1", f"{ROOT}/tests/e2e/{part}", *options]
-    environment, passed = os.environ | {"E2E_CLUSTER": kind.CLUSTER}, True
-    for how in SIDE_BY_SIDE.get(part, [[]]):
-        code = subprocess.run([*command, *how], cwd=ROOT, env=environment).returncode
-        passed &= code in (0, 5)  # 5: no test is left by the options
-    return passed
+
+    def run_group(mark: str) -> int:
+        chosen = [*command, *(["-m", mark] if mark else [])]
+        done = subprocess.run(chosen, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        print(done.stdout, flush=True)
+        return done.returncode
+
+    codes: list[int] = []
+    for groups in TURNS.get(part, [[""]]):
+        with ThreadPoolExecutor() as pool:
+            codes += pool.map(run_group, groups)
+    return not set(codes) - {0, NO_TESTS}
 
 
 def by_hand() -> str:

@@ -121,6 +121,7 @@ def start(airflow: Airflow, dag: str, run: str, logical_date: str | None = None)
     try:
         airflow.trigger(dag, run, logical_date)
     except Conflict:
+        airflow.call("PATCH", f"/dags/{dag}/dagRuns/{run}", {"state": "failed"})  # one that goes on cannot be deleted
         airflow.call("DELETE", f"/dags/{dag}/dagRuns/{run}")
         airflow.trigger(dag, run, logical_date)
 

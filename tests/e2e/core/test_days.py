@@ -11,8 +11,6 @@ import images
 
 from ..conftest import Watched, artifacts, pods_now, start, states, wait_for_end, wait_for_log, wait_until
 
-pytestmark = pytest.mark.xdist_group("days")
-
 OPEN = ("decide", "fetch_prices", "fetch_headlines")
 TRAINING = ("train", "plot")
 # session: steps that run

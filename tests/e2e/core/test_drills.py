@@ -9,7 +9,7 @@ from airflow_api import Airflow
 
 from ..conftest import Watched, kubectl, pods_now, running, start, states, wait_for_end, wait_for_log, wait_until
 
-pytestmark = pytest.mark.xdist_group("drills")
+pytestmark = pytest.mark.drills
 ENDED = ("success", "failed", "skipped", "up_for_retry")
 
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import kind
-import pytest
 from commands import ROOT, run
-
-pytestmark = pytest.mark.xdist_group("days")
 
 
 def test_a_browser_logs_in_and_sees_the_documentation_the_graph_a_log_and_what_a_link_leads_to() -> None:

@@ -12,8 +12,6 @@ from airflow_api import Airflow
 
 from ..conftest import kubectl, wait_until
 
-pytestmark = pytest.mark.xdist_group("days")
-
 DAG = "drill_schedule"
 
 

@@ -18,8 +18,6 @@ import images
 
 from ..conftest import Watched, kubectl, start, wait_for_end
 
-pytestmark = pytest.mark.xdist_group("days")
-
 RUN = "session__2026-01-16"
 PROBE = Path(__file__).with_name("probe.py").read_text()
 DATABASE, BUCKET = f"postgres.{kind.NAMESPACE}.svc:5432", f"bucket.{kind.NAMESPACE}.svc:7070"
