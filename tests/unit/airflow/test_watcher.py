@@ -471,6 +471,15 @@ def test_a_late_run_that_fails_in_the_end_is_told_as_late_once_and_as_failed_onc
     assert ["is late" in alert for alert in alerts] == [True, False]
 
 
+def test_a_run_by_hand_whose_logical_date_is_ahead_is_not_late_before_it(watched: Watched) -> None:
+    morning = SIX - timedelta(hours=7, minutes=30)
+    watched.airflow.add_run("manual__1", at=morning, logical_date=SIX.isoformat(), run_type="manual")
+    watched.look(SIX - timedelta(minutes=5))
+    assert not [one for one in watched.sent() if "is late" in one.text]
+    watched.look(SIX + timedelta(minutes=61))
+    assert [one for one in watched.sent() if "is late" in one.text]
+
+
 def test_a_failed_run_that_is_cleared_the_next_morning_is_not_late(watched: Watched) -> None:
     a_day(watched.airflow, state="failed")
     watched.look(SIX)
