@@ -57,6 +57,6 @@ def test_make_test_e2e_refuses_the_developers_cluster(tmp_path: Path) -> None:
     for name in ("docker", "kind", "helm", "kubectl", "git"):
         (tmp_path / name).write_text("#!/bin/sh\nexit 0\n")
         (tmp_path / name).chmod(0o755)
-    done = run_script("e2e.py", E2E_CLUSTER="market-daily", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    done = run_script("e2e.py", E2E_CLUSTER="market-daily", PART="", PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert done.returncode == 1
     assert "market-daily is the cluster of make kind-up" in done.stderr
