@@ -13,7 +13,9 @@ from ..slack_channel import about, alerts, channel, down, line, said, thread, un
 
 
 def test_a_training_day_is_one_message_with_metrics_and_picture_in_its_thread() -> None:
-    wait_until("its end", lambda: "closed at 4,797.55 (+1.58%)" in line("market_daily", "session__2026-01-15"), 60)
+    # Alone, this part begins a moment after the run's end, which the watcher has still to see.
+    wait_until("its end", lambda: line("market_daily", "session__2026-01-15").startswith(":large_green_circle:"), 60)
+    assert "closed at 4,797.55 (+1.58%)" in line("market_daily", "session__2026-01-15")
     [root] = about("market_daily", "session__2026-01-15")
     assert root["text"].startswith(":large_green_circle: *Thu 15 Jan 2026*") and "model not promoted" in root["text"]
     assert f"http://localhost:{kind.UI_PORT}/dags/market_daily/runs/session__2026-01-15|run" in said(root)
