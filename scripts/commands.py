@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,7 @@ WHERE = {
 }
 LAST_LINES = 30
 LONGEST_LINE = 500
+NO_TESTS = 5  # pytest's exit code where the options leave no test
 
 
 class Failed(Exception):
@@ -50,6 +51,17 @@ def need(*programs: str) -> None:
         raise Failed(f"not installed, and needed here:\n{lines}")
     if "docker" in programs and subprocess.run(["docker", "info"], capture_output=True).returncode:
         raise Failed("docker is installed and its engine does not answer: start it (docker info says more)")
+
+
+def choose_parts(names: str, known: Iterable[str]) -> list[str]:
+    """Return the parts that `names` lists, separated by commas, in the order of `known`; all where it is empty.
+
+    Raises Failed for an unknown one.
+    """
+    chosen, known = names.replace(",", " ").split(), list(known)
+    if unknown := sorted(set(chosen) - set(known)):
+        raise Failed(f"invalid PART: {', '.join(unknown)}; must be one of {', '.join(known)}, or several separated by commas")
+    return [part for part in known if part in chosen] or known
 
 
 @contextmanager

@@ -29,7 +29,7 @@ os.environ |= dict.fromkeys(("SLACK_TOKEN", "AIRFLOW_CONN_SLACK_CONN", "SLACK_PO
 
 import kind
 from airflow_api import Airflow
-from commands import ROOT, Failed, fail, need, progress, run
+from commands import NO_TESTS, ROOT, Failed, choose_parts, fail, need, progress, run
 from target import Target
 
 import images
@@ -41,16 +41,7 @@ TURNS = {"core": [["benchmark"], ["drills", "not (benchmark or drills)"]]}
 OWN = "market-daily"
 # A watcher that need not be waited for.
 IMPATIENT = [f"--set-string=config.market_daily.{name}" for name in ("watch_seconds=3", "watch_grace_seconds=20")]
-NO_TESTS = 5  # pytest's exit code where the options leave none
 PYTEST = f"{ROOT}/.venvs/collector-test/bin/pytest"
-
-
-def choose(names: str) -> list[str]:
-    """Return the parts that `names` lists, separated by commas, in their order; all where it is empty."""
-    chosen = names.replace(",", " ").split()
-    if unknown := sorted(set(chosen) - set(PARTS)):
-        raise Failed(f"invalid PART: {', '.join(unknown)}; must be one of {', '.join(PARTS)}, or several separated by commas")
-    return [part for part in PARTS if part in chosen] or list(PARTS)
 
 
 def build() -> str:
@@ -161,7 +152,7 @@ def main(options: list[str]) -> int:
     """Run the parts that PART names, or all; return the exit code."""
     started, seconds, failed = time.monotonic(), dict[str, float](), list[str]()
     try:
-        parts = choose(os.environ.get("PART") or "")
+        parts = choose_parts(os.environ.get("PART") or "", PARTS)
         with cluster(IMPATIENT):
             seconds["set-up"] = time.monotonic() - started
             for part in parts:

@@ -18,10 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
-from commands import ROOT, Failed, fail
+from commands import NO_TESTS, ROOT, Failed, choose_parts, fail
 
 SLOWEST = 12
-NO_TESTS = 5  # pytest's exit code where none is left to run
 NEITHER_FAILED = (0, NO_TESTS)
 
 
@@ -59,14 +58,6 @@ class Outcome:
     tests: dict[str, float] = field(default_factory=dict)
 
 
-def choose(names: str) -> list[str]:
-    """Return the parts that `names` lists, separated by commas; all where it is empty. Raises Failed for an unknown one."""
-    chosen = [name for name in names.replace(",", " ").split() if name]
-    if unknown := sorted(set(chosen) - PARTS.keys()):
-        raise Failed(f"invalid PART: {', '.join(unknown)}; must be one of {', '.join(PARTS)}, or several separated by commas")
-    return [name for name in PARTS if name in chosen] or list(PARTS)
-
-
 def read_seconds(report: Path) -> Iterator[tuple[str, float]]:
     """Yield each test's name and seconds, set-up included, from pytest's JUnit report."""
     if not report.exists():
@@ -102,7 +93,7 @@ def report(outcome: Outcome) -> None:
 def main(options: list[str]) -> int:
     """Run the parts that PART names, or all; return 1 where a test failed."""
     try:
-        names = choose(os.environ.get("PART") or "")
+        names = choose_parts(os.environ.get("PART") or "", PARTS)
     except Failed as error:
         return fail(error)
     if os.environ.get("FAST", "").lower() not in ("", "0", "false"):
