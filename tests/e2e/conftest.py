@@ -115,9 +115,14 @@ def artifacts(bucket: Store) -> list[str]:
     return [name for name in bucket.list("") if not name.startswith(("slack/", "drills/"))]
 
 
+def unpause(airflow: Airflow, dag: str) -> None:
+    """Lets the DAG run, once Airflow knows it."""
+    airflow.wait_for(f"the DAG {dag}", lambda: airflow.call("PATCH", f"/dags/{dag}", {"is_paused": False}), 120)
+
+
 def start(airflow: Airflow, dag: str, run: str, logical_date: str | None = None) -> None:
     """Starts the run, in place of one that a test before, on a cluster that was kept, has left."""
-    airflow.wait_for(f"the DAG {dag}", lambda: airflow.call("PATCH", f"/dags/{dag}", {"is_paused": False}), 120)
+    unpause(airflow, dag)
     try:
         airflow.trigger(dag, run, logical_date)
     except Conflict:
@@ -128,7 +133,7 @@ def start(airflow: Airflow, dag: str, run: str, logical_date: str | None = None)
 
 def run_once(airflow: Airflow, dag: str, run: str) -> None:
     """Starts the run unless it is there."""
-    airflow.wait_for(f"the DAG {dag}", lambda: airflow.call("PATCH", f"/dags/{dag}", {"is_paused": False}), 120)
+    unpause(airflow, dag)
     with suppress(Conflict):
         airflow.trigger(dag, run)
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from airflow_api import Airflow
 
-from ..conftest import kubectl, wait_until
+from ..conftest import kubectl, unpause, wait_until
 
 DAG = "drill_schedule"
 
@@ -30,7 +30,7 @@ def runs(airflow: Airflow, kind: str) -> dict[datetime, dict[str, Any]]:
 @pytest.fixture
 def due(airflow: Airflow) -> Iterator[datetime]:
     """The logical date of the next scheduled run, some seconds ahead; the DAG runs for the while."""
-    airflow.wait_for(DAG, lambda: airflow.call("PATCH", f"/dags/{DAG}", {"is_paused": False}), 120)
+    unpause(airflow, DAG)
 
     def ahead() -> datetime | None:
         following = airflow.call("GET", f"/dags/{DAG}")["next_dagrun_logical_date"]
