@@ -34,13 +34,24 @@ from target import Target
 
 import images
 
-# Each needs no more than what kind-up has deployed; environments comes last, as it stops that to have room.
-PARTS = ("core", "slack", "faults", "environments")
-# Most of core is waiting: its drills run beside the rest, after the benchmark, which needs the machine to itself.
-TURNS = {"core": [["benchmark"], ["drills", "not (benchmark or drills)"]]}
+# Turns run one after another, the lanes of a turn side by side (most of a test is waiting), the groups of a lane one after
+# another. A group is a part and a mark expression. The benchmark needs the machine to itself; faults need the nodes.
+TURNS: tuple[tuple[tuple[tuple[str, str], ...], ...], ...] = (
+    ((("core", "benchmark"),),),
+    ((("core", "drills"),), (("core", "not (benchmark or drills)"),)),
+    ((("faults", ""),),),
+    (
+        (("slack", ""), ("environments", "not (staging or production)")),
+        (("environments", "staging"), ("environments", "production")),
+    ),
+)
+PARTS = tuple(dict.fromkeys(part for turn in TURNS for lane in turn for part, _ in lane))
 OWN = "market-daily"
 # A watcher that need not be waited for.
 IMPATIENT = [f"--set-string=config.market_daily.{name}" for name in ("watch_seconds=3", "watch_grace_seconds=20")]
+# Staging or production finds room beside it.
+SMALL = ["--set-string=config.market_daily.trainer_cpu=200m"]
+SMALL += [f"--set={name}.resources.requests.cpu=50m" for name in ("apiServer", "dagProcessor", "scheduler", "triggerer")]
 PYTEST = f"{ROOT}/.venvs/collector-test/bin/pytest"
 
 
@@ -122,22 +133,29 @@ def cluster(more: Sequence[str] = ()) -> Iterator[Airflow]:
                 kind.down()
 
 
-def test(part: str, options: Sequence[str]) -> bool:
-    """Run a part's tests, telling the seconds of each; return whether they passed."""
+def run_group(part: str, mark: str, options: Sequence[str]) -> bool:
+    """Run the tests of a part that have the mark, and print the seconds of each; return whether they passed."""
     environment = os.environ | {"E2E_CLUSTER": kind.CLUSTER}
     command = [PYTEST, "--timeout=600", "--durations=0", "--durations-min=1", f"{ROOT}/tests/e2e/{part}", *options]
+    command += ["-m", mark] if mark else []
+    began = time.monotonic()
+    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    name = f"{part} ({mark})" if mark else part
+    print(f"\n== {name}\n{done.stdout}\n{name}: {time.monotonic() - began:.0f} s", flush=True)
+    return done.returncode in (0, NO_TESTS)
 
-    def run_group(mark: str) -> int:
-        chosen = [*command, *(["-m", mark] if mark else [])]
-        done = subprocess.run(chosen, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        print(done.stdout, flush=True)
-        return done.returncode
 
-    codes: list[int] = []
-    for groups in TURNS.get(part, [[""]]):
-        with ThreadPoolExecutor() as pool:
-            codes += pool.map(run_group, groups)
-    return not set(codes) - {0, NO_TESTS}
+def run_turn(lanes: Sequence[Sequence[tuple[str, str]]], options: Sequence[str]) -> list[str]:
+    """Run the lanes of a turn side by side; return the parts that failed."""
+
+    def run_lane(groups: Sequence[tuple[str, str]]) -> list[str]:
+        return [part for part, mark in groups if not run_group(part, mark, options)]
+
+    with ThreadPoolExecutor() as pool:
+        failed = [part for parts in pool.map(run_lane, lanes) for part in parts]
+    if failed:
+        print(f"traces: {leave_traces()}", file=sys.stderr)
+    return failed
 
 
 def by_hand() -> str:
@@ -150,24 +168,24 @@ def by_hand() -> str:
 
 def main(options: list[str]) -> int:
     """Run the parts that PART names, or all; return the exit code."""
-    started, seconds, failed = time.monotonic(), dict[str, float](), list[str]()
+    started, turns, failed = time.monotonic(), list[tuple[str, float]](), list[str]()
     try:
         parts = choose_parts(os.environ.get("PART") or "", PARTS)
-        with cluster(IMPATIENT):
-            seconds["set-up"] = time.monotonic() - started
-            for part in parts:
-                print(f"\n== {part}", flush=True)
-                began = time.monotonic()
-                if not test(part, options):
-                    failed.append(part)
-                    print(f"traces: {leave_traces()}", file=sys.stderr)
-                seconds[part] = time.monotonic() - began
+        with cluster([*IMPATIENT, *SMALL]):
+            turns.append(("set-up", time.monotonic() - started))
+            for turn in TURNS:
+                lanes = [[group for group in lane if group[0] in parts] for lane in turn]
+                if any(lanes):
+                    began = time.monotonic()
+                    failed += run_turn(lanes, options)
+                    names = dict.fromkeys(part for lane in lanes for part, _ in lane)
+                    turns.append((" beside ".join(names), time.monotonic() - began))
             if os.environ.get("KEEP"):
                 print(f"\nthe cluster is kept; one test by hand: {by_hand()}")
     except Failed as error:
         return fail(error)
-    print("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items()))
-    print(f"{'FAILED: ' + ', '.join(failed) if failed else 'passed'}, {time.monotonic() - started:.0f} s")
+    print("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in turns))
+    print(f"{'FAILED: ' + ', '.join(dict.fromkeys(failed)) if failed else 'passed'}, {time.monotonic() - started:.0f} s")
     return 1 if failed else 0
 
 

@@ -27,12 +27,6 @@ HERE = Path(__file__).parent
 PRICES = "fetch_prices"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def nothing_else_runs() -> None:
-    """Room on the node: what kind-up has deployed is stopped."""
-    kind.TARGET.kubectl("scale", "deployment", "--all", "--replicas=0")
-
-
 def build(name: str) -> None:
     """Puts the stand-in `name` of an image on the nodes."""
     run(["docker", "build", "--tag", f"market-daily/{name}:test", str(HERE / name)], seconds=300, more={"DOCKER_BUILDKIT": "1"})
@@ -111,6 +105,7 @@ def by_digest(name: str) -> str:
     return f"{repository}@{found}"
 
 
+@pytest.mark.staging
 @pytest.mark.timeout(1500)
 def test_staging_is_deployed_tried_out_and_a_value_that_breaks_it_is_rolled_back_by_itself(tmp_path: Path) -> None:
     with environment("staging", tmp_path) as staging:
@@ -159,6 +154,7 @@ def who_speaks_to_the_database(environment: Environment) -> set[str]:
     return set(environment.outside.kubectl("exec", "statefulset/postgres", "--", *psql).split())
 
 
+@pytest.mark.production
 @pytest.mark.timeout(2400)
 def test_production_by_digest_loses_no_step_when_it_is_deployed_in_the_middle_of_a_run(tmp_path: Path, pooling: str) -> None:
     with environment("prod", tmp_path, pooling) as prod:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,25 @@ def test_the_cluster_tests_parts_are_the_folders() -> None:
     folders = sorted({file.parent.name for file in E2E.rglob("test_*.py")})
     told = run_script("e2e.py", PART="nonsense").stderr
     assert sorted(told.partition("one of ")[2].partition(", or")[0].split(", ")) == folders
+
+
+def collected(part: str, mark: str) -> list[str]:
+    """The cluster tests of a part that have the mark."""
+    command = [sys.executable, "-m", "pytest", str(E2E / part), f"--rootdir={ROOT}", "-p", "no:cacheprovider", "--collect-only"]
+    chosen = [*command, *(["-m", mark] if mark else [])]
+    done = subprocess.run(chosen, env=os.environ | {"E2E_CLUSTER": "none"}, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return [line for line in done.stdout.splitlines() if "::" in line]
+
+
+@pytest.mark.slow
+def test_every_cluster_test_runs_once() -> None:
+    program = "import json, e2e; print(json.dumps([group for turn in e2e.TURNS for lane in turn for group in lane]))"
+    scripts = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    groups = json.loads(subprocess.run([sys.executable, "-c", program], env=scripts, capture_output=True, text=True).stdout)
+    for part in {part for part, _ in groups}:
+        chosen = Counter(test for name, mark in groups if name == part for test in collected(part, mark))
+        assert chosen == Counter(collected(part, "")) and chosen
 
 
 @pytest.mark.parametrize("script", ["run_tests.py", "e2e.py"])
