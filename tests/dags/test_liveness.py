@@ -41,7 +41,7 @@ def add(
     """A job whose last heartbeat was `seconds` ago."""
     job = Job()
     job.job_type, job.hostname, job.state = job_type, hostname, state
-    job.latest_heartbeat = datetime.now(UTC) - timedelta(seconds=seconds)  # type: ignore[assignment]
+    job.latest_heartbeat = datetime.now(UTC) - timedelta(seconds=seconds)
     jobs.add(job)
     jobs.commit()
 

@@ -56,10 +56,10 @@ def last_heartbeat(job_type: str, uri: str) -> datetime | None:
     try:
         with connection.cursor() as cursor:
             cursor.execute(QUERY, (job_type, own_names()))
-            [found] = cursor.fetchone()
+            row: tuple[datetime | None] = cursor.fetchone()
     finally:
         connection.close()
-    return found
+    return row[0]
 
 
 def ask_airflow(job_type: str) -> NoReturn:
