@@ -22,8 +22,8 @@ from embedded_slack import Channel, channel
 from sqlalchemy import select
 from step_contract.commit import open_artifact
 from step_contract.paths import MANIFEST
+from step_contract.schemas import PLOT_FILE
 from step_contract.store import Store
-from step_contract.tables import PLOT_FILE
 
 DAGS = Path(__file__).resolve().parent.parent / "dags"
 DAG_ID = "market_daily"
@@ -147,7 +147,7 @@ def pushed(key: str) -> dict[str, Any]:
 
 def told_by(task: str) -> str:
     """What the task's step has to tell a person; empty for a task that is no step."""
-    return str(pushed("facts").get(task, {}).get("told", ""))
+    return str(pushed("facts").get(task, {}).get("summary", ""))
 
 
 def picture(manifest_uri: str) -> str:

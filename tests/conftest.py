@@ -15,8 +15,8 @@ from typing import TypedDict
 from uuid import uuid4
 
 import pytest
+from step_contract.cli import Parser, run_step
 from step_contract.manifest import Fact
-from step_contract.program import Parser, run
 
 # How long a case takes says how busy the machine is.
 with suppress(ImportError):
@@ -110,11 +110,11 @@ def run_program(
     monkeypatch.setenv("STEP_RESULT", str(tmp_path / "result.json"))
     caplog.set_level("INFO")
 
-    def program(make_parser: Callable[[], Parser]) -> Run:
+    def program(build_parser: Callable[[], Parser]) -> Run:
         def step(*arguments: str) -> tuple[int, str, StepResult]:
             (tmp_path / "result.json").unlink(missing_ok=True)
             caplog.clear()
-            code = run(make_parser, arguments)
+            code = run_step(build_parser, arguments)
             printed = capsys.readouterr()
             return code, printed.out + printed.err + caplog.text, json.loads((tmp_path / "result.json").read_bytes())
 

@@ -19,8 +19,8 @@ from .conftest import ROOT
 
 PARSE = """
 import json, sys
-from {image}.cli import make_parser
-options = make_parser().parse_args(json.load(sys.stdin))
+from {image}.cli import build_parser
+options = build_parser().parse_args(json.load(sys.stdin))
 print(json.dumps({{name: str(value) for name, value in vars(options).items()}}))
 """
 

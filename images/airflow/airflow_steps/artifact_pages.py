@@ -11,7 +11,7 @@ from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, HTTPException, Path, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 from step_contract.commit import load
-from step_contract.exit_codes import StepError
+from step_contract.errors import StepError
 from step_contract.manifest import Manifest, check_content
 from step_contract.paths import MANIFEST
 from step_contract.store import Store

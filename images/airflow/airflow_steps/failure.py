@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import RetryDecision, RetryPolicy
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
-from step_contract.exit_codes import RULES, Cause, Exit, Rule, end_of_code
+from step_contract.errors import RETRY_RULES, ExitCode, RetryRule, Termination, classify_exit_code
 
 from airflow_steps.settings import count
 from airflow_steps.step import Ended
@@ -35,7 +35,7 @@ class StepFailed(AirflowException):
     `said` is what happened alone, without what it means and what to do.
     """
 
-    def __init__(self, message: str, cause: Exit | Cause, times: int = 1, tries: int = 1, said: str = "") -> None:
+    def __init__(self, message: str, cause: ExitCode | Termination, times: int = 1, tries: int = 1, said: str = "") -> None:
         super().__init__(message)
         self.cause, self.times, self.tries, self.said = cause, times, tries, said or message
 
@@ -43,50 +43,50 @@ class StepFailed(AirflowException):
 class StepRefused(AirflowFailException):
     """A step that has failed by a `cause` at which another try gives the same; otherwise as StepFailed."""
 
-    def __init__(self, message: str, cause: Exit | Cause, said: str = "") -> None:
+    def __init__(self, message: str, cause: ExitCode | Termination, said: str = "") -> None:
         super().__init__(message)
         self.cause, self.times, self.tries, self.said = cause, 1, 1, said or message
 
 
-def rules(environment: Mapping[str, str] = os.environ) -> dict[Exit | Cause, Rule]:
-    """The table of how steps end, with what the deployment sets; raises ConfigurationWrong where that is no number."""
-    source, passing, moved = Exit.SOURCE_NOT_READY, Exit.PASSING_FAULT, Cause.MOVED
-    return RULES | {
-        source: _as_set("STEP_SOURCE_TRIES", "STEP_SOURCE_WAIT_SECONDS", RULES[source], environment),
-        passing: _as_set("STEP_PASSING_TRIES", "STEP_PASSING_WAIT_SECONDS", RULES[passing], environment),
-        moved: _as_set("STEP_MOVED_TRIES", "STEP_MOVED_WAIT_SECONDS", RULES[moved], environment),
+def rules(environment: Mapping[str, str] = os.environ) -> dict[ExitCode | Termination, RetryRule]:
+    """The table of how steps end, with what the deployment sets; raises ConfigurationError where that is no number."""
+    source, passing, moved = ExitCode.SOURCE_UNAVAILABLE, ExitCode.TRANSIENT, Termination.EVICTED
+    return RETRY_RULES | {
+        source: _as_set("STEP_SOURCE_TRIES", "STEP_SOURCE_WAIT_SECONDS", RETRY_RULES[source], environment),
+        passing: _as_set("STEP_PASSING_TRIES", "STEP_PASSING_WAIT_SECONDS", RETRY_RULES[passing], environment),
+        moved: _as_set("STEP_MOVED_TRIES", "STEP_MOVED_WAIT_SECONDS", RETRY_RULES[moved], environment),
     }
 
 
-def _as_set(tries: str, wait: str, rule: Rule, environment: Mapping[str, str]) -> Rule:
+def _as_set(tries: str, wait: str, rule: RetryRule, environment: Mapping[str, str]) -> RetryRule:
     """`rule` with what the settings named `tries` and `wait` say."""
     return replace(
-        rule, tries=count(environment, tries, rule.tries), wait_seconds=count(environment, wait, rule.wait_seconds or 0)
+        rule, tries=count(environment, tries, rule.max_attempts), wait_seconds=count(environment, wait, rule.delay_seconds or 0)
     )
 
 
-def cause_of(ended: Ended) -> Exit | Cause:
+def cause_of(ended: Ended) -> ExitCode | Termination:
     """Why a step ended as it did."""
     if ended.cause:
         return ended.cause
     said = ended.reason or ""
     if said.startswith("OOMKilled"):
-        return Cause.MEMORY
+        return Termination.OOM_KILLED
     if said.startswith("DeadlineExceeded"):
-        return Cause.TOO_LONG
+        return Termination.TIMED_OUT
     # A pod that is evicted for what it uses itself would be evicted again wherever it runs.
     if said.startswith("Evicted") and "exceeds" in said:
-        return Cause.FAULT
+        return Termination.ERROR
     printed = "\n".join([ended.result.decode(errors="replace"), *ended.last_lines])
     if said.startswith("StartError") and NO_PROGRAM.search(printed):
-        return Cause.NOT_STARTED
+        return Termination.START_FAILED
     if ended.code is None or said:
-        return Cause.MOVED
+        return Termination.EVICTED
     if ended.code and FOREIGN.search(printed):
-        return Cause.CRASH
+        return Termination.CRASHED
     if signal_of(ended.code) in CRASHES:
-        return Cause.CRASH
-    return end_of_code(ended.code)
+        return Termination.CRASHED
+    return classify_exit_code(ended.code)
 
 
 def signal_of(code: int) -> signal.Signals | None:
@@ -111,16 +111,16 @@ class StepRetryPolicy(RetryPolicy):
     Airflow's number of tries bounds them all together; `bound` says what it must be.
     """
 
-    def __init__(self, retries: int, table: Mapping[Exit | Cause, Rule]) -> None:
+    def __init__(self, retries: int, table: Mapping[ExitCode | Termination, RetryRule]) -> None:
         self.retries = retries
-        self.table = dict(table) | {Cause.FAULT: replace(table[Cause.FAULT], tries=retries + 1)}
+        self.table = dict(table) | {Termination.ERROR: replace(table[Termination.ERROR], tries=retries + 1)}
 
     @property
     def bound(self) -> int:
         """The most retries that there can be."""
-        return sum(rule.tries - 1 for rule in self.table.values()) if self.retries else 0
+        return sum(rule.max_attempts - 1 for rule in self.table.values()) if self.retries else 0
 
-    def tries(self, cause: Exit | Cause) -> int:
+    def tries(self, cause: ExitCode | Termination) -> int:
         """How many tries may end by `cause` in all."""
         return self.table[cause].tries if self.retries else 1
 
@@ -137,7 +137,7 @@ class StepRetryPolicy(RetryPolicy):
         said = f"{rule.meaning}, {exception.times} of {tries}"
         if exception.times >= tries:
             return RetryDecision.fail(said)
-        return RetryDecision.retry(None if rule.wait_seconds is None else timedelta(seconds=rule.wait_seconds), said)
+        return RetryDecision.retry(None if rule.delay_seconds is None else timedelta(seconds=rule.delay_seconds), said)
 
     def serialize(self) -> dict[str, Any]:
         """What a serialized DAG says of this policy; nothing reads it but people."""

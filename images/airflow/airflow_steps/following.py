@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from step_contract.exit_codes import Cause
+from step_contract.errors import Termination
 
 from airflow_steps.cluster import Pods
 from airflow_steps.pod import end_of, has_started, times_of, waits_for
@@ -71,7 +71,7 @@ class Following:
                 f"it has not started within {self.start_seconds:.0f} s: {'; '.join(filter(None, said)) or 'no reason is known'}"
             )
         await self.pods.delete(self.namespace, self.name, grace_seconds=0 if started else None)
-        return Ended(None, b"", (), reason, Cause.MOVED if started else Cause.NOT_STARTED)
+        return Ended(None, b"", (), reason, Termination.EVICTED if started else Termination.START_FAILED)
 
     async def _read(self, lines: deque[str]) -> None:
         """Hands the container's log on into the task's, as it comes."""

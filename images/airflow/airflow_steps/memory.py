@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kubernetes.utils.quantity import parse_quantity
-from step_contract.exit_codes import Cause, ConfigurationWrong
+from step_contract.errors import ConfigurationError, Termination
 
 from airflow_steps.settings import setting
 
 
 def grown(memory: str, times: int, environment: Mapping[str, str] = os.environ) -> str:
     """`memory`, a quantity of Kubernetes, after it was too little `times` times: by STEP_MEMORY_FACTOR each, at most
-    STEP_MEMORY_LIMIT, and never less than it was. Raises ConfigurationWrong where a setting is none of that.
+    STEP_MEMORY_LIMIT, and never less than it was. Raises ConfigurationError where a setting is none of that.
     """
     factor, limit = setting(environment, "STEP_MEMORY_FACTOR") or "2", setting(environment, "STEP_MEMORY_LIMIT") or "8Gi"
     try:
@@ -22,7 +22,7 @@ def grown(memory: str, times: int, environment: Mapping[str, str] = os.environ) 
         if not 1 <= by <= 16:
             raise ValueError
     except ValueError:
-        raise ConfigurationWrong(
+        raise ConfigurationError(
             f"STEP_MEMORY_FACTOR is {factor!r} and must be a number from 1 to 16, and STEP_MEMORY_LIMIT, {limit!r}, an amount "
             "of memory such as 8Gi"
         ) from None
@@ -33,7 +33,7 @@ def grown(memory: str, times: int, environment: Mapping[str, str] = os.environ) 
 
 def with_memory(pod: dict[str, Any], container: str, failures: Sequence[str]) -> str:
     """Gives the pod's `container` the memory that it is due after such `failures`; says what it changed, or nothing."""
-    times = list(failures).count(Cause.MEMORY.value)
+    times = list(failures).count(Termination.OOM_KILLED.value)
     [found] = [one for one in pod["spec"]["containers"] if one["name"] == container]
     resources = found.get("resources") or {}
     before = (resources.get("limits") or {}).get("memory")

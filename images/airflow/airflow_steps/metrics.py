@@ -17,7 +17,7 @@ from airflow.sdk.observability import stats
 from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
 
 if TYPE_CHECKING:
-    from step_contract.exit_codes import Cause, Exit
+    from step_contract.errors import ExitCode, Termination
 
     from airflow_steps.pod import Try
     from airflow_steps.slots import Slots
@@ -68,7 +68,7 @@ def took(name: str, this: Try, time: timedelta) -> None:
     stats.timing(named(name, dag_id=this.dag_id, task_id=this.task_id), time)
 
 
-def count_end(this: Try, cause: Exit | Cause) -> None:
+def count_end(this: Try, cause: ExitCode | Termination) -> None:
     """Counts that the step of this try has ended by `cause`."""
     _set_up()
     stats.incr(named(ENDED, dag_id=this.dag_id, task_id=this.task_id, cause=cause.name.lower()))

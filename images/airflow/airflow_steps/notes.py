@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import redact
 from step_contract import paths
-from step_contract.exit_codes import RULES, Cause, Rule, StepError
-from step_contract.store import Store
+from step_contract.errors import RETRY_RULES, RetryRule, StepError, Termination
+from step_contract.store import CircuitBreakerStore, Store
 
 from airflow_steps.discretion import discreet
 from airflow_steps.failure import StepFailed, StepRefused, rules
-from airflow_steps.hurried import HurriedStore
 from airflow_steps.settings import Settings
 
 if TYPE_CHECKING:
@@ -84,15 +83,15 @@ def note_end(context: Context) -> None:
     """Notes that a run was ended as it took too long; what fails by a task, that task's note tells."""
     if context.get("reason") == "timed_out":
         why = "it took longer than it may"
-        keep(*run_of(context), Note("", -1, 1, False, why, why, RULES[Cause.TOO_LONG].advice, None, None, _now()))
+        keep(*run_of(context), Note("", -1, 1, False, why, why, RETRY_RULES[Termination.TIMED_OUT].advice, None, None, _now()))
 
 
 def note_step_end(this: Any, error: Exception) -> None:
     """Notes how the step of the try `this` ended: all that is known of it where the worker that is to raise `error` is lost."""
     if isinstance(error, StepFailed | StepRefused):
         rule = rules()[error.cause]
-        note = _of_try(this, rule.tries > 1, rule, rule.meaning, error.said)
-        _keep(paths.end(this.dag_id, this.run_id, note.task_id, note.map_index, note.number), note)
+        note = _of_try(this, rule.max_attempts > 1, rule, rule.meaning, error.said)
+        _keep(paths.termination(this.dag_id, this.run_id, note.task_id, note.map_index, note.number), note)
 
 
 def _note(context: Context, *, again: bool) -> None:
@@ -100,32 +99,42 @@ def _note(context: Context, *, again: bool) -> None:
     delay = getattr(this.task, "retry_delay", None)
     if isinstance(error, StepFailed | StepRefused):
         rule = rules()[error.cause]
-        delay = delay if rule.wait_seconds is None else timedelta(seconds=rule.wait_seconds)
+        delay = delay if rule.delay_seconds is None else timedelta(seconds=rule.delay_seconds)
         note = replace(_of_try(this, again, rule, rule.meaning, error.said), times=error.times, tries=error.tries)
     elif type(error).__name__ in ("AirflowTaskTimeout", "TaskDeferralTimeout"):
-        rule = RULES[Cause.TOO_LONG]
+        rule = RETRY_RULES[Termination.TIMED_OUT]
         note = _of_try(this, again, rule, rule.meaning, str(error))
     elif error:
-        note = _of_try(this, again, RULES[Cause.FAULT], "it failed", str(error))
+        note = _of_try(this, again, RETRY_RULES[Termination.ERROR], "it failed", str(error))
     else:
         note = _of_lost(this, again)
     next_at = (datetime.now(UTC) + delay).isoformat(timespec="seconds") if again and delay else None
     keep(this.dag_id, this.run_id, replace(note, next_at=next_at))
 
 
-def _of_try(this: Any, again: bool, rule: Rule, meaning: str, why: str) -> Note:
+def _of_try(this: Any, again: bool, rule: RetryRule, meaning: str, why: str) -> Note:
     index = -1 if this.map_index is None else this.map_index
     said = discreet(str(redact(why)))[:LONGEST]
     return Note(
-        this.task_id, index, this.try_number, again, meaning, said, rule.advice, None, None, _now(), final=rule.tries == 1
+        this.task_id,
+        index,
+        this.try_number,
+        again,
+        meaning,
+        said,
+        rule.advice,
+        None,
+        None,
+        _now(),
+        final=rule.max_attempts == 1,
     )
 
 
 def _of_lost(this: Any, again: bool) -> Note:
     """The note of a try whose worker was lost: by how its step ended, where a triggerer has noted that."""
-    note = replace(_of_try(this, again, RULES[Cause.FAULT], "it failed", KILLED), advice=LOOK)
+    note = replace(_of_try(this, again, RETRY_RULES[Termination.ERROR], "it failed", KILLED), advice=LOOK)
     try:
-        path = paths.end(this.dag_id, this.run_id, note.task_id, note.map_index, note.number)
+        path = paths.termination(this.dag_id, this.run_id, note.task_id, note.map_index, note.number)
         ended = Note.from_json(_store().read(path) or b"")
     except (StepError, ValueError, TypeError):
         return note
@@ -145,7 +154,7 @@ def _now() -> str:
 
 def keep(dag: str, run: str, note: Note) -> None:
     """Stores the note. Never raises: a task ends as it ends, and its log keeps what could not be noted."""
-    _keep(paths.note(dag, run, note.task_id or "run", note.map_index, note.number), note)
+    _keep(paths.failure(dag, run, note.task_id or "run", note.map_index, note.number), note)
 
 
 def _keep(path: str, note: Note) -> None:
@@ -155,14 +164,14 @@ def _keep(path: str, note: Note) -> None:
         log.error("could not be noted for Slack (%s: %s): %s", type(error).__name__, error, note)
 
 
-def _store() -> HurriedStore:
-    return HurriedStore(Settings.read().artifacts or "")
+def _store() -> CircuitBreakerStore:
+    return CircuitBreakerStore(Settings.read().artifacts or "")
 
 
 def read(store: Store, dag: str, run: str) -> list[Note]:
     """What was noted of the run, in order of time; what is no note is passed over."""
     found = []
-    for name, data in store.read_many(store.list(paths.notes(dag, run))).items():
+    for name, data in store.read_many(store.list(paths.failures(dag, run))).items():
         try:
             found.append(Note.from_json(data or b""))
         except (ValueError, TypeError):

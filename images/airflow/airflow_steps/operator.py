@@ -15,7 +15,7 @@ from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.sdk.exceptions import AirflowException, TaskDeferralError
 from airflow.triggers.base import StartTriggerArgs
 from kubernetes.client import models as k8s
-from step_contract.exit_codes import ConfigurationWrong
+from step_contract.errors import ConfigurationError
 
 from airflow_steps.cluster import REMOVE
 from airflow_steps.failure import KEY, StepFailed, StepRefused, StepRetryPolicy, rules
@@ -125,7 +125,7 @@ class StepOperator(KubernetesPodOperator):
         self.log.info("%s %s", self.program, shlex.join(self.arguments))
         try:
             self._process = StepProcess(self.program, self.arguments)
-        except ConfigurationWrong as error:
+        except ConfigurationError as error:
             raise StepRefused(str(error), error.code) from error
         return self._settle(self._process.run(self.log.info), context)
 

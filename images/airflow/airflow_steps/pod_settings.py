@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow.sdk.configuration import conf
 from kubernetes.client import models as k8s
-from step_contract.exit_codes import ConfigurationWrong
+from step_contract.errors import ConfigurationError
 
 from airflow_steps.settings import count, setting
 
@@ -20,12 +20,12 @@ RESULT = "/dev/termination-log"
 def pod_arguments(program: str, environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """KubernetesPodOperator's arguments for a pod of `program`.
 
-    Raises ConfigurationWrong where no setting names the program's image, or where one is none of what it can be.
+    Raises ConfigurationError where no setting names the program's image, or where one is none of what it can be.
     """
     own = f"{program.upper().replace('-', '_')}_"
     image = setting(environment, f"{own}IMAGE")
     if not image:
-        raise ConfigurationWrong(f"{own}IMAGE is not set: it must name the image whose program is {program}")
+        raise ConfigurationError(f"{own}IMAGE is not set: it must name the image whose program is {program}")
     memory = setting(environment, f"{own}MEMORY") or "512Mi"
     return {
         "image": image,
@@ -76,5 +76,5 @@ def _pairs(name: str, environment: Mapping[str, str]) -> dict[str, str]:
     text = setting(environment, name)
     pairs = [pair.partition("=") for pair in text.split(",") if pair]
     if not all(key and value for key, _, value in pairs):
-        raise ConfigurationWrong(f"{name} is {text!r} and must be key=value, or several with commas between")
+        raise ConfigurationError(f"{name} is {text!r} and must be key=value, or several with commas between")
     return {key.strip(): value.strip() for key, _, value in pairs}

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from step_contract.exit_codes import ConfigurationWrong
-from step_contract.result import VARIABLE
+from step_contract.errors import ConfigurationError
+from step_contract.result import RESULT_VARIABLE
 
 from airflow_steps.step import Ended, machine_in
 
@@ -22,11 +22,11 @@ STOP_SECONDS = 10.0
 
 
 def program_of(image: str, environment: Mapping[str, str]) -> Path:
-    """The program of `image`, which has the image's name; raises ConfigurationWrong where it is not installed."""
+    """The program of `image`, which has the image's name; raises ConfigurationError where it is not installed."""
     folder = environment.get(ENVIRONMENTS)
     program = Path(folder or "", image, "bin", image)
     if not folder or not program.exists():
-        raise ConfigurationWrong(f"{program} is not there: {ENVIRONMENTS} must name the folder of the images' environments")
+        raise ConfigurationError(f"{program} is not there: {ENVIRONMENTS} must name the folder of the images' environments")
     return program
 
 
@@ -49,7 +49,7 @@ class StepProcess:
         said: str | None = None
         with tempfile.TemporaryDirectory(prefix="step-") as folder:
             result = Path(folder, "result.json")
-            environment = step_environment(os.environ) | {VARIABLE: str(result), "PYTHONUNBUFFERED": "1"}
+            environment = step_environment(os.environ) | {RESULT_VARIABLE: str(result), "PYTHONUNBUFFERED": "1"}
             self._process = subprocess.Popen(
                 self._command,
                 env=environment,

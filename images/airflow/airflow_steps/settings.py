@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from airflow.sdk.configuration import conf
-from step_contract.exit_codes import ConfigurationWrong
+from step_contract.errors import ConfigurationError
 
 SECTION = "market_daily"
 
@@ -21,10 +21,10 @@ def setting(environment: Mapping[str, str], name: str) -> str:
 
 
 def count(environment: Mapping[str, str], name: str, default: int) -> int:
-    """The whole number that the setting `name` is, or `default`; raises ConfigurationWrong where it is none."""
+    """The whole number that the setting `name` is, or `default`; raises ConfigurationError where it is none."""
     text = setting(environment, name) or str(default)
     if not text.isdecimal():
-        raise ConfigurationWrong(f"{name} is {text!r} and must be a whole number")
+        raise ConfigurationError(f"{name} is {text!r} and must be a whole number")
     return int(text)
 
 
@@ -57,7 +57,7 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """The settings; raises ConfigurationWrong where one is none of what it can be."""
+        """The settings; raises ConfigurationError where one is none of what it can be."""
         return cls(
             artifacts=setting(environment, "ARTIFACTS") or None,
             symbol=setting(environment, "SYMBOL") or None,
@@ -81,5 +81,5 @@ class Settings:
 def _one_of(environment: Mapping[str, str], name: str, known: tuple[str, ...]) -> str:
     text = setting(environment, name).lower() or known[0]
     if text not in known:
-        raise ConfigurationWrong(f"{name} is {text!r} and must be one of {', '.join(known)}")
+        raise ConfigurationError(f"{name} is {text!r} and must be one of {', '.join(known)}")
     return text

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from step_contract.exit_codes import Cause
-from step_contract.machine import MACHINE
+from step_contract.errors import Termination
+from step_contract.result import PLATFORM_PREFIX
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Ended:
     result: bytes
     last_lines: tuple[str, ...]
     reason: str | None = None
-    cause: Cause | None = None
+    cause: Termination | None = None
     machine: str | None = None
 
     def to_event(self) -> dict[str, Any]:
@@ -36,7 +36,7 @@ class Ended:
     def from_event(cls, event: Mapping[str, Any]) -> Ended:
         """What `to_event` made an event of."""
         # An event of the version before this one has no cause and no machine.
-        cause, machine = Cause(event["cause"]) if event.get("cause") else None, event.get("machine")
+        cause, machine = Termination(event["cause"]) if event.get("cause") else None, event.get("machine")
         return cls(event["code"], event["result"].encode(), tuple(event["last_lines"]), event["reason"], cause, machine)
 
 
@@ -48,7 +48,7 @@ def command_line(step: str, options: Mapping[str, str | None]) -> list[str]:
 
 def machine_in(line: str) -> str | None:
     """What a line of a step's log says of the processor; None where it says something else."""
-    return line.rstrip().removeprefix(MACHINE) if line.startswith(MACHINE) else None
+    return line.rstrip().removeprefix(PLATFORM_PREFIX) if line.startswith(PLATFORM_PREFIX) else None
 
 
 def last_of(lines: Sequence[str]) -> str | None:

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from airflow.sdk.execution_time.xcom import XCom
 from airflow.triggers.base import BaseTrigger, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 from airflow.utils.state import TaskInstanceState
-from step_contract.exit_codes import Cause, Exit, StepError
+from step_contract.errors import ExitCode, StepError, Termination
 
 from airflow_steps import metrics
 from airflow_steps.admission import admit
@@ -116,7 +116,7 @@ class StepTrigger(BaseTrigger):
             try:
                 new = await admit(pods, pod, slots, self.queue_seconds, self.log)
             except Refused as refused:
-                yield (await asyncio.to_thread(self._event, Ended(None, b"", (), str(refused), Cause.NOT_STARTED)))[0]
+                yield (await asyncio.to_thread(self._event, Ended(None, b"", (), str(refused), Termination.START_FAILED)))[0]
                 return
             metrics.took(metrics.WAITED, this, timedelta(seconds=time.monotonic() - since))
             self.log.info("pod %s created" if new else "pod %s is there already: going on with it", name)
@@ -179,13 +179,13 @@ class StepTrigger(BaseTrigger):
             made = settle(self.step, ended)
         except AirflowSkipException as skipped:
             self.log.info("%s", skipped)
-            metrics.count_end(this, Exit.NOTHING_TO_DO)
+            metrics.count_end(this, ExitCode.NOTHING_TO_DO)
             return TaskSkippedEvent(), {}
         except (AirflowException, StepError) as error:
             self.log.error("%s", error)
             note_step_end(this, error)
             return TriggerEvent(ended.to_event()), {}
         self.log.info("artifact verified: %s", made.manifest)
-        metrics.count_end(this, Exit.DONE)
+        metrics.count_end(this, ExitCode.SUCCESS)
         told = {"return_value": made.manifest, "facts": dict(made.facts)}
         return TaskSuccessEvent(), told | links(made.manifest, made.files)

@@ -8,10 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from step_contract import paths
-from step_contract.exit_codes import StepError
-from step_contract.store import Store
+from step_contract.errors import StepError
+from step_contract.store import CircuitBreakerStore, Store
 
-from airflow_steps.hurried import HurriedStore
 from airflow_steps.notes import note_end, run_of
 from airflow_steps.settings import Settings
 
@@ -28,7 +27,7 @@ def at_end(context: Context) -> None:
     try:
         note_end(context)
         settings = Settings.read()
-        since = silent_since(HurriedStore(settings.artifacts or ""), datetime.now(UTC)) if settings.watched else None
+        since = silent_since(CircuitBreakerStore(settings.artifacts or ""), datetime.now(UTC)) if settings.watched else None
         if since:
             _tell(settings.slack_channel, *run_of(context), since)
     except Exception:
@@ -38,7 +37,7 @@ def at_end(context: Context) -> None:
 def silent_since(store: Store, now: datetime) -> str | None:
     """Since when the watcher has not been heard of, in words; None where it is alive."""
     try:
-        last = datetime.fromisoformat(json.loads(store.read(paths.WATCHER_ALIVE) or b"{}")["at"])
+        last = datetime.fromisoformat(json.loads(store.read(paths.MONITOR_HEARTBEAT) or b"{}")["at"])
         is_silent = now - last >= SILENT
     except (ValueError, KeyError, TypeError, StepError):
         return "nobody knows when (what it writes down cannot be read)"

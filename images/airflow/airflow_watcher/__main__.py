@@ -15,9 +15,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
-from airflow_steps.hurried import HurriedStore
 from airflow_steps.settings import Settings, count, setting
-from step_contract.exit_codes import StepError
+from step_contract.errors import StepError
+from step_contract.store import CircuitBreakerStore
 
 from airflow_watcher.airflow_api import Airflow
 from airflow_watcher.ledger import Ledger
@@ -55,7 +55,7 @@ def watch(stopped: threading.Event) -> None:
         setting(environment, "AIRFLOW_PASSWORD"),
         go_on,
     )
-    store = HurriedStore(settings.artifacts or "")
+    store = CircuitBreakerStore(settings.artifacts or "")
     telling = Telling(Slack(settings.slack_channel), Ledger(store), go_on)
     pages = Pages(setting(environment, "UI_URL") or None)
     watcher = Watcher(airflow, telling, store, settings.slack_channel, pages, limits, datetime.now(UTC))

@@ -27,7 +27,7 @@ def about(backfill: Backfill, channel: str, pages: Pages) -> Conversation:
     text = f"{sign} {bold(name)}  {', '.join(counts)}"
     root = Message("run", text, (section(text), *context([f"backfill {backfill.id}"])))
     failed = [run for run in backfill.runs if run.state == "failed"]
-    folder = paths.told(channel, backfill.dag, f"backfill__{backfill.id}")
+    folder = paths.deliveries(channel, backfill.dag, f"backfill__{backfill.id}")
     return Conversation(folder, root, [_failures(name, failed, pages)] if failed else [])
 
 

@@ -32,7 +32,7 @@ class Before:
 
 def read_before(store: Store) -> Before:
     """What the last watcher wrote down; nothing where there was none or it is damaged. Raises as Store.read."""
-    data = store.read(paths.WATCHER_ALIVE)
+    data = store.read(paths.MONITOR_HEARTBEAT)
     try:
         told = json.loads(data or b"{}")
         troubles = {name: _moment(since) for name, since in (told.get("troubles") or {}).items()}

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote, unquote
 
-from step_contract.exit_codes import StepError
+from step_contract.errors import StepError
 from step_contract.store import Store
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from airflow_steps import notes
-from step_contract.exit_codes import StepError
+from step_contract.errors import StepError
 from step_contract.store import Store
 
 from airflow_watcher.airflow_api import Airflow, Unreachable

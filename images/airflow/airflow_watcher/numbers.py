@@ -8,7 +8,7 @@ from datetime import date, datetime, time
 
 from airflow_steps.metrics import DAG_LATE, SESSION_COLLECTED, TASKS, WATCHER_ROUND, named
 from step_contract import paths
-from step_contract.exit_codes import DataWrong
+from step_contract.errors import DataError
 
 from airflow_watcher.looking import Look
 from airflow_watcher.message import Limits
@@ -45,7 +45,7 @@ def last_collected(runs: Sequence[Run], before: date | None) -> date | None:
         for task in run.tasks:
             if task.manifest and "/prices/" in task.manifest:
                 try:
-                    found.append(paths.session_of(task.manifest))
-                except DataWrong:
+                    found.append(paths.parse_session(task.manifest))
+                except DataError:
                     continue
     return max(found, default=None)

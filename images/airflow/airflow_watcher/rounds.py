@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 
 from airflow_steps.metrics import gauge
 from step_contract import paths
-from step_contract.exit_codes import StepError
+from step_contract.errors import StepError
 from step_contract.store import Store
 
 from airflow_watcher import backfill_messages, run_messages
@@ -149,7 +149,7 @@ class Watcher:
         written = Before(self.told_until, self.troubles.told, self.collected)
         try:
             self.telling.ledger.write()
-            self.store.replace(paths.WATCHER_ALIVE, written.to_json(now, self.slack_says or "well"))
+            self.store.replace(paths.MONITOR_HEARTBEAT, written.to_json(now, self.slack_says or "well"))
             self._written, self._written_troubles, self.store_says = now, set(written.troubles), ""
         except StepError as error:
             self.store_says = str(error)

@@ -31,7 +31,7 @@ LONG = 1500  # characters of a reply's paragraph
 
 def about(run: Run, channel: str, now: datetime, pages: Pages, limits: Limits) -> Conversation:
     """What `channel` should read of `run` by `now`."""
-    folder = paths.told(channel, run.dag, run.run_id)
+    folder = paths.deliveries(channel, run.dag, run.run_id)
     if run.state == DELETED:
         return Conversation(folder, _root(run, pages))
     replies = [*retries(run, pages), *_steps(run, pages), *_suspect(run), *unattended(run, now, pages, limits.grace)]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from step_contract.commit import open_artifact
-from step_contract.exit_codes import DataWrong, StepError
+from step_contract.errors import DataError, StepError
 
 from airflow_watcher.blocks import whole
 from airflow_watcher.ledger import Ledger, Told
@@ -135,9 +135,9 @@ def _file_name(message: Message) -> str:
 
 
 def _picture(manifest: str) -> bytes:
-    """The picture of the artifact; raises DataWrong where it has none or is damaged."""
+    """The picture of the artifact; raises DataError where it has none or is damaged."""
     _, files = open_artifact(manifest)
     found = next((data for name, data in files.items() if name.endswith(".png")), None)
     if found is None:
-        raise DataWrong(f"{manifest} has no picture")
+        raise DataError(f"{manifest} has no picture")
     return found

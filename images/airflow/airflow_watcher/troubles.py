@@ -127,7 +127,7 @@ class Troubles:
 
 
 def _message(trouble: Trouble, since: datetime, channel: str, ended: datetime | None) -> Conversation:
-    folder = paths.told(channel, "airflow", f"{trouble.name} {since.isoformat()}")
+    folder = paths.deliveries(channel, "airflow", f"{trouble.name} {since.isoformat()}")
     if ended:
         text = f":white_check_mark: Over since {clock(ended)}: {trouble.what}"
         return Conversation(folder, Message("trouble", text, (section(text),)))

@@ -72,7 +72,7 @@ def brief(facts: Facts) -> str | None:
         return f"{facts['headlines']} headlines{broken}"
     if "promotion" in facts:
         return f"model {str(facts['promotion']).split(':')[0].split(',')[0]}"
-    told = str(facts.get("told", ""))
+    told = str(facts.get("summary", ""))
     return told if 0 < len(told) <= SHORT else None
 
 
@@ -85,14 +85,14 @@ def details(facts: Facts) -> tuple[str, Sequence[str]] | None:
                 figures[words] = f"{facts[name]:.2%}"
         if _is_number(facts.get("p_value")):
             figures["p"] = f"{facts['p_value']:.3f}"
-        return str(facts.get("told", "")), [f"*{name}*\n{value}" for name, value in figures.items()]
+        return str(facts.get("summary", "")), [f"*{name}*\n{value}" for name, value in figures.items()]
     if "corrected" in facts:
         return str(facts["corrected"]), ()
     if facts.get("broken"):
         return "; ".join(
             f"{name.removeprefix('broken ')}: {why}" for name, why in facts.items() if name.startswith("broken ")
         ), ()
-    told = str(facts.get("told", ""))
+    told = str(facts.get("summary", ""))
     return (told, ()) if brief(facts) is None and len(told) > SHORT else None
 
 

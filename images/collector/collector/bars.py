@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 from itertools import pairwise
 
-from step_contract.exit_codes import DataWrong
+from step_contract.errors import DataError
 
 # Closes have two decimals, and the source's difference is that of the closes as published: exactly, in every session of KOSPI
 # from 1995 to 2026. Change is that difference over the close before, rounded to four decimals.
@@ -54,13 +54,13 @@ class Row:
     direction: str
 
 
-def wrong(where: str, what: str) -> DataWrong:
+def wrong(where: str, what: str) -> DataError:
     """The error that says `what` is wrong at `where`, and what to do."""
-    return DataWrong(f"{where}{what}; look at the source")
+    return DataError(f"{where}{what}; look at the source")
 
 
 def check(rows: Sequence[Row], year: int) -> None:
-    """Raises DataWrong with line and column for the first row of the file of `year` that cannot be right."""
+    """Raises DataError with line and column for the first row of the file of `year` that cannot be right."""
     for row in rows:
         if row.bar.date.year != year:
             raise wrong(f"{row.where}, column Date: ", f"{row.bar.date} in the file of {year}")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
-from step_contract.dates import iso_date
-from step_contract.exit_codes import ConfigurationWrong, SourceNotReady
+from step_contract.errors import ConfigurationError, SourceUnavailableError
+from step_contract.schemas import parse_iso_date
 
 from collector.sessions import EXCHANGE, SEOUL, closes
 
@@ -39,11 +39,11 @@ def contradiction(verdict: Verdict, has_bar: bool | None) -> str:
 
 
 def calendar_verdict(day: date) -> Verdict:
-    """What exchange_calendars says of `day`; raises ConfigurationWrong for a day that its calendar does not reach."""
+    """What exchange_calendars says of `day`; raises ConfigurationError for a day that its calendar does not reach."""
     known = closes()
     first, last = next(iter(known)), next(reversed(known))
     if not first <= day <= last:
-        raise ConfigurationWrong(f"{day} is outside the exchange's calendar, whose sessions are from {first} to {last}")
+        raise ConfigurationError(f"{day} is outside the exchange's calendar, whose sessions are from {first} to {last}")
     if day in known:
         return Verdict(True, f"a session of the {EXCHANGE} calendar")
     if day.weekday() == 5 and day <= LAST_SATURDAY:
@@ -56,28 +56,28 @@ def calendar_verdict(day: date) -> Verdict:
 def overrides(text: str, where: str) -> dict[date, Verdict]:
     """The verdicts of an overrides file (CSV: date, state, reason, source) by day.
 
-    Raises ConfigurationWrong naming the line that is not of that form.
+    Raises ConfigurationError naming the line that is not of that form.
     """
     try:
         rows = list(csv.reader(io.StringIO(text), strict=True))
     except csv.Error as error:
-        raise ConfigurationWrong(f"{where}: {error}; it must be CSV with {','.join(OVERRIDE_COLUMNS)}") from None
+        raise ConfigurationError(f"{where}: {error}; it must be CSV with {','.join(OVERRIDE_COLUMNS)}") from None
     if not rows or rows[0] != OVERRIDE_COLUMNS:
-        raise ConfigurationWrong(f"{where}, line 1: the header must be {','.join(OVERRIDE_COLUMNS)}")
+        raise ConfigurationError(f"{where}, line 1: the header must be {','.join(OVERRIDE_COLUMNS)}")
     found: dict[date, Verdict] = {}
     for number, row in enumerate(rows[1:], start=2):
         if not row:
             continue
         try:
-            day, state, reason, source = iso_date(row[0]), row[1], row[2], row[3]
+            day, state, reason, source = parse_iso_date(row[0]), row[1], row[2], row[3]
         except (ValueError, IndexError):
-            raise ConfigurationWrong(f"{where}, line {number}: {row} is not date,state,reason,source") from None
+            raise ConfigurationError(f"{where}, line {number}: {row} is not date,state,reason,source") from None
         if len(row) > 4:
-            raise ConfigurationWrong(f"{where}, line {number}: a reason or a source with a comma in it needs quotes around it")
+            raise ConfigurationError(f"{where}, line {number}: a reason or a source with a comma in it needs quotes around it")
         if len(reason + source) > LONGEST_REASON or not (reason + source).isprintable():
-            raise ConfigurationWrong(f"{where}, line {number}: reason and source must be a short line of text")
+            raise ConfigurationError(f"{where}, line {number}: reason and source must be a short line of text")
         if state not in ("open", "closed") or not reason or not source or day in found:
-            raise ConfigurationWrong(
+            raise ConfigurationError(
                 f"{where}, line {number}: the state must be open or closed, with a reason and a source, once a date"
             )
         found[day] = Verdict(state == "open", f"{reason} ({source})")
@@ -85,11 +85,11 @@ def overrides(text: str, where: str) -> dict[date, Verdict]:
 
 
 def read_overrides(path: Path) -> dict[date, Verdict]:
-    """The verdicts of the overrides file at `path`; raises ConfigurationWrong where it cannot be read or is wrong."""
+    """The verdicts of the overrides file at `path`; raises ConfigurationError where it cannot be read or is wrong."""
     try:
         return overrides(path.read_text(encoding="utf-8-sig"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationWrong(f"the overrides file {path} cannot be read: {error}") from error
+        raise ConfigurationError(f"the overrides file {path} cannot be read: {error}") from error
 
 
 def verdict_of(day: date, known: Mapping[date, Verdict]) -> Verdict:
@@ -104,6 +104,6 @@ def final_from(day: date) -> datetime:
 
 
 def check_is_final(day: date, now: datetime) -> None:
-    """Raises SourceNotReady while the bar of `day` may still change."""
+    """Raises SourceUnavailableError while the bar of `day` may still change."""
     if now < (moment := final_from(day)):
-        raise SourceNotReady(f"the bar of {day} is final from {moment:%Y-%m-%d %H:%M} Seoul time; until then it grows")
+        raise SourceUnavailableError(f"the bar of {day} is final from {moment:%Y-%m-%d %H:%M} Seoul time; until then it grows")

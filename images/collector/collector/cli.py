@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from step_contract.exit_codes import ConfigurationWrong
-from step_contract.paths import session_of
-from step_contract.program import Parser, common_options, option, outcome, program, run, session_date
+from step_contract.cli import Parser, add_common_options, add_option, make_parser, make_result, run_step, session_date
+from step_contract.errors import ConfigurationError
+from step_contract.paths import parse_session
 from step_contract.result import Result
 
 from collector.source import PRICES_URL, checked_template
@@ -70,7 +70,7 @@ def decide(options: argparse.Namespace) -> Result:
         has_bar = data is not None and any(bar.date == session for bar in parse(data, url, session.year))
     made = decision(verdict, has_bar)
     committed = commit_decision(options.artifacts, options.symbol, session, made)
-    return outcome(committed, f"{made.state}: {made.reason}")
+    return make_result(committed, f"{made.state}: {made.reason}")
 
 
 def fetch_prices(options: argparse.Namespace) -> Result:
@@ -81,10 +81,10 @@ def fetch_prices(options: argparse.Namespace) -> Result:
     known, now = read_overrides(options.overrides), datetime.now(SEOUL)
     if options.first or options.last:
         if not (options.first and options.last) or options.session or options.first > options.last:
-            raise ConfigurationWrong("a range is --from YYYY-MM-DD --to a later YYYY-MM-DD, and without --session")
+            raise ConfigurationError("a range is --from YYYY-MM-DD --to a later YYYY-MM-DD, and without --session")
         return fetch_prices_of_range(options, partial(verdict_of, known=known), now)
     if not options.session:
-        raise ConfigurationWrong("name the session: --session YYYY-MM-DD, or a range: --from YYYY-MM-DD --to YYYY-MM-DD")
+        raise ConfigurationError("name the session: --session YYYY-MM-DD, or a range: --from YYYY-MM-DD --to YYYY-MM-DD")
     from collector import corrections, price_range
 
     verdict = verdict_of(options.session, known)
@@ -92,7 +92,7 @@ def fetch_prices(options: argparse.Namespace) -> Result:
     done = price_range.fetch(
         options.artifacts, options.prices_url, options.symbol, options.session, verdict, options.take_corrections
     )
-    result = outcome(done.committed, f"{options.symbol} closed at {done.committed.manifest.facts['close']}")
+    result = make_result(done.committed, f"{options.symbol} closed at {done.committed.manifest.facts['close']}")
     if corrected := corrections.told(options.symbol, done.corrections):
         print(corrected, file=sys.stderr)
         result = replace(result, facts={**result.facts, "corrected": corrected})
@@ -112,11 +112,11 @@ def fetch_prices_of_range(options: argparse.Namespace, verdict_of: Callable[[dat
     done = price_range.fetch_range(options.artifacts, symbol, first, last, years, verdict_of, options.take_corrections)
     told = f"{symbol}, {first} to {last}: {done.committed} sessions committed, {done.there} were there"
     told += f", {done.revised} revised" if done.revised else ""
-    ends = session_of(done.last)
+    ends = parse_session(done.last)
     if any(verdict_of(ends + timedelta(days=number + 1)).open for number in range((last - ends).days)):
         told += f"; the source ends with {ends}"
     print(told)
-    return Result(done.last, {"told": told, "committed": done.committed, "there": done.there, "revised": done.revised})
+    return Result(done.last, {"summary": told, "committed": done.committed, "there": done.there, "revised": done.revised})
 
 
 def fetch_headlines(options: argparse.Namespace) -> Result:
@@ -125,20 +125,22 @@ def fetch_headlines(options: argparse.Namespace) -> Result:
     from collector.headlines import fetch
 
     committed = fetch(options.artifacts, read_feeds(options.feeds), options.session)
-    return outcome(committed, f"{committed.manifest.rows} headlines")
+    return make_result(committed, f"{committed.manifest.rows} headlines")
 
 
-def make_parser() -> Parser:
+def build_parser() -> Parser:
     """The parser of the whole program; each step's options in one place."""
-    parser, step = program("collector", "Decides whether the exchange was open and collects the day's prices and headlines.")
+    parser, add_step = make_parser(
+        "collector", "Decides whether the exchange was open and collects the day's prices and headlines."
+    )
     with_prices = []
 
-    added = step("decide", decide, "Decide whether the exchange was open on the session's day.", DECIDE)
-    common_options(added)
+    added = add_step("decide", decide, "Decide whether the exchange was open on the session's day.", DECIDE)
+    add_common_options(added)
     with_prices.append(added)
 
-    added = step("fetch-prices", fetch_prices, "Fetch the session's bar of the index.", FETCH_PRICES)
-    common_options(added, session_required=False)
+    added = add_step("fetch-prices", fetch_prices, "Fetch the session's bar of the index.", FETCH_PRICES)
+    add_common_options(added, session_required=False)
     added.add_argument("--from", dest="first", type=session_date, metavar="YYYY-MM-DD", help="first day of a range")
     added.add_argument("--to", dest="last", type=session_date, metavar="YYYY-MM-DD", help="last day of a range")
     help = "commit what the source has corrected as a revision beside what is committed"
@@ -147,19 +149,19 @@ def make_parser() -> Parser:
 
     for added in with_prices:
         about = "the source's files: a URL with {symbol} and {year} in it, http, file or s3"
-        option(added, "prices-url", about, PRICES_URL, type=checked_template)
+        add_option(added, "prices-url", about, PRICES_URL, type=checked_template)
         about, default = "CSV of days that the calendar has wrong", str(HERE / "overrides.csv")
-        option(added, "overrides", about, default, type=Path, metavar="FILE")
+        add_option(added, "overrides", about, default, type=Path, metavar="FILE")
 
-    added = step("fetch-headlines", fetch_headlines, "Fetch the headlines of the session's day.", FETCH_HEADLINES)
-    common_options(added)
-    option(added, "feeds", "TOML file that names the feeds", str(HERE / "feeds.toml"), type=Path, metavar="FILE")
+    added = add_step("fetch-headlines", fetch_headlines, "Fetch the headlines of the session's day.", FETCH_HEADLINES)
+    add_common_options(added)
+    add_option(added, "feeds", "TOML file that names the feeds", str(HERE / "feeds.toml"), type=Path, metavar="FILE")
     return parser
 
 
 def main() -> int:
     """Runs the program with this process's arguments; returns the exit code."""
-    return run(make_parser, sys.argv[1:])
+    return run_step(build_parser, sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -10,10 +10,10 @@ from datetime import date
 from arro3.io import read_parquet
 from step_contract import paths
 from step_contract.commit import Committed, open_artifact
-from step_contract.exit_codes import DataWrong
+from step_contract.errors import DataError
 from step_contract.manifest import Manifest
+from step_contract.schemas import PRICES_FILE
 from step_contract.store import Store
-from step_contract.tables import PRICES_FILE
 
 from collector.bars import Bar
 from collector.prices import commit_bar, inputs_of
@@ -33,16 +33,16 @@ class Correction:
 def corrections(store: Store, symbol: str, bars: Iterable[Bar], latest: Mapping[date, str]) -> list[Correction]:
     """The corrections among `bars` to the committed sessions, whose latest manifests' names are `latest`.
 
-    Raises DataWrong where a manifest is damaged or gone.
+    Raises DataError where a manifest is damaged or gone.
     """
     committed = {latest[bar.date]: bar for bar in bars if bar.date in latest}
     found = []
     for name, data in store.read_many(committed).items():
         bar = committed[name]
         if data is None:
-            raise DataWrong(f"{store.uri(name)} was removed while it was read: run the step again")
+            raise DataError(f"{store.uri(name)} was removed while it was read: run the step again")
         if Manifest.from_json(data, store.uri(name)).inputs != inputs_of(symbol, bar):
-            found.append(Correction(bar, paths.revision_of(name), _differences(store.uri(name), bar)))
+            found.append(Correction(bar, paths.parse_revision(name), _differences(store.uri(name), bar)))
     return found
 
 

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import httpx
 import tenacity
-from step_contract.exit_codes import ConfigurationWrong, PassingFault, SourceNotReady, StepError
+from step_contract.errors import ConfigurationError, SourceUnavailableError, StepError, TransientError
 
 from collector.source import SIZE_LIMIT
 from collector.time_limit import within
@@ -41,8 +41,8 @@ class _Wait(tenacity.wait.wait_base):
 def download(url: str, time_limit: float = TIME_LIMIT) -> bytes | None:
     """The content of the file at `url`, or None where the server has none. For the main thread.
 
-    Raises SourceNotReady when the server is down, refuses, stalls, sends too much or other than it said; PassingFault when it
-    throttles for longer than a step waits; ConfigurationWrong for what is no URL.
+    Raises SourceUnavailableError when the server is down, refuses, stalls, sends too much or other than it said; TransientError when it
+    throttles for longer than a step waits; ConfigurationError for what is no URL.
     """
     tries = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(_Trouble),
@@ -50,7 +50,7 @@ def download(url: str, time_limit: float = TIME_LIMIT) -> bytes | None:
         wait=_Wait(),
         reraise=True,
     )
-    late = SourceNotReady(f"{url} was not there, whole, after {time_limit:.0f} s; look at the source")
+    late = SourceUnavailableError(f"{url} was not there, whole, after {time_limit:.0f} s; look at the source")
     try:
         # A server that sends a byte now and then, of its headers too, is never silent for long.
         with within(time_limit, late):
@@ -64,17 +64,17 @@ def _follow(url: str) -> bytes | None:
     while True:
         try:
             found = _get(at)
-        except ConfigurationWrong as error:
+        except ConfigurationError as error:
             if seen:
-                raise SourceNotReady(f"{url} sends to {at[:200]}, which is no address; look at the source") from error
+                raise SourceUnavailableError(f"{url} sends to {at[:200]}, which is no address; look at the source") from error
             raise
         if not isinstance(found, httpx.URL):
             return found
         seen += 1
         if found.scheme not in (urlsplit(at).scheme, "https"):
-            raise SourceNotReady(f"{at} sends to {str(found)[:200]}, which is another scheme; look at the source")
+            raise SourceUnavailableError(f"{at} sends to {str(found)[:200]}, which is another scheme; look at the source")
         if seen > REDIRECTS:
-            raise SourceNotReady(f"{url} sends ever further, at last to {str(found)[:200]}; look at the source")
+            raise SourceUnavailableError(f"{url} sends ever further, at last to {str(found)[:200]}; look at the source")
         at = str(found)
 
 
@@ -85,7 +85,7 @@ def _client() -> httpx.Client:
         return httpx.Client(headers={"Accept-Encoding": "identity"})
     except (ValueError, ImportError, OSError) as error:
         advice = "look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE"
-        raise ConfigurationWrong(f"nothing can be downloaded: {error}; {advice}") from error
+        raise ConfigurationError(f"nothing can be downloaded: {error}; {advice}") from error
 
 
 def _get(url: str) -> bytes | httpx.URL | None:
@@ -99,20 +99,22 @@ def _get(url: str) -> bytes | httpx.URL | None:
             if answer.status_code == 429:
                 asked = answer.headers.get("retry-after", "")
                 text = f"{url}: throttled (429); Retry-After {asked[:60] or 'not given'}"
-                raise _Trouble(PassingFault(text), retry_after(asked))
+                raise _Trouble(TransientError(text), retry_after(asked))
             if answer.status_code != 200:
-                error = SourceNotReady(f"{url}: the source answers {answer.status_code} {answer.reason_phrase[:60]}")
+                error = SourceUnavailableError(f"{url}: the source answers {answer.status_code} {answer.reason_phrase[:60]}")
                 raise _Trouble(error) if answer.status_code >= 500 else error
             if (packed := answer.headers.get("content-encoding", "").lower()) not in ("", "identity"):
-                raise SourceNotReady(f"{url}: the source sends {packed[:60]!r}, and was asked not to; look at the source")
+                raise SourceUnavailableError(
+                    f"{url}: the source sends {packed[:60]!r}, and was asked not to; look at the source"
+                )
             for chunk in answer.iter_raw():
                 data += chunk
                 if len(data) > SIZE_LIMIT:
-                    raise SourceNotReady(f"{url} has more than {SIZE_LIMIT} bytes, which cannot be right")
+                    raise SourceUnavailableError(f"{url} has more than {SIZE_LIMIT} bytes, which cannot be right")
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
-        raise ConfigurationWrong(f"{url} is no URL that can be read: {error}") from error
+        raise ConfigurationError(f"{url} is no URL that can be read: {error}") from error
     except httpx.HTTPError as error:
-        told = SourceNotReady(f"{url}: {error or type(error).__name__}; look at the source or at the way out")
+        told = SourceUnavailableError(f"{url}: {error or type(error).__name__}; look at the source or at the way out")
         raise _Trouble(told) from error
     return bytes(data)
 

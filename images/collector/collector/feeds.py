@@ -11,7 +11,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from step_contract.exit_codes import ConfigurationWrong, DataWrong
+from step_contract.errors import ConfigurationError, DataError
 
 from collector.feed_dates import moment
 from collector.feed_text import link_mark, plain, title_mark, utf8, web_link
@@ -42,19 +42,19 @@ class Headline:
 
 
 def read_feeds(path: Path) -> list[Feed]:
-    """The feeds that the configuration file at `path` names; raises ConfigurationWrong when it is missing or wrong."""
+    """The feeds that the configuration file at `path` names; raises ConfigurationError when it is missing or wrong."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         listed = [(feed["name"], feed["url"]) for feed in content["feed"]]
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigurationWrong(f"the feeds' file {path} is wrong: {error!r}; it lists [[feed]] with name and url") from None
+        raise ConfigurationError(f"the feeds' file {path} is wrong: {error!r}; it lists [[feed]] with name and url") from None
     for name, url in listed:
         if not (isinstance(name, str) and isinstance(url, str) and name.strip() and url.strip()):
-            raise ConfigurationWrong(f"the feeds' file {path} has a feed {name!r} at {url!r}: both must be text")
+            raise ConfigurationError(f"the feeds' file {path} has a feed {name!r} at {url!r}: both must be text")
         if "://" in url and url.partition("://")[0] not in SCHEMES:
-            raise ConfigurationWrong(f"the feeds' file {path} has a feed at {url}: it must begin with one of {SCHEMES}")
+            raise ConfigurationError(f"the feeds' file {path} has a feed at {url}: it must begin with one of {SCHEMES}")
     if len({name for name, _ in listed}) != len(listed) or not listed:
-        raise ConfigurationWrong(f"the feeds' file {path} must name at least one feed, and each by a name of its own")
+        raise ConfigurationError(f"the feeds' file {path} must name at least one feed, and each by a name of its own")
     return [Feed(name, url if "://" in url else f"file://{path.resolve().parent / url}") for name, url in listed]
 
 
@@ -69,22 +69,22 @@ class Read:
 def read_feed(data: bytes, feed: Feed, session: date) -> Read:
     """The headlines in a feed's `data` that were published on the session's day in Seoul.
 
-    Entries without a title or a date are no headlines. Raises DataWrong when the bytes are no feed.
+    Entries without a title or a date are no headlines. Raises DataError when the bytes are no feed.
     """
     import feedparser
 
     data = utf8(data)
-    with within(PARSE_LIMIT, DataWrong(f"the feed {feed.name} at {feed.url} takes more than {PARSE_LIMIT} s to parse")):
+    with within(PARSE_LIMIT, DataError(f"the feed {feed.name} at {feed.url} takes more than {PARSE_LIMIT} s to parse")):
         try:
             # As a stream: bytes alone would be tried as the name of a file first.
             parsed = feedparser.parse(io.BytesIO(data), resolve_relative_uris=False, sanitize_html=False)
         except (RecursionError, ValueError, LookupError, AssertionError) as error:
-            raise DataWrong(f"the feed {feed.name} at {feed.url} cannot be parsed: {error!r}") from error
+            raise DataError(f"the feed {feed.name} at {feed.url} cannot be parsed: {error!r}") from error
     if not parsed.get("version"):
         reason = plain(str(parsed.get("bozo_exception", "neither RSS nor Atom")))
-        raise DataWrong(f"the feed {feed.name} at {feed.url} is none: {reason}")
+        raise DataError(f"the feed {feed.name} at {feed.url} is none: {reason}")
     if not _END.search(data[-1000:]):
-        raise DataWrong(f"the feed {feed.name} at {feed.url} has no end: it was cut")
+        raise DataError(f"the feed {feed.name} at {feed.url} has no end: it was cut")
     found, undated = set(), 0
     for entry in parsed.entries:
         when, title = _moment(entry), plain(str(entry.get("title") or ""))

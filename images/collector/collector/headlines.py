@@ -12,10 +12,10 @@ import arro3.core as arrow
 from arro3.io import write_parquet
 from step_contract import paths
 from step_contract.commit import Committed, Content, commit, find
-from step_contract.exit_codes import SourceNotReady, StepError
+from step_contract.errors import SourceUnavailableError, StepError
 from step_contract.manifest import Fact, canonical, digest
+from step_contract.schemas import HEADLINES_COLUMNS, HEADLINES_FILE, HEADLINES_VERSION
 from step_contract.store import Store
-from step_contract.tables import HEADLINES_COLUMNS, HEADLINES_FILE, HEADLINES_VERSION
 
 from collector.feeds import Feed, Headline, read_feed, without_doubles
 from collector.sessions import SEOUL
@@ -57,7 +57,7 @@ def collect(feeds: Sequence[Feed], session: date) -> Collected:
         try:
             data = read(feed.url)
             if data is None:
-                raise SourceNotReady(f"{feed.url} is not there")
+                raise SourceUnavailableError(f"{feed.url} is not there")
             held = read_feed(data, feed, session)
         except StepError as error:
             log.warning("the feed %s is left out: %s", feed.name, error)
@@ -71,7 +71,7 @@ def collect(feeds: Sequence[Feed], session: date) -> Collected:
 def fetch(store: Store, feeds: Sequence[Feed], session: date) -> Committed:
     """Commits the session's headlines, or returns those that were committed before, as a feed forgets within days.
 
-    Raises SourceNotReady when no feed can be read.
+    Raises SourceUnavailableError when no feed can be read.
     """
     configuration = [[feed.name, feed.url.rpartition("/")[2] if feed.url.startswith("file:") else feed.url] for feed in feeds]
     read_from = digest(canonical(configuration))[:12]
@@ -80,10 +80,12 @@ def fetch(store: Store, feeds: Sequence[Feed], session: date) -> Committed:
     if before := find(store, directory, inputs):
         return before
     if session > datetime.now(SEOUL).date():
-        raise SourceNotReady(f"{session} has not begun in Seoul: there are no headlines of it")
+        raise SourceUnavailableError(f"{session} has not begun in Seoul: there are no headlines of it")
     held = collect(feeds, session)
     if len(held.broken) == len(feeds):
-        raise SourceNotReady(f"none of the {len(feeds)} feeds can be read; the first: {next(iter(held.broken.values()))}")
+        raise SourceUnavailableError(
+            f"none of the {len(feeds)} feeds can be read; the first: {next(iter(held.broken.values()))}"
+        )
     facts: dict[str, Fact] = {"session": session.isoformat(), "headlines": len(held.headlines), "feeds": len(feeds)}
     facts |= {"undated": held.undated} if held.undated else {}
     facts |= {"broken": len(held.broken)} if held.broken else {}

@@ -11,7 +11,7 @@ from datetime import date, timedelta
 
 from step_contract import paths
 from step_contract.commit import Committed
-from step_contract.exit_codes import DataWrong, NothingToDo
+from step_contract.errors import DataError, NothingToDoError
 from step_contract.store import Store
 
 from collector.bars import Bar
@@ -40,7 +40,7 @@ class Fetched:
 def fetch(store: Store, template: str, symbol: str, session: date, verdict: Verdict, take_corrections: bool = False) -> Fetched:
     """Fetches and commits the bar of one session, and compares the sessions before it with the source.
 
-    `verdict` is what the calendar and its overrides say of it. Raises SourceNotReady when the source has no bar yet, DataWrong
+    `verdict` is what the calendar and its overrides say of it. Raises SourceUnavailableError when the source has no bar yet, DataError
     when it should have none, and when it has corrected the session and corrections are not to be taken.
     """
     url, data = read_year(template, symbol, session.year)
@@ -49,26 +49,26 @@ def fetch(store: Store, template: str, symbol: str, session: date, verdict: Verd
     bars = parse(data, url, session.year)
     bar = bar_of(bars, session, url)
     if wrong := contradiction(verdict, has_bar=True):
-        raise DataWrong(f"{session}: {wrong}; if the exchange was open, say so by a line in the overrides file")
+        raise DataError(f"{session}: {wrong}; if the exchange was open, say so by a line in the overrides file")
     place = bars.index(bar)
     looked_at = bars[max(0, place - LOOKED_BACK) : place + 1]
     with ThreadPoolExecutor(1 if store.local else AT_ONCE) as pool:
         names = pool.map(lambda one: store.list(paths.prices(symbol, one.date)), looked_at)
-        latest = paths.latest(name for listed in names for name in listed)
+        latest = paths.latest_revisions(name for listed in names for name in listed)
     found = corrections(store, symbol, looked_at, latest)
     own = [one for one in found if one.bar == bar]
     if own and not take_corrections:
-        raise DataWrong(told(symbol, own))
+        raise DataError(told(symbol, own))
     if own:
         return Fetched(take(store, symbol, own)[0], [one for one in found if one not in own])
-    revision = paths.revision_of(latest[session]) if session in latest else 1
+    revision = paths.parse_revision(latest[session]) if session in latest else 1
     return Fetched(commit_bar(store, symbol, bar, revision, is_new=session not in latest), found)
 
 
 def years_of(template: str, symbol: str, first: date, last: date) -> Iterator[tuple[int, list[Bar]]]:
     """The years from `first` to `last` with all bars of each, each year's file read once.
 
-    Years before the source's first are told and passed over; raises SourceNotReady for one that is missing later, and when
+    Years before the source's first are told and passed over; raises SourceUnavailableError for one that is missing later, and when
     there is none at all.
     """
     found = False
@@ -106,12 +106,12 @@ def fetch_range(
 ) -> Range:
     """Commits every bar from `first` to `last` that is not committed yet.
 
-    Raises NothingToDo where the range holds no session. Raises DataWrong, once all the others are committed, where calendar and
+    Raises NothingToDoError where the range holds no session. Raises DataError, once all the others are committed, where calendar and
     source contradict each other, and where the source has corrected what is committed and corrections are not to be taken.
     """
     from tqdm import tqdm
 
-    latest = paths.latest(store.list(paths.prices_of(symbol)))
+    latest = paths.latest_revisions(store.list(paths.prices_root(symbol)))
     committed: list[Committed] = []
     suspect: dict[date, str] = {}
     corrected: list[Correction] = []
@@ -136,9 +136,9 @@ def fetch_range(
     revised = take(store, symbol, corrected) if take_corrections else []
     wrong = [first_few(list(suspect.values())), "" if take_corrections else told(symbol, corrected)]
     if any(wrong):
-        raise DataWrong("; ".join([*filter(None, wrong), f"committed: {len(committed)} others"]))
+        raise DataError("; ".join([*filter(None, wrong), f"committed: {len(committed)} others"]))
     if not sessions:
-        raise NothingToDo("the source has no session in that range")
+        raise NothingToDoError("the source has no session in that range")
     uris = {session: store.uri(name) for session, name in latest.items()}
     uris |= {done.manifest.session: done.uri for done in (*committed, *revised)}
     return Range(len(committed), len(sessions) - len(committed), len(revised), uris[sessions[-1]])

@@ -12,34 +12,34 @@ import arro3.core as arrow
 from arro3.io import write_parquet
 from step_contract import paths
 from step_contract.commit import Committed, Content, commit, find
-from step_contract.exit_codes import DataWrong, SourceNotReady
+from step_contract.errors import DataError, SourceUnavailableError
 from step_contract.manifest import Fact, canonical, digest
+from step_contract.schemas import PRICES_COLUMNS, PRICES_FILE, PRICES_VERSION
 from step_contract.store import Store
-from step_contract.tables import PRICES_COLUMNS, PRICES_FILE, PRICES_VERSION
 
 from collector.bars import Bar
 
 STEP = "fetch-prices"
 
 
-def no_file(url: str) -> SourceNotReady:
+def no_file(url: str) -> SourceUnavailableError:
     """The error for a file that the source does not have."""
-    return SourceNotReady(f"the source has no file {url}: not published yet, or the prices' URL or the symbol is wrong")
+    return SourceUnavailableError(f"the source has no file {url}: not published yet, or the prices' URL or the symbol is wrong")
 
 
 def bar_of(bars: Sequence[Bar], session: date, where: str) -> Bar:
     """The bar of `session` among `bars`, which are in order of their dates.
 
-    Raises SourceNotReady when the source does not reach the session yet, DataWrong when it goes on without it.
+    Raises SourceUnavailableError when the source does not reach the session yet, DataError when it goes on without it.
     """
     for bar in bars:
         if bar.date == session:
             return bar
     if bars and bars[-1].date > session:
         following = next(bar.date for bar in bars if bar.date > session)
-        raise DataWrong(f"{where} has no bar for {session} and goes on with {following}: the exchange held no session that day")
+        raise DataError(f"{where} has no bar for {session} and goes on with {following}: the exchange held no session that day")
     reaches = f"reaches {bars[-1].date}" if bars else "is empty"
-    raise SourceNotReady(f"{where} has no bar for {session} yet: it {reaches}")
+    raise SourceUnavailableError(f"{where} has no bar for {session} yet: it {reaches}")
 
 
 @cache
@@ -71,7 +71,7 @@ def inputs_of(symbol: str, bar: Bar) -> dict[str, str]:
 def commit_bar(store: Store, symbol: str, bar: Bar, revision: int = 1, is_new: bool = False) -> Committed:
     """Commits the partition of `bar` as that revision, or returns the one that was committed from the same bar.
 
-    `is_new` saves a look where it was seen that there is none. Raises DataWrong when that revision was committed from another.
+    `is_new` saves a look where it was seen that there is none. Raises DataError when that revision was committed from another.
     """
     directory, inputs = paths.prices(symbol, bar.date, revision), inputs_of(symbol, bar)
     if not is_new and (before := find(store, directory, inputs)):

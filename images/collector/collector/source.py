@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 
-from step_contract.exit_codes import ConfigurationWrong, SourceNotReady
+from step_contract.errors import ConfigurationError, SourceUnavailableError
 from step_contract.store import Store
 
 PRICES_URL = (
@@ -14,7 +14,7 @@ SIZE_LIMIT = 8 * 2**20  # bytes; a year of an index has 26 kB, a feed some 100 k
 
 
 def checked_template(template: str) -> str:
-    """`template` itself if it is a URL with {year} and no other field than {symbol}; raises ConfigurationWrong otherwise."""
+    """`template` itself if it is a URL with {year} and no other field than {symbol}; raises ConfigurationError otherwise."""
     try:
         found = [
             (name, form, conversion) for _, name, form, conversion in string.Formatter().parse(template) if name is not None
@@ -28,7 +28,7 @@ def checked_template(template: str) -> str:
         or fields - {"year", "symbol"}
         or "://" not in template
     ):
-        raise ConfigurationWrong(
+        raise ConfigurationError(
             f"the prices' URL {template!r} must be a URL with {{year}} and, where symbols differ, {{symbol}} in it: "
             "file:///mirror/year_{symbol}/{year}.csv"
         )
@@ -43,7 +43,7 @@ def year_urls(template: str, symbol: str, year: int) -> list[str]:
 def read_year(template: str, symbol: str, year: int) -> tuple[str, bytes | None]:
     """The URL and the content of the source's file for a year; None where the source has no such file.
 
-    Raises SourceNotReady when the source is down or refuses, and PassingFault when it throttles.
+    Raises SourceUnavailableError when the source is down or refuses, and TransientError when it throttles.
     """
     urls = year_urls(template, symbol, year)
     for url in urls:
@@ -62,5 +62,5 @@ def read(url: str) -> bytes | None:
     folder, _, name = url.rpartition("/")
     data = Store(folder).read(name)
     if data is not None and len(data) > SIZE_LIMIT:
-        raise SourceNotReady(f"{url} has {len(data)} bytes, more than the {SIZE_LIMIT} that can be right")
+        raise SourceUnavailableError(f"{url} has {len(data)} bytes, more than the {SIZE_LIMIT} that can be right")
     return data

@@ -8,7 +8,7 @@ import io
 import re
 from datetime import date
 
-from step_contract.dates import iso_date
+from step_contract.schemas import parse_iso_date
 
 from collector.bars import CHANGE_DECIMALS, NOISE, Bar, Row, check, wrong
 
@@ -26,7 +26,7 @@ def parse(data: bytes, where: str, year: int) -> list[Bar]:
     """The bars of the file `data` of `year` found at `where`, by date.
 
     Lines that are empty or hold only `""`, a byte-order mark and any order of the columns are as the source writes them.
-    Raises DataWrong with line and column for everything else that is not as it must be.
+    Raises DataError with line and column for everything else that is not as it must be.
     """
     rows = _rows(data, where)
     check(rows, year)
@@ -71,7 +71,7 @@ def _row(row: list[str], header: list[str], where: str) -> Row:
 
 def _day(text: str, where: str) -> date:
     try:
-        return iso_date(text)
+        return parse_iso_date(text)
     except ValueError:
         raise wrong(where, f"{text!r} is not a date YYYY-MM-DD") from None
 

@@ -1,6 +1,6 @@
-"""What the pipeline's steps and the operator that runs them agree on, and nothing else.
+"""What the pipeline's steps and the operator that runs them share.
 
-`exit_codes` says how a step ends, `paths` where an artifact lies, `manifest` what it consists of, `store` reads and writes
-objects, `commit` makes an artifact of them, `result` hands the outcome to whoever ran the step, and `program` gives every
-step the same options and the same behaviour at its end.
+`errors` defines exit codes and retry rules, `paths` where an artifact is stored, `manifest` what it consists of, `schemas` the
+files in it. `store` reads and writes objects, `commit` turns them into an artifact, `result` reports it to whoever runs the
+step, and `cli` gives every step the same options and exit behaviour.
 """

@@ -1,6 +1,6 @@
-"""The commit protocol: an artifact is there, whole, once its manifest is, and the first manifest stays.
+"""The commit protocol: an artifact exists, complete, once its manifest exists, and the first manifest stays.
 
-A writer puts the files under a name of its own attempt, then creates the manifest only if there is none. Of two writers one
+A writer stores the files under a prefix of its own attempt, then creates the manifest only if it is absent. Of two writers one
 wins; the other removes its files and returns the winner's manifest if that was made from the same inputs.
 """
 
@@ -14,14 +14,14 @@ from datetime import UTC, date, datetime
 from uuid import uuid4
 
 from step_contract import paths
-from step_contract.exit_codes import DataWrong, StepError
+from step_contract.errors import DataError, StepError
 from step_contract.manifest import Fact, File, Manifest, check_content, differences, digest
 from step_contract.store import Store
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a step made: files by their final names, the number of records in them, and small facts for the reader."""
+    """The output of a step: files by their final names, the number of records in them, and small facts for readers."""
 
     files: Mapping[str, bytes]
     rows: int
@@ -31,7 +31,7 @@ class Content:
 
 @dataclass(frozen=True)
 class Committed:
-    """An artifact that is there: the URI of its manifest, the manifest, and whether this call made it."""
+    """A committed artifact: the URI of its manifest, the manifest, and whether this call committed it."""
 
     uri: str
     manifest: Manifest
@@ -39,43 +39,49 @@ class Committed:
 
 
 def load(store: Store, directory: str) -> Manifest | None:
-    """The manifest in `directory`, or None where there is none; raises DataWrong when it is damaged."""
+    """Return the manifest in `directory`, or None if there is none. Raises DataError if it is damaged."""
     path = f"{directory}/{paths.MANIFEST}"
     data = store.read(path)
     return None if data is None else Manifest.from_json(data, store.uri(path))
 
 
 def read(store: Store, directory: str, manifest: Manifest) -> dict[str, bytes]:
-    """The artifact's files by their final names; raises DataWrong naming the first that is missing, torn or altered."""
+    """Return the artifact's files by their final names.
+
+    Raises DataError naming the first that is missing, truncated or altered.
+    """
     objects = {f"{directory}/{file.path}": file for file in manifest.files}
     contents = store.read_many(objects)
     return {file.name: check_content(store.uri(path), file, contents[path]) for path, file in objects.items()}
 
 
 def open_artifact(uri: str) -> tuple[Manifest, dict[str, bytes]]:
-    """The manifest at `uri` and the artifact's files by their final names; raises DataWrong when one is missing or damaged."""
+    """Return the manifest at `uri` and the artifact's files by their final names.
+
+    Raises DataError if one is missing or damaged.
+    """
     root, _, name = uri.rpartition("/")
     above, _, directory = root.rpartition("/")
     if name != paths.MANIFEST:
-        raise DataWrong(f"{uri} is no manifest's URI: it must end in {paths.MANIFEST}")
+        raise DataError(f"{uri} is not the URI of a manifest: it must end in {paths.MANIFEST}")
     store = Store(above)
     manifest = load(store, directory)
     if manifest is None:
-        raise DataWrong(f"{uri} is missing: the step said that it had committed it; run the step again")
+        raise DataError(f"{uri} is missing although the step reported it as committed: run the step again")
     return manifest, read(store, directory, manifest)
 
 
 def find(store: Store, directory: str, inputs: Mapping[str, str]) -> Committed | None:
-    """The artifact in `directory` if one was committed from the same `inputs`, verified; None where there is none.
+    """Return the artifact in `directory` that was committed from the same `inputs`, verified; None if there is none.
 
-    Raises DataWrong when it was made from other inputs or is damaged.
+    Raises DataError if it was made from other inputs or is damaged.
     """
     manifest = load(store, directory)
     if manifest is None:
         return None
     uri = store.uri(f"{directory}/{paths.MANIFEST}")
     if differ := differences(inputs, manifest.inputs):
-        raise DataWrong(
+        raise DataError(
             f"{uri} was made from other inputs ({differ}); a committed artifact is never rewritten: "
             "keep it and choose another --artifacts, or remove its folder and run the step again"
         )
@@ -84,9 +90,9 @@ def find(store: Store, directory: str, inputs: Mapping[str, str]) -> Committed |
 
 
 def commit(store: Store, directory: str, *, step: str, session: date, inputs: Mapping[str, str], content: Content) -> Committed:
-    """Commits `content` as the artifact in `directory`, or returns the one that another writer committed first.
+    """Commit `content` as the artifact in `directory`, or return the one that another writer committed first.
 
-    Raises DataWrong when the other was made from other inputs. Nothing of this attempt stays when it does not win.
+    Raises DataError if the other was made from other inputs. An attempt that does not win leaves nothing behind.
     """
     attempt = f"attempt={uuid4().hex[:12]}"
     files = tuple(File(f"{attempt}/{name}", digest(data), len(data)) for name, data in content.files.items())
@@ -106,7 +112,7 @@ def commit(store: Store, directory: str, *, step: str, session: date, inputs: Ma
     try:
         for name, body in content.files.items():
             store.write(f"{directory}/{attempt}/{name}", body)
-        # A PUT whose answer was lost is sent again by the client and then refused: the manifest that is there may be ours.
+        # The client repeats a PUT whose response was lost, and the second is refused: the existing manifest may be ours.
         if store.create(path, data) or store.read(path) == data:
             return Committed(store.uri(path), manifest, new=True)
     except BaseException:
@@ -115,12 +121,12 @@ def commit(store: Store, directory: str, *, step: str, session: date, inputs: Ma
     _discard(store, directory, attempt, data)
     winner = find(store, directory, inputs)
     if winner is None:
-        raise DataWrong(f"{store.uri(path)} was removed while it was being committed: run the step again")
+        raise DataError(f"{store.uri(path)} was removed during the commit: run the step again")
     return winner
 
 
 def _discard(store: Store, directory: str, attempt: str, data: bytes) -> None:
-    """Removes the attempt's files unless the committed manifest is the one that names them."""
+    """Remove the attempt's files unless the committed manifest names them."""
     with suppress(StepError):
         if store.read(f"{directory}/{paths.MANIFEST}") != data:
             store.remove_folder(f"{directory}/{attempt}")

@@ -1,4 +1,4 @@
-"""The manifest: what an artifact consists of and what it was made from. No manifest, no artifact."""
+"""The manifest: what an artifact consists of and what it was made from. Without a manifest there is no artifact."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, date, datetime
 from hashlib import sha256
 from typing import Any
 
-from step_contract.exit_codes import DataWrong
+from step_contract.errors import DataError
 
 FORMAT = 1
 
@@ -17,12 +17,12 @@ Fact = str | int | float | bool | None
 
 
 def digest(data: bytes) -> str:
-    """The sha256 of `data` in hexadecimal."""
+    """Return the sha256 of `data` in hexadecimal."""
     return sha256(data).hexdigest()
 
 
 def canonical(content: object) -> bytes:
-    """`content` as JSON, always the same bytes for equal content."""
+    """Serialize `content` as JSON: equal content gives equal bytes."""
     return json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
 
 
@@ -42,11 +42,15 @@ class File:
 
 @dataclass(frozen=True)
 class Manifest:
-    """One artifact.
+    """The description of one artifact.
 
-    `inputs` is all that the content depends on: two runs with equal inputs may share the artifact. `facts` are small
-    values for whoever reads the result. `rows` counts the records of tabular files, 0 where there are none.
-    `schema_version` is that of the files' content. `created` is UTC. `image` and `commit` say what made it, where known.
+    Attributes:
+        inputs: everything that the content depends on; runs with equal inputs may share the artifact.
+        facts: small values for whoever reads the result.
+        rows: the number of records in tabular files, 0 if there are none.
+        schema_version: the version of the files' schema.
+        created: UTC.
+        image: the image that made it, if known; `commit` likewise.
     """
 
     step: str
@@ -61,14 +65,14 @@ class Manifest:
     commit: str | None = None
 
     def file(self, name: str) -> File:
-        """The file of that final name; raises DataWrong when the artifact has none."""
+        """Return the file with that final name. Raises DataError if the artifact has none."""
         for file in self.files:
             if file.name == name:
                 return file
-        raise DataWrong(f"the artifact of {self.step} for {self.session} has no {name}, only {[f.name for f in self.files]}")
+        raise DataError(f"the artifact of {self.step} for {self.session} has no {name}, only {[f.name for f in self.files]}")
 
     def to_json(self) -> bytes:
-        """The manifest as it is stored: readable JSON that carries the sha256 of its own canonical content."""
+        """Serialize the manifest: readable JSON that carries the sha256 of its own canonical content."""
         content: dict[str, Any] = {
             "manifest": FORMAT,
             "step": self.step,
@@ -87,23 +91,23 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes, where: str) -> Manifest:
-        """The manifest that was stored as `data` at `where`; raises DataWrong when it is torn, altered or of another format."""
+        """Parse the manifest stored as `data` at `where`. Raises DataError if it is truncated, altered or of another format."""
         try:
             content = json.loads(data)
             stored = content.pop("sha256")
             found = digest(canonical(content))
         except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
-            raise DataWrong(
-                f"{where} is torn or no manifest: {len(data)} bytes with sha256 {digest(data)} that do not hold the digest "
-                "they must; remove it with the files beside it and run its step again"
+            raise DataError(
+                f"{where} is truncated or not a manifest: {len(data)} bytes with sha256 {digest(data)}, no valid digest; "
+                "remove it with the files beside it and run its step again"
             ) from None
         if found != stored:
-            raise DataWrong(
-                f"{where} was altered: its content has sha256 {found}, it says {stored}; "
+            raise DataError(
+                f"{where} was altered: expected sha256 {stored}, found {found}; "
                 "remove it with the files beside it and run its step again"
             )
         if content.get("manifest") != FORMAT:
-            raise DataWrong(f"{where} has manifest format {content.get('manifest')!r}, this program reads {FORMAT}")
+            raise DataError(f"{where} has manifest format {content.get('manifest')!r}, this program supports {FORMAT}")
         try:
             return cls(
                 step=content["step"],
@@ -118,30 +122,30 @@ class Manifest:
                 commit=content["commit"],
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise DataWrong(f"{where} is no manifest of format {FORMAT}: {error!r}") from None
+            raise DataError(f"{where} is not a valid manifest of format {FORMAT}: {error!r}") from None
 
 
 def _inside(path: str) -> str:
     if path.startswith("/") or ".." in path.split("/"):
-        raise ValueError(f"{path!r} leads out of the artifact")
+        raise ValueError(f"{path!r} points outside the artifact")
     return path
 
 
 def check_content(where: str, file: File, data: bytes | None) -> bytes:
-    """`data` itself when it is what the manifest says `file` holds; raises DataWrong naming `where` and both digests."""
+    """Return `data` if it matches the manifest's `file`. Raises DataError naming `where` and both digests otherwise."""
     found = "missing" if data is None else f"sha256 {digest(data)} ({len(data)} bytes)"
     expected = f"sha256 {file.sha256} ({file.size} bytes)"
     if data is not None and found == expected:
         return data
-    state = "missing" if data is None else "torn" if len(data) < file.size else "altered"
-    raise DataWrong(
-        f"{where} is {state}: the manifest says {expected}, found {found}; restore it, or remove the whole artifact "
+    state = "missing" if data is None else "truncated" if len(data) < file.size else "altered"
+    raise DataError(
+        f"{where} is {state}: expected {expected}, found {found}; restore it, or remove the whole artifact "
         "and run its step again"
     )
 
 
 def differences(inputs: Mapping[str, str], committed: Mapping[str, str]) -> str:
-    """What differs between two sets of inputs, for a person; empty when they agree."""
+    """Describe the differences between two sets of inputs; empty if they are equal."""
     names = sorted(inputs.keys() | committed.keys())
     return "; ".join(
         f"{name}: committed {committed.get(name, 'none')}, now {inputs.get(name, 'none')}"

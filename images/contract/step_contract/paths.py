@@ -1,4 +1,4 @@
-"""Where each artifact lies, relative to the root of the artifacts. Nothing else in the project spells a path."""
+"""Where each artifact is stored, relative to the root of the artifacts. No other module builds a path."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from datetime import date
 from urllib.parse import quote
 
-from step_contract.exit_codes import ConfigurationWrong, DataWrong
+from step_contract.errors import ConfigurationError, DataError
 
 MANIFEST = "manifest.json"
 
@@ -16,128 +16,128 @@ _SESSION = re.compile(r"/session=(\d{4}-\d\d-\d\d)/")
 _REVISION = re.compile(r"/revision=(\d+)/")
 
 
-def checked_symbol(symbol: str) -> str:
-    """`symbol` itself when it can be part of a path; raises ConfigurationWrong otherwise."""
+def validate_symbol(symbol: str) -> str:
+    """Return `symbol` if it can be part of a path. Raises ConfigurationError otherwise."""
     if not _SYMBOL.fullmatch(symbol):
-        raise ConfigurationWrong(f"the symbol {symbol!r} is not one: write letters, digits, '.', '_' or '-', such as KS11")
+        raise ConfigurationError(f"invalid symbol {symbol!r}: use letters, digits, '.', '_' or '-', such as KS11")
     return symbol
 
 
-def _of(kind: str, symbol: str, session: date) -> str:
-    return f"{kind}/symbol={checked_symbol(symbol)}/session={session.isoformat()}"
+def _partition(kind: str, symbol: str, session: date) -> str:
+    return f"{kind}/symbol={validate_symbol(symbol)}/session={session.isoformat()}"
 
 
 def decision(symbol: str, session: date, state: str) -> str:
     """Directory of the decision `state` (open, closed, suspect) on `session`.
 
-    The state is part of the path: a session that was suspect and is open once the source caught up has two decisions,
-    and neither had to be deleted.
+    The state is part of the path: a session that was suspect and is open once the source has caught up has two decisions,
+    and neither is deleted.
     """
-    return f"{_of('decisions', symbol, session)}/state={state}"
+    return f"{_partition('decisions', symbol, session)}/state={state}"
 
 
-def prices_of(symbol: str) -> str:
+def prices_root(symbol: str) -> str:
     """Directory above all price partitions of `symbol`."""
-    return f"prices/symbol={checked_symbol(symbol)}"
+    return f"prices/symbol={validate_symbol(symbol)}"
 
 
 def prices(symbol: str, session: date, revision: int = 1) -> str:
     """Directory of the price partition of `symbol` on `session`.
 
-    What the source corrected later, and a person took, is revision 2 and so on, beside the first.
+    A correction of the source that a person has accepted is revision 2 and so on, beside the first.
     """
-    return _of("prices", symbol, session) + (f"/revision={revision}" if revision > 1 else "")
+    return _partition("prices", symbol, session) + (f"/revision={revision}" if revision > 1 else "")
 
 
-def revision_of(path: str) -> int:
-    """The revision that the path of a price partition names; 1 where it names none."""
-    found = _REVISION.search(f"/{path}/")
-    return int(found.group(1)) if found else 1
+def parse_revision(path: str) -> int:
+    """Return the revision that the path of a price partition names; 1 if it names none."""
+    match = _REVISION.search(f"/{path}/")
+    return int(match.group(1)) if match else 1
 
 
-def latest(names: Iterable[str]) -> dict[date, str]:
-    """Of objects below `prices_of`, the manifest of each session's latest revision, in order of the sessions."""
-    manifests = sorted((session_of(name), revision_of(name), name) for name in names if name.endswith(f"/{MANIFEST}"))
+def latest_revisions(names: Iterable[str]) -> dict[date, str]:
+    """Return, of objects below `prices_root`, the manifest of each session's latest revision, ordered by session."""
+    manifests = sorted((parse_session(name), parse_revision(name), name) for name in names if name.endswith(f"/{MANIFEST}"))
     return {session: name for session, _, name in manifests}
 
 
 def headlines(session: date, feeds: str) -> str:
-    """Directory of the headline partition of `session` from `feeds`, digits that stand for what feeds were read.
+    """Directory of the headline partition of `session`; `feeds` is a digest of the feeds' configuration.
 
-    They are part of the path for the same reason as a model's recipe.
+    The digest is part of the path for the same reason as a model's configuration.
     """
     return f"headlines/session={session.isoformat()}/feeds={feeds}"
 
 
-def models_of(symbol: str) -> str:
+def models_root(symbol: str) -> str:
     """Directory above all models of `symbol`."""
-    return f"models/symbol={checked_symbol(symbol)}"
+    return f"models/symbol={validate_symbol(symbol)}"
 
 
-def model(symbol: str, session: date, recipe: str) -> str:
-    """Directory of the model trained on `symbol` up to `session` by `recipe`.
+def model(symbol: str, session: date, config: str) -> str:
+    """Directory of the model trained on `symbol` up to `session`; `config` is a digest of its configuration.
 
-    The recipe is part of the path: who tries another configuration gets another model beside the first.
+    The digest is part of the path: another configuration gives another model beside the first.
     """
-    return f"{_of('models', symbol, session)}/recipe={recipe}"
+    return f"{_partition('models', symbol, session)}/config={config}"
 
 
-def checkpoints(symbol: str, session: date, recipe: str, inputs: str) -> str:
-    """Directory of the state of a training for `session` by `recipe` from `inputs`, digits that stand for them."""
-    return f"{_of('checkpoints', symbol, session)}/recipe={recipe}/inputs={inputs}"
+def checkpoints(symbol: str, session: date, config: str, inputs: str) -> str:
+    """Directory of the checkpoints of a training for `session`; `config` and `inputs` are digests."""
+    return f"{_partition('checkpoints', symbol, session)}/config={config}/inputs={inputs}"
 
 
 def promotions(symbol: str) -> str:
     """Directory of the promotions of `symbol`'s models, one object each, by number."""
-    return f"{models_of(symbol)}/promotions"
+    return f"{models_root(symbol)}/promotions"
 
 
 def current_model(symbol: str) -> str:
-    """The object that says which model of `symbol` is the current one."""
-    return f"{models_of(symbol)}/current.json"
+    """The object that names the current model of `symbol`."""
+    return f"{models_root(symbol)}/current.json"
 
 
-def plot(symbol: str, session: date, recipe: str) -> str:
-    """Directory of the plot of the forecast for `symbol` made on `session` by `recipe`."""
-    return f"{_of('plots', symbol, session)}/recipe={recipe}"
+def plot(symbol: str, session: date, config: str) -> str:
+    """Directory of the plot of the forecast for `symbol` made on `session`; `config` is the digest of the model's."""
+    return f"{_partition('plots', symbol, session)}/config={config}"
 
 
-def _run(dag: str, run: str) -> str:
-    return f"dag={quote(dag, safe='')}/run={quote(run, safe='')}"
+def _run(dag_id: str, run_id: str) -> str:
+    return f"dag={quote(dag_id, safe='')}/run={quote(run_id, safe='')}"
 
 
-def notes(dag: str, run: str) -> str:
-    """Directory of what was noted of a run's failures."""
-    return f"slack/notes/{_run(dag, run)}"
+def failures(dag_id: str, run_id: str) -> str:
+    """Directory of the recorded failures of a run's tasks."""
+    return f"monitor/failures/{_run(dag_id, run_id)}"
 
 
-def note(dag: str, run: str, task: str, map_index: int, number: int) -> str:
-    """The object that says why try `number` of a task failed; `map_index` is -1 of a task that is not mapped."""
-    return f"{notes(dag, run)}/{quote(task, safe='')}.{map_index}.{number}.json"
+def failure(dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int) -> str:
+    """The object that records why an attempt failed; `map_index` is -1 for a task that is not mapped."""
+    return f"{failures(dag_id, run_id)}/{quote(task_id, safe='')}.{map_index}.{try_number}.json"
 
 
-def end(dag: str, run: str, task: str, map_index: int, number: int) -> str:
-    """The object that says how the step of try `number` ended, before a worker has settled what becomes of the task."""
-    return f"slack/ends/{_run(dag, run)}/{quote(task, safe='')}.{map_index}.{number}.json"
+def termination(dag_id: str, run_id: str, task_id: str, map_index: int, try_number: int) -> str:
+    """The object that records how an attempt's step terminated, until a worker has set the task's state."""
+    return f"monitor/terminations/{_run(dag_id, run_id)}/{quote(task_id, safe='')}.{map_index}.{try_number}.json"
 
 
-def told(channel: str, dag: str, run: str) -> str:
-    """Directory of what `channel` was told of a run: an object for each message."""
-    return f"{told_in(channel)}/{_run(dag, run)}"
+def deliveries(channel: str, dag_id: str, run_id: str) -> str:
+    """Directory of what was delivered to `channel` about a run, one object for each message."""
+    return f"{channel_deliveries(channel)}/{_run(dag_id, run_id)}"
 
 
-def told_in(channel: str) -> str:
-    """Directory of all that `channel` was told."""
-    return f"slack/channel={quote(channel.lstrip('#'), safe='')}"
+def channel_deliveries(channel: str) -> str:
+    """Directory of everything that was delivered to `channel`."""
+    return f"monitor/channel={quote(channel.lstrip('#'), safe='')}"
 
 
-WATCHER_ALIVE = "slack/watcher-alive.json"
+MONITOR_HEARTBEAT = "monitor/heartbeat.json"
 
 
-def session_of(path: str) -> date:
-    """The session that a path names as `session=YYYY-MM-DD`; raises DataWrong when it names none."""
-    found = _SESSION.search(f"/{path}/")
+def parse_session(path: str) -> date:
+    """Return the session that a path names as `session=YYYY-MM-DD`. Raises DataError if it names none."""
+    match = _SESSION.search(f"/{path}/")
     try:
-        return date.fromisoformat(found.group(1) if found else "")
+        return date.fromisoformat(match.group(1) if match else "")
     except ValueError:
-        raise DataWrong(f"{path} names no session: remove it, only the pipeline writes below this folder") from None
+        raise DataError(f"{path} names no session: remove it, only the pipeline writes below this directory") from None

@@ -1,4 +1,4 @@
-"""The result channel: how a step tells whoever ran it what it made, or why it could not.
+"""The result channel: how a step reports its artifact, or why it failed, to whoever runs it.
 
 The result is JSON of at most 4 KiB in the file that `STEP_RESULT` names; in a pod that is the termination log.
 """
@@ -6,43 +6,58 @@ The result is JSON of at most 4 KiB in the file that `STEP_RESULT` names; in a p
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from step_contract.exit_codes import DataWrong
+from step_contract.errors import DataError
 from step_contract.manifest import Fact
 
-VARIABLE = "STEP_RESULT"
-LIMIT = 4096
+RESULT_VARIABLE = "STEP_RESULT"
+MAX_BYTES = 4096
+# A line of the step's log that begins so names the architectures: describe_platform.
+PLATFORM_PREFIX = "platform: "
+KERNEL_ARCHITECTURE = Path("/proc/sys/kernel/arch")  # Linux 6.1 and later; an emulated process sees the node's own
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a step has to say: the URI of the manifest it committed with small facts, or the one sentence why it failed."""
+    """The URI of the manifest that a step committed with small facts, or the one sentence that says why it failed."""
 
     manifest: str | None = None
     facts: Mapping[str, Fact] = field(default_factory=dict)
     error: str | None = None
 
     def to_json(self) -> bytes:
-        """The result as it is handed over; an error is cut to fit, facts that do not fit raise DataWrong."""
+        """Serialize the result, truncating an error that is too long. Raises DataError if the facts do not fit."""
         error, facts = self.error, dict(self.facts)
         while True:
             data = json.dumps({"manifest": self.manifest, "facts": facts, "error": error}, ensure_ascii=False).encode()
-            if len(data) <= LIMIT:
+            if len(data) <= MAX_BYTES:
                 return data
             if not error:
-                raise DataWrong(f"the result has {len(data)} bytes, more than {LIMIT}: put less into the facts")
+                raise DataError(f"the result has {len(data)} bytes; at most {MAX_BYTES} are allowed: put less into the facts")
             facts, error = {}, error[: len(error) * 3 // 4]
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Result:
-        """The result that a step handed over; raises DataWrong when it is none."""
+        """Parse a step's result. Raises DataError if it is invalid."""
         try:
             content = json.loads(data)
             result = cls(content["manifest"], content["facts"], content["error"])
         except (ValueError, KeyError, TypeError):
             result = None
         if result is None or not all(isinstance(text, str | None) for text in (result.manifest, result.error)):
-            raise DataWrong(f"the step's result is not one: {data[:200]!r}")
+            raise DataError(f"invalid step result: {data[:200]!r}")
         return result
+
+
+def describe_platform(kernel: Path = KERNEL_ARCHITECTURE) -> str:
+    """Return the architecture that this program was built for and that of the node, where the kernel exposes it."""
+    image = platform.machine()
+    try:
+        node = kernel.read_text().strip()
+    except OSError:
+        return f"image {image}, node unknown"
+    return f"image {image}, node {node}" + ("" if node == image else " (emulated)")

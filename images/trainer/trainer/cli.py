@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from step_contract.program import Parser, artifacts_options, common_options, option, outcome, program, run
+from step_contract.cli import Parser, add_artifact_options, add_common_options, add_option, make_parser, make_result, run_step
 from step_contract.result import Result
 
 from trainer.configuration import DEFAULT, read_configuration
@@ -75,7 +75,7 @@ def train(options: argparse.Namespace) -> Result:
 
     committed = train(options.artifacts, options.symbol, options.session, recipe_of(options), options.checkpoint_steps)
     became = promote(options.artifacts, options.symbol, options.session, committed)
-    result = outcome(committed, f"{committed.manifest.facts['in_words']} {became.capitalize()}.")
+    result = make_result(committed, f"{committed.manifest.facts['in_words']} {became.capitalize()}.")
     return replace(result, facts={**result.facts, "promotion": became})
 
 
@@ -84,14 +84,14 @@ def plot(options: argparse.Namespace) -> Result:
     from trainer.plot import plot
 
     made = plot(options.artifacts, options.symbol, options.session, recipe_of(options), options.plot_language)
-    return outcome(made, "plotted")
+    return make_result(made, "plotted")
 
 
 def rollback(options: argparse.Namespace) -> Result:
     """Takes the last promotion back."""
     told = roll_back(options.artifacts, options.symbol, options.why)
     print(told)
-    return Result(facts={"told": told})
+    return Result(facts={"summary": told})
 
 
 def history(options: argparse.Namespace) -> Result:
@@ -103,35 +103,37 @@ def history(options: argparse.Namespace) -> Result:
         print(f"{mark} {move.number:>4}  {move.at}  {move.done:<11}  {move.session}  {move.model}\n        {move.why}")
     told = f"{len(moves)} moves; " + (f"the current model is that of {now.session}" if now else "no model is current")
     print(told)
-    return Result(facts={"told": told})
+    return Result(facts={"summary": told})
 
 
-def make_parser() -> Parser:
+def build_parser() -> Parser:
     """The parser of the whole program; each step's options in one place."""
-    parser, step = program("trainer", "Trains the forecaster and plots its forecast.")
+    parser, add_step = make_parser("trainer", "Trains the forecaster and plots its forecast.")
 
-    added = step("train", train, "Train the forecaster on every session up to the session's day.", TRAIN)
-    option(added, "checkpoint-steps", "steps after which the state is kept", "200", type=count, metavar="N")
+    added = add_step("train", train, "Train the forecaster on every session up to the session's day.", TRAIN)
+    add_option(added, "checkpoint-steps", "steps after which the state is kept", "200", type=count, metavar="N")
     with_recipe = [added]
-    added = step("plot", plot, "Plot the forecast of the session's model.", PLOT)
-    option(added, "plot-language", f"the picture's language: {' or '.join(LANGUAGES)}", "en", type=language, metavar="LANGUAGE")
+    added = add_step("plot", plot, "Plot the forecast of the session's model.", PLOT)
+    add_option(
+        added, "plot-language", f"the picture's language: {' or '.join(LANGUAGES)}", "en", type=language, metavar="LANGUAGE"
+    )
     with_recipe.append(added)
 
-    added = step("rollback", rollback, "Make the model before the current one the current one.", ROLLBACK)
-    artifacts_options(added)
+    added = add_step("rollback", rollback, "Make the model before the current one the current one.", ROLLBACK)
+    add_artifact_options(added)
     added.add_argument("--why", required=True, metavar="TEXT", help="why: it is kept with the roll-back")
-    artifacts_options(step("history", history, "List what was promoted and rolled back.", HISTORY))
+    add_artifact_options(add_step("history", history, "List what was promoted and rolled back.", HISTORY))
 
     for added in with_recipe:
-        common_options(added)
-        option(added, "history-years", "the model sees the last N years only", type=years, metavar="N", required=False)
-        option(added, "model-config", "TOML file that configures the model", str(DEFAULT), type=Path, metavar="FILE")
+        add_common_options(added)
+        add_option(added, "history-years", "the model sees the last N years only", type=years, metavar="N", required=False)
+        add_option(added, "model-config", "TOML file that configures the model", str(DEFAULT), type=Path, metavar="FILE")
     return parser
 
 
 def main() -> int:
     """Runs the program with this process's arguments; returns the exit code."""
-    return run(make_parser, sys.argv[1:])
+    return run_step(build_parser, sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from step_contract.exit_codes import ConfigurationWrong
+from step_contract.errors import ConfigurationError
 
 DEFAULT = Path(__file__).with_name("model.toml")
 
@@ -38,18 +38,18 @@ class Configuration:
 
 
 def read_configuration(path: Path) -> Configuration:
-    """The configuration in the file at `path`; raises ConfigurationWrong naming the key that is missing, unknown or wrong."""
+    """The configuration in the file at `path`; raises ConfigurationError naming the key that is missing, unknown or wrong."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationWrong(f"the model's configuration {path} cannot be read: {error.strerror}") from None
+        raise ConfigurationError(f"the model's configuration {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationWrong(f"the model's configuration {path} is no TOML: {error}") from None
+        raise ConfigurationError(f"the model's configuration {path} is no TOML: {error}") from None
     types = {field.name: str(field.type) for field in fields(Configuration)}
     if unknown := sorted(content.keys() - types.keys()):
-        raise ConfigurationWrong(f"{path}: unknown {', '.join(unknown)}; it may hold {', '.join(types)}")
+        raise ConfigurationError(f"{path}: unknown {', '.join(unknown)}; it may hold {', '.join(types)}")
     if missing := sorted(types.keys() - content.keys()):
-        raise ConfigurationWrong(f"{path}: {', '.join(missing)} is missing")
+        raise ConfigurationError(f"{path}: {', '.join(missing)} is missing")
     for name, value in content.items():
         _check(f"{path}: {name}", name, types[name], value)
     return Configuration(**content)
@@ -59,12 +59,12 @@ def _check(where: str, name: str, type: str, value: Any) -> None:
     allowed: tuple[Any, ...] = {"str": (str,), "int": (int,), "float": (int, float)}[type]
     right: bool = isinstance(value, allowed) and not isinstance(value, bool)
     if not right:
-        raise ConfigurationWrong(f"{where} is {value!r} and must be of type {type}")
+        raise ConfigurationError(f"{where} is {value!r} and must be of type {type}")
     if type == "float" and not math.isfinite(value):
-        raise ConfigurationWrong(f"{where} is {value!r} and must be a finite number")
+        raise ConfigurationError(f"{where} is {value!r} and must be a finite number")
     if name == "weight_decay" and value < 0:
-        raise ConfigurationWrong(f"{where} is {value!r} and must not be less than 0")
+        raise ConfigurationError(f"{where} is {value!r} and must not be less than 0")
     if type != "str" and name not in ("seed", "weight_decay") and not value > 0:
-        raise ConfigurationWrong(f"{where} is {value!r} and must be greater than 0")
+        raise ConfigurationError(f"{where} is {value!r} and must be greater than 0")
     if name in ("interval", "test_share") and not value < 1:
-        raise ConfigurationWrong(f"{where} is {value!r} and must be less than 1")
+        raise ConfigurationError(f"{where} is {value!r} and must be less than 1")

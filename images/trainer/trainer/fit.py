@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
-from step_contract.exit_codes import ConfigurationWrong, DataWrong
+from step_contract.errors import ConfigurationError, DataError
 from torch import Tensor, nn
 
 from trainer.configuration import Configuration
@@ -59,11 +59,11 @@ def fit(returns: Array, at: Indexes, configuration: Configuration, name: str, ch
     """A network fitted to forecast from the origins `at`, with a scaler of the log returns up to the last target alone.
 
     The same arguments give the same network on the same machine, however often it was interrupted and went on from
-    `checkpoints`. Raises DataWrong when the loss is no number any more or grows out of all bounds.
+    `checkpoints`. Raises DataError when the loss is no number any more or grows out of all bounds.
     """
     if configuration.model not in MODELS:
         known = ", ".join(sorted(MODELS))
-        raise ConfigurationWrong(f"the model {configuration.model!r} is not known: it must be one of {known}")
+        raise ConfigurationError(f"the model {configuration.model!r} is not known: it must be one of {known}")
     torch.manual_seed(configuration.seed)
     # The same as use_deterministic_algorithms, which would load the compiler first and take four seconds for it.
     torch.set_deterministic_debug_mode("error")
@@ -92,7 +92,7 @@ def fit(returns: Array, at: Indexes, configuration: Configuration, name: str, ch
             where = f"step {loop.step} of epoch {loop.epoch}"
             mean = loop.ended(value := loss.item(), len(batch))
             if not math.isfinite(value) or (mean or 0) > DIVERGED:
-                raise DataWrong(
+                raise DataError(
                     f"{name}: the training diverged, the loss is {value:.4g} in {where}: lower learning_rate in the model's "
                     "configuration"
                 )

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from arro3.io import read_parquet
 from step_contract import paths
-from step_contract.exit_codes import DataWrong
+from step_contract.errors import DataError
 from step_contract.manifest import File, Manifest, canonical, check_content, digest
+from step_contract.schemas import PRICES_FILE, PRICES_VERSION
 from step_contract.store import Store
-from step_contract.tables import PRICES_FILE, PRICES_VERSION
 
 # Days between two sessions: the Korean exchange's longest closure since 1995 led from 29 September to 10 October 2017.
 LONGEST_CLOSURE = 14
@@ -46,15 +46,15 @@ def committed(store: Store, symbol: str, until: date, since: date | None = None,
 
     Of a session that was revised it is the latest revision.
 
-    Raises DataWrong when there is none and when a manifest is damaged.
+    Raises DataError when there is none and when a manifest is damaged.
     """
-    found = paths.latest(store.list(paths.prices_of(symbol)))
+    found = paths.latest_revisions(store.list(paths.prices_root(symbol)))
     sessions = [session for session in found if session <= until and (since is None or session >= since)]
     sessions = sessions[-last:] if last else sessions
     if not sessions:
         between = f"from {since} to {until}" if since else f"up to {until}"
-        raise DataWrong(
-            f"there is no session of {symbol} {between} below {store.uri(paths.prices_of(symbol))}: "
+        raise DataError(
+            f"there is no session of {symbol} {between} below {store.uri(paths.prices_root(symbol))}: "
             f"collect them with collector fetch-prices --from YYYY-MM-DD --to {until}"
         )
     files = {}
@@ -68,7 +68,7 @@ def committed(store: Store, symbol: str, until: date, since: date | None = None,
 def read_closes(store: Store, partitions: Partitions) -> npt.NDArray[np.float64]:
     """The close of each of the partitions' sessions, in index points.
 
-    Raises DataWrong when a partition is damaged, when its close is no price, and when sessions are missing between two.
+    Raises DataError when a partition is damaged, when its close is no price, and when sessions are missing between two.
     """
     contents = store.read_many(partitions.files)
     bars = [
@@ -77,8 +77,8 @@ def read_closes(store: Store, partitions: Partitions) -> npt.NDArray[np.float64]
     ]
     for before, after in pairwise(bars):
         if wrong := _gap(before, after):
-            raise DataWrong(
-                f"{store.uri(paths.prices_of(partitions.symbol))}: between {before.session} and {after.session} sessions are "
+            raise DataError(
+                f"{store.uri(paths.prices_root(partitions.symbol))}: between {before.session} and {after.session} sessions are "
                 f"missing, or one of the two was corrected: {wrong}; collect them with collector fetch-prices "
                 f"--symbol {partitions.symbol} --from {before.session} --to {after.session}"
             )
@@ -104,11 +104,11 @@ def _manifests(store: Store, names: list[str]) -> dict[str, Manifest]:
     for name in names:
         data = contents[name]
         if data is None:
-            raise DataWrong(f"{store.uri(name)} was removed while the history was read: run the step again")
+            raise DataError(f"{store.uri(name)} was removed while the history was read: run the step again")
         manifests[name] = Manifest.from_json(data, store.uri(name))
         if manifests[name].schema_version != PRICES_VERSION:
             version = manifests[name].schema_version
-            raise DataWrong(f"{store.uri(name)} has schema version {version}, this program reads {PRICES_VERSION}")
+            raise DataError(f"{store.uri(name)} has schema version {version}, this program reads {PRICES_VERSION}")
     return manifests
 
 
@@ -117,9 +117,9 @@ def _bar(data: bytes, session: date, where: str) -> _Bar:
     days = table.column("date").to_pylist()
     if days != [session]:
         held = f"{len(days)} rows, the first of {days[0]}," if days else "no row"
-        raise DataWrong(f"{where} holds {held} and must hold {session} alone")
+        raise DataError(f"{where} holds {held} and must hold {session} alone")
     close = table.column("close")[0].as_py()
     if close is None or not (np.isfinite(close) and close > 0):
-        raise DataWrong(f"{where} has the close {close}, which is no price; look at the collector's source")
+        raise DataError(f"{where} has the close {close}, which is no price; look at the collector's source")
     change = table.column("change")[0].as_py() if "change" in table.column_names else None
     return _Bar(session, float(close), change)

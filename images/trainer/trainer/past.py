@@ -11,10 +11,10 @@ from typing import Any
 
 from step_contract import paths
 from step_contract.commit import read
-from step_contract.exit_codes import DataWrong
+from step_contract.errors import DataError
 from step_contract.manifest import Manifest
+from step_contract.schemas import FORECAST_FILE, MODEL_VERSION
 from step_contract.store import Store
-from step_contract.tables import FORECAST_FILE, MODEL_VERSION
 
 SHOWN = 60  # sessions of a picture: a quarter, so that a week's forecast is wide enough to be seen on a phone
 
@@ -30,8 +30,8 @@ def issued(store: Store, symbol: str, session: date, recipe: str, since: date) -
     schema version is left out and told: a picture of this day does not fail for an earlier one.
     """
     found: dict[date, list[tuple[bool, str, str, Manifest]]] = {}
-    names = [name for name in store.list(paths.models_of(symbol)) if name.endswith(f"/{paths.MANIFEST}")]
-    names = [name for name in names if since <= paths.session_of(name) < session]
+    names = [name for name in store.list(paths.models_root(symbol)) if name.endswith(f"/{paths.MANIFEST}")]
+    names = [name for name in names if since <= paths.parse_session(name) < session]
     for name, data in store.read_many(names).items():
         directory = name.removesuffix(f"/{paths.MANIFEST}")
         with _damaged_left_out():
@@ -52,7 +52,7 @@ def issued(store: Store, symbol: str, session: date, recipe: str, since: date) -
 def _damaged_left_out() -> Iterator[None]:
     try:
         yield
-    except DataWrong as wrong:
+    except DataError as wrong:
         log.warning("left out of the past forecasts: %s", wrong)
 
 

@@ -7,10 +7,10 @@ from datetime import date
 
 from step_contract import paths
 from step_contract.commit import Committed, Content, commit, find, load, read
-from step_contract.exit_codes import DataWrong
+from step_contract.errors import DataError
 from step_contract.manifest import canonical, digest
+from step_contract.schemas import FORECAST_FILE, METRICS_FILE, MODEL_VERSION, PLOT_FILE, PLOT_VERSION
 from step_contract.store import Store
-from step_contract.tables import FORECAST_FILE, METRICS_FILE, MODEL_VERSION, PLOT_FILE, PLOT_VERSION
 
 from trainer.figure import Picture, draw
 from trainer.partitions import committed, read_closes
@@ -24,19 +24,19 @@ STEP = "plot"
 def plot(store: Store, symbol: str, session: date, recipe: Recipe, language: str) -> Committed:
     """Draws the forecast of the model of `session` by `recipe`, or returns the plot committed from the same model and prices.
 
-    Beside it what earlier models have forecast, or where there are none what the validation has. Raises DataWrong when there
+    Beside it what earlier models have forecast, or where there are none what the validation has. Raises DataError when there
     is no such model, when it was trained on other prices, and when it or a price is damaged.
     """
     model_directory = paths.model(symbol, session, recipe.model)
     model = load(store, model_directory)
     if model is None:
         where = store.uri(f"{model_directory}/{paths.MANIFEST}")
-        raise DataWrong(
+        raise DataError(
             f"{where} is missing: train it with trainer train --session {session} --symbol {symbol}, "
             "and the same --history-years and --model-config as here"
         )
     if model.schema_version != MODEL_VERSION:
-        raise DataWrong(
+        raise DataError(
             f"{store.uri(model_directory)} has schema version {model.schema_version}, this program reads {MODEL_VERSION}: "
             f"remove its folder and run trainer train --session {session} --symbol {symbol} again"
         )
@@ -55,7 +55,7 @@ def plot(store: Store, symbol: str, session: date, recipe: Recipe, language: str
     closes = read_closes(store, partitions)
     last, trained_on = f"{sessions[-1]} at {closes[-1]}", f"{forecast['last_session']} at {forecast['last_close']}"
     if last != trained_on:
-        raise DataWrong(
+        raise DataError(
             f"{store.uri(model_directory)} was trained up to {trained_on}, but the prices now end with {last}: restore them, "
             f"or remove its folder and run trainer train --session {session} --symbol {symbol} again"
         )

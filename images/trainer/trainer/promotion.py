@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 
 from step_contract import paths
 from step_contract.commit import Committed
-from step_contract.exit_codes import DataWrong, NothingToDo
+from step_contract.errors import DataError, NothingToDoError
 from step_contract.manifest import canonical
 from step_contract.store import Store
 
@@ -47,7 +47,7 @@ def current(moves: Sequence[Move]) -> Move | None:
 
 
 def read_moves(store: Store, symbol: str) -> list[Move]:
-    """All moves for `symbol` in their order; raises DataWrong where one is damaged or missing."""
+    """All moves for `symbol` in their order; raises DataError where one is damaged or missing."""
     # A writer's unfinished file has another ending.
     names = [name for name in store.list(paths.promotions(symbol)) if name.endswith(".json")]
     moves = []
@@ -55,9 +55,9 @@ def read_moves(store: Store, symbol: str) -> list[Move]:
         try:
             moves.append(Move(**json.loads(data or b"")))
         except (ValueError, TypeError):
-            raise DataWrong(f"{store.uri(name)} is no promotion: restore it, or remove it and all after it") from None
+            raise DataError(f"{store.uri(name)} is no promotion: restore it, or remove it and all after it") from None
         if moves[-1].number != number:
-            raise DataWrong(f"{store.uri(name)} has number {moves[-1].number}, and {number} is missing: restore it")
+            raise DataError(f"{store.uri(name)} has number {moves[-1].number}, and {number} is missing: restore it")
     return moves
 
 
@@ -84,12 +84,12 @@ def promote(store: Store, symbol: str, session: date, model: Committed) -> str:
 
 
 def roll_back(store: Store, symbol: str, why: str) -> str:
-    """Takes the last promotion back; returns in a sentence what is current now. Raises NothingToDo where nothing is."""
+    """Takes the last promotion back; returns in a sentence what is current now. Raises NothingToDoError where nothing is."""
 
     def wanted(moves: Sequence[Move]) -> Move | str:
         now = current(moves)
         if now is None:
-            raise NothingToDo(f"no model of {symbol} is current: there is nothing to roll back")
+            raise NothingToDoError(f"no model of {symbol} is current: there is nothing to roll back")
         return Move(len(moves) + 1, ROLLED_BACK, now.model, now.session, why, _now())
 
     _move(store, symbol, wanted)

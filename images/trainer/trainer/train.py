@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from step_contract import paths
 from step_contract.commit import Committed, Content, commit, find
-from step_contract.exit_codes import DataWrong
+from step_contract.errors import DataError
 from step_contract.manifest import Fact, canonical, digest
+from step_contract.schemas import FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_VERSION
 from step_contract.store import Store
-from step_contract.tables import FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_VERSION
 
 from trainer.configuration import Configuration
 from trainer.evaluate import Evaluation, split, walk_forward
@@ -38,21 +38,21 @@ STEP = "train"
 def check_history(
     sessions: list[date], closes: Array, configuration: Configuration, symbol: str, session: date, since: date | None
 ) -> None:
-    """Raises DataWrong when there are too few sessions for the configuration, or the first fold is fitted to no movement."""
+    """Raises DataError when there are too few sessions for the configuration, or the first fold is fitted to no movement."""
     window, horizon, folds = configuration.window, configuration.horizon, configuration.folds
     # The first fold must have something to be fitted to beside what the tests take.
     least = window + horizon + math.ceil((window + horizon + folds) / (1 - configuration.test_share))
     needed = max(configuration.minimum_sessions, least)
     if len(sessions) < needed:
         shortened = f", or raise --history-years, which leaves out all before {since}" if since else ""
-        raise DataWrong(
+        raise DataError(
             f"{len(sessions)} sessions of {symbol} from {sessions[0]} to {sessions[-1]} are too few to train on, "
             f"{needed} are needed: collect them with collector fetch-prices --from YYYY-MM-DD --to {session}{shortened}"
         )
     train, _ = split(np.arange(window, len(closes)), folds, configuration.test_share, horizon)[0]
     still = int(np.argmax(closes != closes[0])) or len(closes)
     if still > train[-1] + horizon:
-        raise DataWrong(
+        raise DataError(
             f"{symbol} closes at {closes[0]} on each of {still} sessions from {sessions[0]} to {sessions[still - 1]}: "
             "look at the source"
         )
@@ -103,7 +103,7 @@ def train(store: Store, symbol: str, session: date, recipe: Recipe, every: int) 
 
     Keeps its state every `every` steps, and goes on from there when it was interrupted.
 
-    Raises DataWrong when there are too few, when one is damaged, and when the model was committed from other sessions.
+    Raises DataError when there are too few, when one is damaged, and when the model was committed from other sessions.
     """
     configuration, since = recipe.configuration, recipe.since(session)
     partitions = committed(store, symbol, session, since)

@@ -11,7 +11,7 @@ COMMIT = """
 import os, sys, time
 from datetime import date
 from step_contract.commit import Content, commit
-from step_contract.machine import MACHINE, machine
+from step_contract.result import PLATFORM_PREFIX, describe_platform
 from step_contract.result import Result
 from step_contract.store import Store
 
@@ -19,7 +19,7 @@ def option(name, default):
     return sys.argv[sys.argv.index(name) + 1] if name in sys.argv else default
 
 step, seconds, code = sys.argv[1], float(option("--seconds", "0")), int(option("--code", "0"))
-print(MACHINE + machine(), flush=True)
+print(PLATFORM_PREFIX + describe_platform(), flush=True)
 if "--crash" in sys.argv:
     import ctypes
     ctypes.string_at(0)

@@ -24,7 +24,7 @@ NOT_BETTER = (
     "ot promoted, as it does not beat repeating the last close and the drift beyond noise: there is still no current model"
 )
 TRAINED = {
-    "told": "Out of sample (347 forecasts, 5 sessions ahead) it is off by 2.45%, repeating the last close by 2.49%. It does "
+    "summary": "Out of sample (347 forecasts, 5 sessions ahead) it is off by 2.45%, repeating the last close by 2.49%. It does "
     "not reliably beat both that and the mere drift. It has the direction right 53% of the time (42% to 65%), and its 80% "
     f"interval held 66% of the time. N{NOT_BETTER}.",
     "promotion": f"n{NOT_BETTER}",
@@ -60,10 +60,10 @@ class Month:
         self.airflow.add_task(run, "decide", "success", at=at)
         if day.weekday() > 4 or day in HOLIDAYS:
             reason = HOLIDAYS.get(day, "Saturday" if day.weekday() == 5 else "Sunday")
-            self.airflow.hand_over(run, "decide", {"state": "closed", "reason": reason, "told": f"closed: {reason}"})
+            self.airflow.hand_over(run, "decide", {"state": "closed", "reason": reason, "summary": f"closed: {reason}"})
         elif day == SUSPECT:
             reason = "the calendar says open, and the source has no bar"
-            self.airflow.hand_over(run, "decide", {"state": "suspect", "reason": reason, "told": f"suspect: {reason}"})
+            self.airflow.hand_over(run, "decide", {"state": "suspect", "reason": reason, "summary": f"suspect: {reason}"})
         else:
             self.airflow.hand_over(run, "decide", OPEN, f"{self.watched.store.root}/decisions/manifest.json")
             self.collect(run, day, at)
@@ -89,10 +89,12 @@ class Month:
         bar = self.bars[str(day)]
         self.airflow.add_task(run, "fetch_prices", "success", at=at, number=4 if day == LATE else 1)
         close, change = float(bar["Close"]), float(bar["Change"])
-        self.airflow.hand_over(run, "fetch_prices", {"close": close, "change": change, "told": f"KS11 closed at {close}"})
+        self.airflow.hand_over(run, "fetch_prices", {"close": close, "change": change, "summary": f"KS11 closed at {close}"})
         self.airflow.add_task(run, "fetch_headlines", "success", at=at)
         broken = {"broken": 1, "broken economy": "HTTP 503: the server is not well"} if day.day == 27 else {}
-        self.airflow.hand_over(run, "fetch_headlines", {"headlines": 9 + day.day % 7, "feeds": 2, "told": "headlines"} | broken)
+        self.airflow.hand_over(
+            run, "fetch_headlines", {"headlines": 9 + day.day % 7, "feeds": 2, "summary": "headlines"} | broken
+        )
 
     def train(self, run: str, at: datetime) -> None:
         if run.endswith(str(EVICTED)):
@@ -102,7 +104,7 @@ class Month:
         self.airflow.add_task(run, "train", "success", at=at, number=2 if run.endswith(str(EVICTED)) else 1)
         self.airflow.hand_over(run, "train", TRAINED, f"{self.watched.store.root}/models/manifest.json")
         self.airflow.add_task(run, "plot", "success", at=at)
-        self.airflow.hand_over(run, "plot", {"told": "drawn"}, self.plot, picture=True)
+        self.airflow.hand_over(run, "plot", {"summary": "drawn"}, self.plot, picture=True)
 
     def note(self, run: str, task: str, number: int, next_at: datetime | None, times: int, tries: int) -> None:
         meaning, why, advice = (
@@ -118,7 +120,7 @@ class Month:
             advice = "Nothing, while it is tried again; when it lasts, look at the nodes."
         next_text = next_at.isoformat() if next_at else None
         made = Note(task, -1, number, bool(next_at), meaning, why, advice, times, tries, f"{number}", next_text)
-        self.watched.store.create(paths.note("market_daily", run, task, -1, number), made.to_json())
+        self.watched.store.create(paths.failure("market_daily", run, task, -1, number), made.to_json())
 
 
 @pytest.mark.slow

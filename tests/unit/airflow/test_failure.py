@@ -12,44 +12,44 @@ from airflow_steps.memory import grown, with_memory
 from airflow_steps.operator import StepOperator
 from airflow_steps.outcome import settle
 from airflow_steps.step import Ended
-from step_contract.exit_codes import Cause, ConfigurationWrong, Exit
+from step_contract.errors import ConfigurationError, ExitCode, Termination
 
 from .conftest import Program
 
-ENDS: dict[str, tuple[Ended, Exit | Cause, int, int | None]] = {
-    "the data is wrong": (Ended(65, b"", ()), Exit.DATA_WRONG, 1, None),
-    "the configuration is wrong": (Ended(78, b"", ()), Exit.CONFIGURATION_WRONG, 1, None),
-    "the source is not ready": (Ended(69, b"", ()), Exit.SOURCE_NOT_READY, 12, 1800),
-    "throttled": (Ended(75, b"", ()), Exit.PASSING_FAULT, 4, 120),
-    "a fault": (Ended(1, b"", ()), Cause.FAULT, 3, None),
-    "killed by itself": (Ended(137, b"", ()), Cause.FAULT, 3, None),
-    "a segmentation fault": (Ended(139, b"", ()), Cause.CRASH, 2, 10),
-    "an unknown instruction, as a process": (Ended(-4, b"", ()), Cause.CRASH, 2, 10),
-    "for another processor": (Ended(255, b"exec /venv/bin/trainer: exec format error", ()), Cause.CRASH, 2, 10),
+ENDS: dict[str, tuple[Ended, ExitCode | Termination, int, int | None]] = {
+    "the data is wrong": (Ended(65, b"", ()), ExitCode.INVALID_DATA, 1, None),
+    "the configuration is wrong": (Ended(78, b"", ()), ExitCode.INVALID_CONFIGURATION, 1, None),
+    "the source is not ready": (Ended(69, b"", ()), ExitCode.SOURCE_UNAVAILABLE, 12, 1800),
+    "throttled": (Ended(75, b"", ()), ExitCode.TRANSIENT, 4, 120),
+    "a fault": (Ended(1, b"", ()), Termination.ERROR, 3, None),
+    "killed by itself": (Ended(137, b"", ()), Termination.ERROR, 3, None),
+    "a segmentation fault": (Ended(139, b"", ()), Termination.CRASHED, 2, 10),
+    "an unknown instruction, as a process": (Ended(-4, b"", ()), Termination.CRASHED, 2, 10),
+    "for another processor": (Ended(255, b"exec /venv/bin/trainer: exec format error", ()), Termination.CRASHED, 2, 10),
     "a program that is not there": (
         Ended(128, b'runc create failed: exec: "/x": stat /x: no such file or directory: unknown', (), "StartError"),
-        Cause.NOT_STARTED,
+        Termination.START_FAILED,
         1,
         None,
     ),
     "a runtime that is too busy": (
         Ended(128, b"failed to create shim task: context deadline exceeded", (), "StartError"),
-        Cause.MOVED,
+        Termination.EVICTED,
         6,
         30,
     ),
-    "out of memory": (Ended(137, b"", (), "OOMKilled"), Cause.MEMORY, 2, 10),
-    "at its deadline": (Ended(137, b"", (), "DeadlineExceeded: Pod was active longer"), Cause.TOO_LONG, 2, 10),
-    "evicted": (Ended(None, b"", (), "Evicted: The node was low on resource: memory."), Cause.MOVED, 6, 30),
+    "out of memory": (Ended(137, b"", (), "OOMKilled"), Termination.OOM_KILLED, 2, 10),
+    "at its deadline": (Ended(137, b"", (), "DeadlineExceeded: Pod was active longer"), Termination.TIMED_OUT, 2, 10),
+    "evicted": (Ended(None, b"", (), "Evicted: The node was low on resource: memory."), Termination.EVICTED, 6, 30),
     "evicted for its own disk": (
         Ended(137, b"", (), 'Evicted: Usage of EmptyDir volume "tmp" exceeds the limit'),
-        Cause.FAULT,
+        Termination.ERROR,
         3,
         None,
     ),
-    "preempted": (Ended(143, b"", (), "Preempting: Preempted in order to admit critical pod"), Cause.MOVED, 6, 30),
-    "deleted": (Ended(None, b"", (), "its pod was deleted"), Cause.MOVED, 6, 30),
-    "not started": (Ended(None, b"", (), "ImagePullBackOff: …", Cause.NOT_STARTED), Cause.NOT_STARTED, 1, None),
+    "preempted": (Ended(143, b"", (), "Preempting: Preempted in order to admit critical pod"), Termination.EVICTED, 6, 30),
+    "deleted": (Ended(None, b"", (), "its pod was deleted"), Termination.EVICTED, 6, 30),
+    "not started": (Ended(None, b"", (), "ImagePullBackOff: …", Termination.START_FAILED), Termination.START_FAILED, 1, None),
 }
 
 
@@ -69,13 +69,13 @@ def test_each_kind_of_end_is_tried_as_often_as_its_rule_says_and_after_its_wait(
 
 def test_airflows_own_number_of_tries_is_never_in_the_way() -> None:
     policy = StepRetryPolicy(2, rules({}))
-    assert policy.bound >= sum(policy.tries(cause) - 1 for cause in [*Exit, *Cause])
+    assert policy.bound >= sum(policy.tries(cause) - 1 for cause in [*ExitCode, *Termination])
 
 
 def test_a_task_without_retries_is_tried_once_whatever_happens() -> None:
     policy = StepRetryPolicy(0, rules({}))
     assert policy.bound == 0
-    assert policy.evaluate(StepFailed("", Cause.MOVED), 1, 0).action == RetryAction.FAIL
+    assert policy.evaluate(StepFailed("", Termination.EVICTED), 1, 0).action == RetryAction.FAIL
 
 
 def test_what_airflow_itself_fails_at_is_tried_as_often_as_the_task_says_also_after_it_was_cleared() -> None:
@@ -128,7 +128,8 @@ def test_each_cause_is_counted_by_itself_and_anew_once_the_task_is_cleared(progr
 
 def test_a_crash_is_told_with_signal_and_processors_and_the_last_line(program: Program) -> None:
     program(
-        "from step_contract.machine import MACHINE, machine; print(MACHINE + machine()); print('importing torch', flush=True);"
+        "from step_contract.result import PLATFORM_PREFIX, describe_platform;"
+        "print(PLATFORM_PREFIX + describe_platform()); print('importing torch', flush=True);"
         "import ctypes; ctypes.string_at(0)"
     )
     with pytest.raises(StepFailed, match=r"importing torch \(signal SIGSEGV; image \S+, node \S+.*: it crashed"):
@@ -158,7 +159,7 @@ def test_a_step_that_ran_out_of_memory_gets_more_and_never_more_than_the_limit()
     ("name", "value"), [("STEP_MEMORY_FACTOR", "0.5"), ("STEP_MEMORY_FACTOR", "x"), ("STEP_MEMORY_LIMIT", "lots")]
 )
 def test_a_wrong_setting_of_memory_is_told(name: str, value: str) -> None:
-    with pytest.raises(ConfigurationWrong, match=value):
+    with pytest.raises(ConfigurationError, match=value):
         grown("1Gi", 1, {name: value})
 
 
@@ -166,5 +167,5 @@ def test_tries_and_waits_are_settings() -> None:
     table = rules(
         {"STEP_SOURCE_TRIES": "3", "STEP_SOURCE_WAIT_SECONDS": "60", "STEP_MOVED_TRIES": "2", "STEP_PASSING_WAIT_SECONDS": "5"}
     )
-    assert (table[Exit.SOURCE_NOT_READY].tries, table[Exit.SOURCE_NOT_READY].wait_seconds) == (3, 60)
-    assert (table[Cause.MOVED].tries, table[Exit.PASSING_FAULT].wait_seconds) == (2, 5)
+    assert (table[ExitCode.SOURCE_UNAVAILABLE].tries, table[ExitCode.SOURCE_UNAVAILABLE].wait_seconds) == (3, 60)
+    assert (table[Termination.EVICTED].tries, table[ExitCode.TRANSIENT].wait_seconds) == (2, 5)

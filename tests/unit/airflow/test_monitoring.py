@@ -14,7 +14,7 @@ from airflow_steps import metrics
 from commands import ROOT
 
 MAPPINGS: list[dict[str, Any]] = yaml.safe_load((ROOT / "helm" / "values.yaml").read_text())["statsd"]["extraMappings"]
-RULES: list[dict[str, Any]] = [
+RETRY_RULES: list[dict[str, Any]] = [
     rule for group in yaml.safe_load((ROOT / "monitoring" / "alerts.yaml").read_text())["groups"] for rule in group["rules"]
 ]
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "monitoring" / "dashboard.json").read_text())
@@ -82,9 +82,9 @@ def test_a_group_in_a_tasks_name_stays_in_its_label() -> None:
 
 
 def test_the_alerts_ask_for_numbers_that_there_are_and_say_what_to_do() -> None:
-    recorded = {rule["record"] for rule in RULES if "record" in rule}
-    alerts = [rule for rule in RULES if "alert" in rule]
-    for rule in RULES:
+    recorded = {rule["record"] for rule in RETRY_RULES if "record" in rule}
+    alerts = [rule for rule in RETRY_RULES if "alert" in rule]
+    for rule in RETRY_RULES:
         assert asked_for(rule["expr"]) and asked_for(rule["expr"]) <= of_ours() | of_airflow() | recorded, rule
     for alert in alerts:
         assert alert.keys() <= {"alert", "expr", "for", "labels", "annotations"}
@@ -94,12 +94,17 @@ def test_the_alerts_ask_for_numbers_that_there_are_and_say_what_to_do() -> None:
 
 
 def test_the_alerts_name_the_causes_that_there_are() -> None:
-    from step_contract.exit_codes import Cause, Exit
+    from step_contract.errors import ExitCode, Termination
 
     named = [
-        cause for rule in RULES for causes in re.findall(r'cause=~?"([^"]+)"', rule["expr"]) for cause in causes.split("|")
+        cause
+        for rule in RETRY_RULES
+        for causes in re.findall(r'cause=~?"([^"]+)"', rule["expr"])
+        for cause in causes.split("|")
     ]
-    assert sorted(named) == sorted(end.name.lower() for end in [*Exit, *Cause] if end not in (Exit.DONE, Exit.NOTHING_TO_DO))
+    assert sorted(named) == sorted(
+        end.name.lower() for end in [*ExitCode, *Termination] if end not in (ExitCode.SUCCESS, ExitCode.NOTHING_TO_DO)
+    )
 
 
 def test_no_panel_is_dead_and_none_is_tied_to_one_prometheus() -> None:
@@ -120,4 +125,4 @@ def test_the_page_tells_every_number_of_ours_and_every_alert() -> None:
     assert rows.keys() == mappings.keys()
     for name, labels in rows.items():
         assert set(re.findall(r"`(\w+)`", labels)) == set(mappings[name].get("labels", {}))
-    assert [rule["alert"] for rule in RULES if "alert" in rule and f"`{rule['alert']}`" not in page] == []
+    assert [rule["alert"] for rule in RETRY_RULES if "alert" in rule and f"`{rule['alert']}`" not in page] == []

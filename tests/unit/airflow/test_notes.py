@@ -15,7 +15,7 @@ from airflow_steps.failure import StepFailed, StepRefused
 from airflow_steps.unwatched import at_end
 from slack_stand_in.state import StandIn
 from step_contract import paths
-from step_contract.exit_codes import Cause, Exit
+from step_contract.errors import ExitCode, Termination
 from step_contract.store import Store
 
 
@@ -36,7 +36,7 @@ def noted(store: Store) -> list[notes.Note]:
 
 
 def test_a_step_that_failed_is_noted_with_its_class_its_own_words_and_what_to_do(store: Store) -> None:
-    notes.note_failure(context(StepRefused("train: too little (65)", Exit.DATA_WRONG, "train: too little")))
+    notes.note_failure(context(StepRefused("train: too little (65)", ExitCode.INVALID_DATA, "train: too little")))
     [note] = noted(store)
     assert (note.meaning, note.why, note.again, note.times, note.tries) == (
         "the data is wrong",
@@ -49,8 +49,8 @@ def test_a_step_that_failed_is_noted_with_its_class_its_own_words_and_what_to_do
 
 
 def test_a_try_that_is_not_the_last_is_noted_with_when_the_next_one_is(store: Store) -> None:
-    notes.note_retry(context(StepFailed("x", Exit.SOURCE_NOT_READY, 3, 12)))
-    notes.note_retry(context(StepFailed("x", Cause.FAULT, 1, 4), number=2))
+    notes.note_retry(context(StepFailed("x", ExitCode.SOURCE_UNAVAILABLE, 3, 12)))
+    notes.note_retry(context(StepFailed("x", Termination.ERROR, 1, 4), number=2))
     source, fault = noted(store)
     assert (source.times, source.tries, fault.times) == (3, 12, 1)
     waits = [datetime.fromisoformat(note.next_at or "") - datetime.now(UTC) for note in (source, fault)]
@@ -68,13 +68,13 @@ def test_a_note_that_cannot_be_written_changes_nothing_for_the_task(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ARTIFACTS", f"file://{tmp_path}/file")
-    notes.note_failure(context(StepFailed("it broke", Cause.FAULT)))
+    notes.note_failure(context(StepFailed("it broke", Termination.ERROR)))
     assert "could not be noted" in caplog.text + capsys.readouterr().out
 
 
 def test_of_a_try_that_is_noted_twice_the_last_word_holds(store: Store) -> None:
     for why in ("first", "second"):
-        notes.note_failure(context(StepFailed(why, Cause.FAULT)))
+        notes.note_failure(context(StepFailed(why, Termination.ERROR)))
     assert [note.why for note in noted(store)] == ["second"]
 
 
@@ -85,7 +85,7 @@ def test_each_end_of_a_run_sees_whether_the_watcher_is_alive(
     monkeypatch.setenv("WATCHED", "true")
     if age is not None:
         at = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
-        store.replace(paths.WATCHER_ALIVE, json.dumps({"at": at}).encode())
+        store.replace(paths.MONITOR_HEARTBEAT, json.dumps({"at": at}).encode())
     run = SimpleNamespace(dag_id="market_daily", run_id="session__2026-01-15", state="success")
     at_end({"dag_run": run, "reason": "success"})
     told = [one.text for one in slack.channel("workflows")]
@@ -116,7 +116,7 @@ def test_no_message_holds_a_secret_or_a_traceback(text: str, shown: str) -> None
 
 def test_of_a_worker_that_is_lost_the_note_says_how_its_step_had_ended(store: Store) -> None:
     lost = context(None, number=2)
-    notes.note_step_end(lost["ti"], StepRefused("x", Cause.NOT_STARTED, 'train: secret "bucket" not found'))
+    notes.note_step_end(lost["ti"], StepRefused("x", Termination.START_FAILED, 'train: secret "bucket" not found'))
     notes.note_retry(context(None, number=1))
     notes.note_retry(lost)
     unknown, known = noted(store)

@@ -12,7 +12,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException, Airfl
 from airflow_steps.failure import StepFailed
 from airflow_steps.operator import StepOperator
 from step_contract.commit import Committed, Content, commit
-from step_contract.exit_codes import ConfigurationWrong
+from step_contract.errors import ConfigurationError
 from step_contract.result import Result
 from step_contract.store import Store
 
@@ -158,5 +158,5 @@ def test_a_program_that_is_not_installed_is_told(program: Program, monkeypatch: 
 
 def test_a_runner_that_is_not_known_is_told_when_the_file_is_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STEP_RUNNER", "carrier-pigeon")
-    with pytest.raises(ConfigurationWrong, match=r"carrier-pigeon.*process, worker, triggerer"):
+    with pytest.raises(ConfigurationError, match=r"carrier-pigeon.*process, worker, triggerer"):
         operator()

@@ -7,7 +7,7 @@ import pytest
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow_steps.operator import StepOperator
 from airflow_steps.trigger import StepTrigger
-from step_contract.exit_codes import ConfigurationWrong
+from step_contract.errors import ConfigurationError
 
 SETTINGS = {
     "STEP_RUNNER": "triggerer",
@@ -116,5 +116,5 @@ def test_two_parses_of_a_file_make_the_same_pod() -> None:
 )
 def test_a_setting_that_is_none_is_one_sentence(variable: str, value: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, value)
-    with pytest.raises(ConfigurationWrong, match=told):
+    with pytest.raises(ConfigurationError, match=told):
         step()

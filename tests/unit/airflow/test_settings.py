@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 from airflow_steps.settings import Settings
-from step_contract.exit_codes import ConfigurationWrong
+from step_contract.errors import ConfigurationError
 
 
 def test_what_is_not_set_is_left_to_the_step_and_an_empty_variable_is_not_set() -> None:
@@ -13,5 +13,5 @@ def test_what_is_not_set_is_left_to_the_step_and_an_empty_variable_is_not_set() 
 
 @pytest.mark.parametrize("name", ["MAX_ACTIVE_RUNS", "STEP_RETRIES"])
 def test_a_number_that_is_none_is_told_by_its_name(name: str) -> None:
-    with pytest.raises(ConfigurationWrong, match=f"{name} is 'many'"):
+    with pytest.raises(ConfigurationError, match=f"{name} is 'many'"):
         Settings.read({name: "many"})

@@ -10,7 +10,7 @@ from airflow_steps.failure import cause_of
 from airflow_steps.notes import Note
 from airflow_steps.pod import pod_name
 from airflow_steps.step import Ended
-from step_contract.exit_codes import Cause
+from step_contract.errors import Termination
 from step_contract.result import Result
 
 from .kubernetes_api import KubernetesApi
@@ -199,7 +199,7 @@ def test_a_place_that_is_never_free_is_waited_for_within_a_bound_and_the_cluster
         return [Ended.from_event(one.payload) for one in ends]
 
     for ended, (_, words) in zip(play(scenario), told.items(), strict=True):
-        assert cause_of(ended) == Cause.NOT_STARTED and words in str(ended.reason)
+        assert cause_of(ended) == Termination.START_FAILED and words in str(ended.reason)
 
 
 @pytest.mark.parametrize(("state", "left"), [("failed", False), ("deferred", True)])
@@ -259,7 +259,7 @@ def test_a_step_that_ran_out_of_memory_is_tried_again_with_more(play: Any, comms
 
     given, payload = play(scenario)
     assert given == "1024Mi"
-    assert cause_of(Ended.from_event(payload)) == Cause.MEMORY
+    assert cause_of(Ended.from_event(payload)) == Termination.OOM_KILLED
 
 
 def test_a_pod_that_the_cluster_never_lets_in_ends_at_once_with_the_clusters_own_words(play: Any, comms: Comms) -> None:
@@ -268,14 +268,14 @@ def test_a_pod_that_the_cluster_never_lets_in_ends_at_once_with_the_clusters_own
         return (await event_of(trigger(Try()))).payload
 
     ended = Ended.from_event(play(scenario))
-    assert (cause_of(ended), "violates PodSecurity" in str(ended.reason)) == (Cause.NOT_STARTED, True)
+    assert (cause_of(ended), "violates PodSecurity" in str(ended.reason)) == (Termination.START_FAILED, True)
 
 
 def test_what_a_step_says_of_its_processor_is_kept_however_long_its_log(play: Any, comms: Comms) -> None:
     this = Try()
 
     async def scenario(api: KubernetesApi) -> Any:
-        api.logs[pod_name(this)] = ["machine: image x86_64, node aarch64 (emulated)", *map(str, range(100))]
+        api.logs[pod_name(this)] = ["platform: image x86_64, node aarch64 (emulated)", *map(str, range(100))]
         running = asyncio.create_task(event_of(trigger(this)))
         await created(api, pod_name(this))
         await api.runs(pod_name(this))
@@ -283,4 +283,4 @@ def test_what_a_step_says_of_its_processor_is_kept_however_long_its_log(play: An
         return (await running).payload
 
     ended = Ended.from_event(play(scenario))
-    assert (ended.machine, cause_of(ended)) == ("image x86_64, node aarch64 (emulated)", Cause.CRASH)
+    assert (ended.machine, cause_of(ended)) == ("image x86_64, node aarch64 (emulated)", Termination.CRASHED)

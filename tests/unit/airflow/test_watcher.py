@@ -25,8 +25,8 @@ from .airflow_rest import AirflowApi, airflow_api, dag, utc
 
 SIX = utc("2026-01-15 09:00")  # in the evening, in Seoul
 RUN = "session__2026-01-15"
-OPEN = {"state": "open", "reason": "a session of the XKRX calendar", "told": "open: a session of the XKRX calendar"}
-PRICES = {"close": 4797.55, "change": 0.0159, "told": "KS11 closed at 4797.55"}
+OPEN = {"state": "open", "reason": "a session of the XKRX calendar", "summary": "open: a session of the XKRX calendar"}
+PRICES = {"close": 4797.55, "change": 0.0159, "summary": "KS11 closed at 4797.55"}
 
 
 class Watched:
@@ -48,7 +48,7 @@ class Watched:
     def note(self, task: str, number: int = 1, *, again: bool = False, why: str = "it broke", **more: object) -> None:
         fields = {"meaning": "the data is wrong", "advice": "Look at it.", "times": 1, "tries": 1, "at": SIX.isoformat()} | more
         note = Note(task, -1, number, again, why=why, **fields)  # type: ignore[arg-type]
-        self.store.create(paths.note("market_daily", RUN, task, -1, number), note.to_json())
+        self.store.create(paths.failure("market_daily", RUN, task, -1, number), note.to_json())
 
     def lines(self) -> list[str]:
         """What the channel shows, without the threads: each message's first line."""
@@ -108,7 +108,7 @@ def test_nothing_new_is_nothing_said_also_by_a_watcher_that_starts_anew(watched:
 def test_a_day_without_a_session_says_why(watched: Watched, state: str, reason: str, line: str) -> None:
     watched.airflow.add_run(RUN, "success", at=SIX)
     watched.airflow.add_task(RUN, "decide", "success", at=SIX)
-    watched.airflow.hand_over(RUN, "decide", {"state": state, "reason": reason, "told": f"{state}: {reason}"})
+    watched.airflow.hand_over(RUN, "decide", {"state": state, "reason": reason, "summary": f"{state}: {reason}"})
     watched.look()
     assert watched.lines()[0] == line
     alerts = [one.text for one in watched.slack.channel("workflows") if one.broadcast]
@@ -404,7 +404,7 @@ def with_picture(watched: Watched, *, damaged: bool = False) -> None:
         picture.write_bytes(b"something else")
     a_day(watched.airflow, state="success")
     watched.airflow.add_task(RUN, "plot", "success", at=SIX)
-    watched.airflow.hand_over(RUN, "plot", {"told": "plotted"}, made.uri, picture=True)
+    watched.airflow.hand_over(RUN, "plot", {"summary": "plotted"}, made.uri, picture=True)
 
 
 @pytest.mark.parametrize("fault", [None, {"method": "files.completeUploadExternal", "times": 1, "drop": True}])

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_steps.hurried import HurriedStore
 from airflow_steps.notes import Note
 from airflow_watcher.slack import LONGEST_PAUSE, _seconds
 from step_contract import paths
-from step_contract.exit_codes import PassingFault
+from step_contract.errors import TransientError
+from step_contract.store import CircuitBreakerStore
 
 from .airflow_rest import dag
 from .test_watcher import RUN, SIX, Watched, a_day, watched
@@ -35,7 +35,7 @@ def lines_of_both(watched: Watched) -> list[str]:
     [
         {"close": None, "change": 0.1},
         {"close": "n/a", "change": "n/a"},
-        {"promotion": None, "horizon": "<!channel>", "told": 7},
+        {"promotion": None, "horizon": "<!channel>", "summary": 7},
         {"headlines": 3, "broken": 2},
         {"state": "closed"},
         ["no", "mapping"],
@@ -66,7 +66,7 @@ def test_what_a_step_hands_over_silences_neither_its_run_nor_another(watched: Wa
 def test_a_damaged_note_silences_nobody(watched: Watched, note: bytes) -> None:
     a_day(watched.airflow, state="failed")
     watched.airflow.add_task(RUN, "decide", "failed", at=SIX)
-    watched.store.replace(paths.note("market_daily", RUN, "decide", -1, 1), note)
+    watched.store.replace(paths.failure("market_daily", RUN, "decide", -1, 1), note)
     assert len(lines_of_both(watched)) == 2
     assert [one for one in watched.sent() if one.broadcast]
 
@@ -87,7 +87,7 @@ def test_a_damaged_record_of_what_was_told_silences_nobody_and_doubles_nothing(w
     "written", [b"null", b"[1]", b"{}", b"\xff", b'{"told_until": 5}', b'{"told_until": "2026-01-15", "troubles": null}']
 )
 def test_a_watcher_starts_whatever_the_one_before_wrote_down(watched: Watched, written: bytes) -> None:
-    watched.store.replace(paths.WATCHER_ALIVE, written)
+    watched.store.replace(paths.MONITOR_HEARTBEAT, written)
     watched.restart(SIX)
     a_day(watched.airflow)
     watched.look()
@@ -116,9 +116,9 @@ def test_a_store_that_hangs_is_waited_for_once_and_for_seconds(monkeypatch: pyte
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-        store, began = HurriedStore("s3://bucket/x"), time.monotonic()
+        store, began = CircuitBreakerStore("s3://bucket/x"), time.monotonic()
         for _ in range(50):
-            with pytest.raises(PassingFault):
+            with pytest.raises(TransientError):
                 store.read("something")
         assert time.monotonic() - began < 20
 
@@ -193,11 +193,11 @@ def test_whatever_is_huge_or_reads_as_markup_is_within_slacks_limits_and_pings_n
     for number in range(300):
         watched.airflow.add_task(RUN, "m", "failed", at=SIX, map_index=number)
         watched.store.replace(
-            paths.note("market_daily", RUN, "m", number, 1),
+            paths.failure("market_daily", RUN, "m", number, 1),
             Note("m", number, 1, False, odd, odd, odd, 1, 1, SIX.isoformat()).to_json(),
         )
     watched.airflow.add_task(RUN, "t" * 250, "success", at=SIX)
-    watched.airflow.hand_over(RUN, "t" * 250, {"told": odd, "state": odd, "reason": odd}, "file:///x/" + "y" * 3000)
+    watched.airflow.hand_over(RUN, "t" * 250, {"summary": odd, "state": odd, "reason": odd}, "file:///x/" + "y" * 3000)
     conf = {f"name {number}": odd for number in range(200)}
     watched.airflow.add_run("<@U1>", "success", at=SIX, logical_date=None, conf=conf, dag_id="d" * 250)
     watched.look()

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from collector.cli import make_parser
+from collector.cli import build_parser
 
 from ...conftest import Run as Run
 
@@ -27,4 +27,4 @@ def mirror(tmp_path: Path) -> Path:
 def collector(run_program: Callable[..., Run], mirror: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Runs a step of the collector on the mirror."""
     monkeypatch.setenv("PRICES_URL", f"file://{mirror.parent}/year_{{symbol}}/{{year}}.csv")
-    return run_program(make_parser)
+    return run_program(build_parser)

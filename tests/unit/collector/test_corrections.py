@@ -10,8 +10,8 @@ import pytest
 from arro3.io import read_parquet
 from step_contract import paths
 from step_contract.commit import open_artifact
+from step_contract.schemas import PRICES_FILE
 from step_contract.store import Store
-from step_contract.tables import PRICES_FILE
 
 from .conftest import Run
 
@@ -68,7 +68,7 @@ def test_a_correction_that_is_taken_lies_beside_the_first_and_is_what_is_read(
     assert (amount(first), amount(result["manifest"])) == (34025853798776, 34025853798777)
     assert before.items() <= everything(tmp_path / "artifacts").items()
     store = Store(f"file://{tmp_path}/artifacts")
-    [read] = paths.latest(store.list(paths.prices_of("KS11"))).values()
+    [read] = paths.latest_revisions(store.list(paths.prices_root("KS11"))).values()
     assert store.uri(read) == result["manifest"]
     again = collector("fetch-prices", "--session", "2026-03-20")
     assert (again[0], again[2]["manifest"], "committed before" in again[1]) == (0, result["manifest"], True)

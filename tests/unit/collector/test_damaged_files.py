@@ -16,7 +16,7 @@ from collector.price_range import contradictions
 from collector.year_file import parse
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from step_contract.exit_codes import DataWrong
+from step_contract.errors import DataError
 
 from .conftest import REAL
 
@@ -145,7 +145,7 @@ def test_of_a_damaged_file_every_row_that_is_taken_is_right_or_the_file_is_refus
     year, data = case
     try:
         bars = parse(data, "here", year)
-    except DataWrong as refused:
+    except DataError as refused:
         assert str(refused).startswith("here, line "), refused
         event("refused")
         return

@@ -8,7 +8,7 @@ import pytest
 from collector import cli, sessions
 from collector.calendar import Verdict, calendar_verdict, overrides, read_overrides, verdict_of
 from collector.decide import decision
-from step_contract.exit_codes import ConfigurationWrong
+from step_contract.errors import ConfigurationError
 
 from .conftest import REAL, Run
 
@@ -138,5 +138,5 @@ def test_calendar_and_source_must_not_contradict_each_other(open_by_calendar: bo
     ],
 )
 def test_a_wrong_overrides_file_is_refused_and_the_line_is_named(text: str, named: str) -> None:
-    with pytest.raises(ConfigurationWrong, match=named):
+    with pytest.raises(ConfigurationError, match=named):
         overrides(text, "overrides.csv")

@@ -11,7 +11,7 @@ from collector.prices import partition
 from collector.sessions import SEOUL
 from collector.year_file import parse
 from step_contract.commit import open_artifact
-from step_contract.tables import PRICES_COLUMNS, PRICES_FILE
+from step_contract.schemas import PRICES_COLUMNS, PRICES_FILE
 
 from .conftest import HEADER, REAL, Run
 

@@ -9,8 +9,8 @@ from arro3.io import read_parquet
 from collector.feed_text import plain
 from collector.feeds import Feed, Headline, read_feed, read_feeds, without_doubles
 from step_contract.commit import open_artifact
-from step_contract.exit_codes import ConfigurationWrong, DataWrong
-from step_contract.tables import HEADLINES_COLUMNS, HEADLINES_FILE
+from step_contract.errors import ConfigurationError, DataError
+from step_contract.schemas import HEADLINES_COLUMNS, HEADLINES_FILE
 
 from .conftest import ROOT, Run
 
@@ -60,7 +60,7 @@ def test_of_headlines_with_the_same_title_or_link_the_first_is_kept() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"<html><body>login</body></html>", b"\x00\x01", b'{"a": 1}'])
 def test_what_is_no_feed_is_refused(data: bytes) -> None:
-    with pytest.raises(DataWrong, match="mine"):
+    with pytest.raises(DataError, match="mine"):
         headlines(data, FEED, SESSION)
 
 
@@ -121,7 +121,7 @@ def test_a_day_without_headlines_is_an_empty_partition(collector: Run, tmp_path:
 def test_a_wrong_feeds_file_is_refused_and_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "feeds.toml"
     path.write_text(text)
-    with pytest.raises(ConfigurationWrong, match=r"feeds\.toml"):
+    with pytest.raises(ConfigurationError, match=r"feeds\.toml"):
         read_feeds(path)
 
 

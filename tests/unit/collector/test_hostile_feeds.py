@@ -17,7 +17,7 @@ from collector import feeds as feeds_module
 from collector.feed_text import link_mark, plain, title_mark, web_link
 from collector.feeds import Feed, read_feed
 from step_contract.commit import open_artifact
-from step_contract.exit_codes import DataWrong
+from step_contract.errors import DataError
 
 from .conftest import Run
 from .test_headlines import feeds_file, item, rss
@@ -42,7 +42,7 @@ def test_a_bomb_of_entities_is_not_unpacked() -> None:
     started = time.monotonic()
     try:
         found = titles(bomb)
-    except DataWrong:
+    except DataError:
         found = []
     assert time.monotonic() - started < 30
     assert all(len(title) <= 500 for title in found)
@@ -53,7 +53,7 @@ def test_no_file_of_this_machine_gets_into_a_headline(tmp_path: Path) -> None:
     secret.write_text("the password")
     entity = f'<?xml version="1.0"?><!DOCTYPE rss [<!ENTITY it SYSTEM "{secret.as_uri()}">]>'.encode()
     data = entity + rss(item("see &it;", AT)).split(b"?>")[1]
-    with contextlib.suppress(DataWrong):
+    with contextlib.suppress(DataError):
         assert "password" not in str(titles(data))
 
 
@@ -67,7 +67,7 @@ def test_a_feed_that_is_made_to_be_slow_is_given_up(filling: bytes, monkeypatch:
     started = time.monotonic()
     try:
         titles(head + filling * (2**20 // len(filling)))
-    except DataWrong as error:
+    except DataError as error:
         assert "mine" in str(error)
     assert time.monotonic() - started < 30
 
@@ -180,7 +180,7 @@ def test_what_says_that_it_is_in_an_old_encoding_and_is_not_is_read() -> None:
 
 def test_a_feed_that_was_cut_is_none() -> None:
     whole = rss(*(item(f"코스피 {number}", AT, f"https://a/{number}") for number in range(9)))
-    with pytest.raises(DataWrong, match="it was cut"):
+    with pytest.raises(DataError, match="it was cut"):
         titles(whole[:-60])
 
 

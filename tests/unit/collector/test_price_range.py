@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from arro3.io import read_parquet
 from step_contract.commit import open_artifact
-from step_contract.tables import PRICES_FILE
+from step_contract.schemas import PRICES_FILE
 
 from .conftest import Run
 

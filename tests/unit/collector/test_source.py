@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 
 import pytest
 from collector import download, source
-from step_contract.exit_codes import ConfigurationWrong, PassingFault, SourceNotReady
+from step_contract.errors import ConfigurationError, SourceUnavailableError, TransientError
 from step_contract.store import Store
 
 ASKED: Counter[str] = Counter()
@@ -80,7 +80,7 @@ def test_a_file_that_is_not_there_is_none(server: str) -> None:
 
 @pytest.mark.parametrize("code", [401, 403, 500, 503])
 def test_a_source_that_refuses_or_is_down_is_not_ready(server: str, code: int) -> None:
-    with pytest.raises(SourceNotReady, match=str(code)):
+    with pytest.raises(SourceUnavailableError, match=str(code)):
         source.read(f"{server}/{code}")
 
 
@@ -90,14 +90,14 @@ def test_what_passes_is_tried_again_a_few_times(server: str, how: str) -> None:
 
 
 def test_a_source_that_stays_down_is_asked_three_times(server: str) -> None:
-    with pytest.raises(SourceNotReady, match="503"):
+    with pytest.raises(SourceUnavailableError, match="503"):
         source.read(f"{server}/200-after-503-9")
     assert ASKED["/200-after-503-9"] == 3
 
 
 def test_a_throttle_for_longer_than_a_step_waits_is_a_passing_fault_at_once_and_tells_how_long(server: str) -> None:
     started = time.monotonic()
-    with pytest.raises(PassingFault, match="Retry-After 300"):
+    with pytest.raises(TransientError, match="Retry-After 300"):
         source.read(f"{server}/429")
     assert (ASKED["/429"], time.monotonic() - started < 5) == (1, True)
 
@@ -118,13 +118,13 @@ def test_a_retry_after_is_read_in_both_its_forms(asked: str, seconds: float | No
 
 
 def test_a_file_that_is_too_large_is_refused(server: str) -> None:
-    with pytest.raises(SourceNotReady, match="more than"):
+    with pytest.raises(SourceUnavailableError, match="more than"):
         source.read(f"{server}/200-large")
 
 
 @pytest.mark.parametrize("how", ["gzip", "gzip, gzip", "br"])
 def test_what_is_packed_is_not_unpacked(server: str, how: str) -> None:
-    with pytest.raises(SourceNotReady, match=f"sends '{how}', and was asked not to"):
+    with pytest.raises(SourceUnavailableError, match=f"sends '{how}', and was asked not to"):
         source.read(f"{server}/200-{quote(how)}")
 
 
@@ -132,7 +132,7 @@ def test_what_is_packed_is_not_unpacked(server: str, how: str) -> None:
 def test_a_server_that_stalls_is_given_up(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "SILENCE_LIMIT", 1)
     started = time.monotonic()
-    with pytest.raises(SourceNotReady, match="200-stalls"):
+    with pytest.raises(SourceUnavailableError, match="200-stalls"):
         source.read(f"{server}/200-stalls")
     assert time.monotonic() - started < 15
 
@@ -140,13 +140,13 @@ def test_a_server_that_stalls_is_given_up(server: str, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("how", ["drips", "dripping headers"])
 def test_a_server_that_drips_is_given_up_when_the_time_is_over(server: str, how: str) -> None:
     started = time.monotonic()
-    with pytest.raises(SourceNotReady, match="was not there, whole, after 1 s"):
+    with pytest.raises(SourceUnavailableError, match="was not there, whole, after 1 s"):
         download.download(f"{server}/200-{quote(how)}", time_limit=1)
     assert time.monotonic() - started < 10
 
 
 def test_a_file_that_is_shorter_than_the_server_says_is_not_taken_for_whole(server: str) -> None:
-    with pytest.raises(SourceNotReady, match="200-long"):
+    with pytest.raises(SourceUnavailableError, match="200-long"):
         source.read(f"{server}/200-long")
 
 
@@ -154,18 +154,18 @@ def test_a_file_that_is_shorter_than_the_server_says_is_not_taken_for_whole(serv
     ("how", "why"), [("ftp", "another scheme"), ("file", "another scheme"), ("ever", "ever further"), ("odd", "no address")]
 )
 def test_a_redirect_to_where_no_file_can_be_is_refused(server: str, how: str, why: str) -> None:
-    with pytest.raises(SourceNotReady, match=why):
+    with pytest.raises(SourceUnavailableError, match=why):
         source.read(f"{server}/302-{how}")
 
 
 def test_a_server_that_is_not_there_is_not_ready() -> None:
-    with pytest.raises(SourceNotReady, match=r"127\.0\.0\.1:1"):
+    with pytest.raises(SourceUnavailableError, match=r"127\.0\.0\.1:1"):
         source.read("http://127.0.0.1:1/2026.csv")
 
 
 @pytest.mark.parametrize("url", ["http://", "http://[::1", "gopher://host/file", "http://./x", "http://xn--a/"])
 def test_what_is_no_url_is_wrong_configuration(url: str) -> None:
-    with pytest.raises(ConfigurationWrong):
+    with pytest.raises(ConfigurationError):
         source.read(url)
 
 
@@ -183,12 +183,12 @@ def test_a_proxy_or_a_certificate_that_is_none_is_wrong_configuration(
 ) -> None:
     monkeypatch.setenv(*variable)
     download._client.cache_clear()
-    with pytest.raises(ConfigurationWrong, match=variable[0]):
+    with pytest.raises(ConfigurationError, match=variable[0]):
         source.read("http://127.0.0.1:1/2026.csv")
     download._client.cache_clear()
 
 
 @pytest.mark.parametrize("field", ["{year:s}", "{symbol:d}/{year}", "{year!z}", "{year:99999}", "{year:{symbol}}"])
 def test_a_template_whose_fields_are_formatted_is_wrong_configuration(field: str) -> None:
-    with pytest.raises(ConfigurationWrong, match="must be a URL with"):
+    with pytest.raises(ConfigurationError, match="must be a URL with"):
         source.checked_template(f"file:///mirror/{field}.csv")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from collector.year_file import parse
-from step_contract.exit_codes import DataWrong
+from step_contract.errors import DataError
 
 from .conftest import HEADER, REAL
 
@@ -112,7 +112,7 @@ def test_what_the_source_writes_in_other_ways_is_read_the_same(same: Change) -> 
 def test_a_damaged_file_is_refused_and_the_place_is_named(damage: Change, named: str) -> None:
     damaged = damage(real())
     assert damaged != real(), "the damage must change the file"
-    with pytest.raises(DataWrong, match=named) as error:
+    with pytest.raises(DataError, match=named) as error:
         parse(damaged, "here", 2026)
     assert str(error.value).startswith("here")
 
@@ -148,7 +148,7 @@ def test_an_index_whose_differences_are_rounded_on_their_own_is_read() -> None:
 
 def test_of_a_short_file_one_close_that_is_off_by_a_digit_is_refused() -> None:
     january = b"".join(real().splitlines(keepends=True)[:8])
-    with pytest.raises(DataWrong, match="line 6, column Close"):
+    with pytest.raises(DataError, match="line 6, column Close"):
         parse(january.replace(b"2026-01-08,4552.37,", b"2026-01-08,4552.36,"), "here", 2026)
 
 
@@ -165,7 +165,7 @@ def test_the_first_years_of_an_index_may_lack_all_differences() -> None:
     bars = parse(without_differences(real(), 2, 53), "here", 2026)
     assert [bar.close for bar in bars] == [bar.close for bar in parse(real(), "here", 2026)]
     assert {bar.change for bar in bars} == {None}
-    with pytest.raises(DataWrong, match=r"line 10, column Low: .* than a day can go"):
+    with pytest.raises(DataError, match=r"line 10, column Low: .* than a day can go"):
         damaged = without_differences(real(), 2, 53).splitlines(keepends=True)
         damaged[9] = re.sub(rb"\d{4}\.\d+", b"99.5", damaged[9])
         parse(b"".join(damaged), "here", 2026)
@@ -177,13 +177,13 @@ def test_a_row_alone_may_not_lack_its_differences(cells: slice) -> None:
     row = lines[52].split(b",")
     row[cells] = [b""] * len(row[cells])
     lines[52] = b",".join(row)
-    with pytest.raises(DataWrong, match="line 53, column "):
+    with pytest.raises(DataError, match="line 53, column "):
         parse(b"".join(lines), "here", 2026)
 
 
 @pytest.mark.parametrize("digits", [19, 30, 5000])
 def test_a_count_that_no_partition_holds_is_refused(digits: int) -> None:
-    with pytest.raises(DataWrong, match="line 53, column MarCap"):
+    with pytest.raises(DataError, match="line 53, column MarCap"):
         parse(real().replace(b"4768189155100582", b"9" * digits), "here", 2026)
 
 
@@ -195,7 +195,7 @@ def test_nought_below_is_nought() -> None:
 def test_the_message_names_the_line_as_an_editor_counts_it() -> None:
     damaged = real().replace(b"2026-02-02,", b"2026-02-xx,")
     number = 1 + damaged[: damaged.index(b"2026-02-xx")].count(b"\n")
-    with pytest.raises(DataWrong) as error:
+    with pytest.raises(DataError) as error:
         parse(damaged, "here", 2026)
     assert re.search(rf"line {number}, column Date", str(error.value))
 

@@ -10,7 +10,7 @@ from threading import Barrier, Thread
 import fsspec
 import pytest
 from step_contract.commit import Committed, Content, commit, find, open_artifact
-from step_contract.exit_codes import ConfigurationWrong, DataWrong
+from step_contract.errors import ConfigurationError, DataError
 from step_contract.manifest import digest
 from step_contract.store import Store
 
@@ -45,9 +45,9 @@ def test_a_second_commit_from_other_inputs_is_refused_and_says_what_differs(arti
     store = Store(artifacts)
     first = put(store, {"bar": "a"})
     there = store.list("")
-    with pytest.raises(DataWrong, match=r"made from other inputs \(bar: committed a, now b\)"):
+    with pytest.raises(DataError, match=r"made from other inputs \(bar: committed a, now b\)"):
         put(store, {"bar": "b"})
-    with pytest.raises(DataWrong, match="made from other inputs"):
+    with pytest.raises(DataError, match="made from other inputs"):
         find(store, DIRECTORY, {"bar": "b"})
     assert store.list("") == there
     assert open_artifact(first.uri)[0] == first.manifest
@@ -82,7 +82,7 @@ def test_of_many_writers_with_inputs_of_their_own_all_but_one_are_refused(artifa
         start.wait()
         try:
             return "new" if put(store, {"bar": str(number)}).new else "other"
-        except DataWrong:
+        except DataError:
             return "refused"
 
     with ThreadPoolExecutor(6) as pool:
@@ -92,18 +92,18 @@ def test_of_many_writers_with_inputs_of_their_own_all_but_one_are_refused(artifa
 
 @pytest.mark.parametrize(
     ("damage", "state", "found"),
-    [(b"PAR1 one", "torn", digest(b"PAR1 one")), (b"PAR1 two bar PAR1", "altered", digest(b"PAR1 two bar PAR1"))],
+    [(b"PAR1 one", "truncated", digest(b"PAR1 one")), (b"PAR1 two bar PAR1", "altered", digest(b"PAR1 two bar PAR1"))],
 )
 def test_a_damaged_file_is_named_with_both_digests(artifacts: str, damage: bytes, state: str, found: str) -> None:
     store = Store(artifacts)
     committed = put(store, {"bar": "a"})
     file = committed.manifest.file("prices.parquet")
     store.write(f"{DIRECTORY}/{file.path}", damage)
-    with pytest.raises(DataWrong) as error:
+    with pytest.raises(DataError) as error:
         open_artifact(committed.uri)
     for part in (store.uri(f"{DIRECTORY}/{file.path}"), state, file.sha256, found):
         assert part in str(error.value)
-    with pytest.raises(DataWrong, match=state):
+    with pytest.raises(DataError, match=state):
         find(store, DIRECTORY, {"bar": "a"})
 
 
@@ -112,18 +112,18 @@ def test_a_missing_file_is_named_with_the_digest_it_should_have(artifacts: str) 
     committed = put(store, {"bar": "a"})
     file = committed.manifest.file("prices.parquet")
     store.remove_folder(f"{DIRECTORY}/{file.path.partition('/')[0]}")
-    with pytest.raises(DataWrong, match=rf"{file.path} is missing: the manifest says sha256 {file.sha256}"):
+    with pytest.raises(DataError, match=rf"{file.path} is missing: expected sha256 {file.sha256}"):
         open_artifact(committed.uri)
 
 
 def test_a_missing_manifest_is_named(artifacts: str) -> None:
     uri = f"{artifacts}/{DIRECTORY}/manifest.json"
-    with pytest.raises(DataWrong, match=rf"{uri} is missing"):
+    with pytest.raises(DataError, match=rf"{uri} is missing"):
         open_artifact(uri)
 
 
 def test_a_bucket_that_does_not_exist_is_wrong_configuration(s3: str) -> None:
-    with pytest.raises(ConfigurationWrong, match="create the bucket"):
+    with pytest.raises(ConfigurationError, match="create the bucket"):
         put(Store("s3://no-such-bucket-here/market"), {"bar": "a"})
 
 
@@ -134,7 +134,7 @@ def test_missing_credentials_are_wrong_configuration_and_the_variables_are_named
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with pytest.raises(ConfigurationWrong, match="AWS_ACCESS_KEY_ID"):
+    with pytest.raises(ConfigurationError, match="AWS_ACCESS_KEY_ID"):
         put(Store(s3), {"bar": "a"})
     fsspec.filesystem("s3").clear_instance_cache()
 
@@ -190,5 +190,5 @@ def test_a_writer_whose_success_was_lost_on_the_way_is_not_taken_for_the_loser(
 def test_a_root_that_is_a_file_or_cannot_be_made_is_wrong_configuration(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for root in (tmp_path / "file", Path("/proc/nowhere")):
-        with pytest.raises(ConfigurationWrong, match=str(root)):
+        with pytest.raises(ConfigurationError, match=str(root)):
             put(Store(str(root)), {"bar": "a"})

@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from step_contract.commit import Content, commit, find, load, open_artifact
-from step_contract.exit_codes import DataWrong
+from step_contract.errors import DataError
 from step_contract.manifest import Manifest
 from step_contract.store import Store
 
@@ -37,7 +37,7 @@ class Protocol(RuleBasedStateMachine):
         try:
             session = date(2026, 3, 20)
             put = commit(self.store, DIRECTORY, step="fetch-prices", session=session, inputs=inputs, content=content)
-        except DataWrong:
+        except DataError:
             assert self.committed and (inputs != self.committed.inputs or not self.whole)
             return
         assert put.new == (self.committed is None)
@@ -79,7 +79,7 @@ class Protocol(RuleBasedStateMachine):
         try:
             manifest, files = open_artifact(self.store.uri(f"{DIRECTORY}/manifest.json"))
             assert (manifest, files) == (self.committed, {"prices.parquet": self.body}) and self.whole
-        except DataWrong:
+        except DataError:
             assert not self.whole
 
     @invariant()

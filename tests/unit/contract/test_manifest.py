@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from step_contract.commit import Content, commit, open_artifact
-from step_contract.exit_codes import DataWrong
+from step_contract.errors import DataError
 from step_contract.manifest import File, Manifest, check_content, differences, digest
 from step_contract.store import Store
 
@@ -48,7 +48,7 @@ def test_a_manifest_that_was_altered_or_torn_anywhere_is_refused_or_says_the_sam
         damaged = whole[:at] + bytes([whole[at] ^ data.draw(st.integers(1, 255))]) + whole[at + 1 :]
     try:
         assert Manifest.from_json(damaged, "here") == manifest
-    except DataWrong as error:
+    except DataError as error:
         assert "here" in str(error)
 
 
@@ -57,7 +57,7 @@ def test_content_that_was_altered_or_torn_anywhere_is_refused_with_both_digests(
     file = File("attempt=1/prices.parquet", digest(content), len(content))
     assert check_content("here", file, content) == content
     other = data.draw(st.binary(max_size=200).filter(lambda other: other != content))
-    with pytest.raises(DataWrong) as error:
+    with pytest.raises(DataError) as error:
         check_content("here", file, other)
     assert digest(content) in str(error.value) and digest(other) in str(error.value)
 
@@ -89,10 +89,10 @@ def test_inputs_differ_exactly_when_something_is_said_to(one: dict[str, str], ot
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "attempt=1/../../../x"])
 def test_a_manifest_whose_files_lie_outside_the_artifact_is_refused(path: str) -> None:
     outside = Manifest("fetch", date(2026, 3, 20), {}, (File(path, "0" * 64, 1),), 1, 1, {}, datetime.now(UTC))
-    with pytest.raises(DataWrong, match="leads out of the artifact"):
+    with pytest.raises(DataError, match="points outside the artifact"):
         Manifest.from_json(outside.to_json(), "here")
 
 
 def test_a_manifest_that_is_made_to_be_deep_is_refused() -> None:
-    with pytest.raises(DataWrong, match="torn or no manifest"):
+    with pytest.raises(DataError, match="truncated or not a manifest"):
         Manifest.from_json(b"[" * 100_000, "here")

@@ -12,9 +12,9 @@ import pytest
 from arro3.io import write_parquet
 from step_contract import paths
 from step_contract.commit import Content, commit
+from step_contract.schemas import PRICES_FILE, PRICES_VERSION
 from step_contract.store import Store
-from step_contract.tables import PRICES_FILE, PRICES_VERSION
-from trainer.cli import make_parser
+from trainer.cli import build_parser
 
 from ...conftest import Run as Run
 from ...conftest import StepResult as StepResult
@@ -92,4 +92,4 @@ def trainer(run_program: Callable[..., Run], tmp_path: Path, monkeypatch: pytest
     """Runs a step of the trainer with a small configuration."""
     (tmp_path / "model.toml").write_text(SMALL)
     monkeypatch.setenv("MODEL_CONFIG", str(tmp_path / "model.toml"))
-    return run_program(make_parser)
+    return run_program(build_parser)

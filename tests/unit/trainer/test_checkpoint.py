@@ -16,11 +16,11 @@ from pathlib import Path
 
 import pytest
 from step_contract import paths
+from step_contract.cli import run_step
 from step_contract.commit import open_artifact
-from step_contract.program import run
 from step_contract.store import Store
 from trainer.checkpoint import State
-from trainer.cli import make_parser
+from trainer.cli import build_parser
 
 from .conftest import SMALL, Run, StepResult, put, real_closes
 
@@ -65,7 +65,7 @@ class Child:
             os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
             code = 70
             try:
-                code = run(make_parser, TRAIN)
+                code = run_step(build_parser, TRAIN)
             except SystemExit as ended:
                 code = int(ended.code or 0)
             finally:
@@ -173,7 +173,7 @@ def test_checkpoints_are_in_the_bucket_too(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bucket = Store(s3)
-    for name in prices.list(paths.prices_of("KS11")):
+    for name in prices.list(paths.prices_root("KS11")):
         bucket.write(name, prices.read(name) or b"")
     monkeypatch.setenv("ARTIFACTS", s3)
     code, _, result = trainer(*TRAIN)

@@ -4,7 +4,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from step_contract.exit_codes import DataWrong
+from step_contract.errors import DataError
 from step_contract.store import Store
 from trainer.partitions import committed, read_closes
 
@@ -36,7 +36,7 @@ def put_real(store: Store, first: date, last: date, without: tuple[date, ...] = 
 def test_a_session_that_is_missing_between_two_is_told_with_what_to_do(tmp_path: Path, missing: date) -> None:
     store, last = Store(f"file://{tmp_path}"), date(2017, 10, 20)
     put_real(store, date(2017, 9, 1), last, without=(missing,))
-    with pytest.raises(DataWrong) as told:
+    with pytest.raises(DataError) as told:
         closes(store, last)
     days = [day for day in real_changes(2017, 2017) if day != missing]
     before, after = max(day for day in days if day < missing), min(day for day in days if day > missing)
@@ -48,7 +48,7 @@ def test_weeks_that_are_missing_are_told_also_where_the_source_gives_no_change(t
     store = Store(f"file://{tmp_path}")
     put(store, date(2026, 1, 2), 100.0)
     put(store, date(2026, 1, 20), 101.0)
-    with pytest.raises(DataWrong, match=r"between 2026-01-02 and 2026-01-20 .* never closed for 17 days"):
+    with pytest.raises(DataError, match=r"between 2026-01-02 and 2026-01-20 .* never closed for 17 days"):
         closes(store, date(2026, 1, 20))
 
 

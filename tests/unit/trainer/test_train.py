@@ -10,8 +10,8 @@ import pytest
 from arro3.io import read_parquet, write_parquet
 from step_contract import paths
 from step_contract.commit import Content, commit, open_artifact
+from step_contract.schemas import PRICES_FILE, PRICES_VERSION
 from step_contract.store import Store
-from step_contract.tables import PRICES_FILE, PRICES_VERSION
 
 from .conftest import SMALL, Run, StepResult, parquet, put, real_closes, weekdays
 

@@ -8,15 +8,23 @@ from pathlib import Path
 
 import pytest
 from step_contract import paths
-from step_contract.exit_codes import RULES, Cause, DataWrong, Exit, NothingToDo, PassingFault, SourceNotReady, end_of_code
-from step_contract.machine import machine
-from step_contract.program import Parser, common_options, program, run
-from step_contract.result import LIMIT, Result
+from step_contract.cli import Parser, add_common_options, make_parser, run_step
+from step_contract.errors import (
+    RETRY_RULES,
+    DataError,
+    ExitCode,
+    NothingToDoError,
+    SourceUnavailableError,
+    Termination,
+    TransientError,
+    classify_exit_code,
+)
+from step_contract.result import MAX_BYTES, Result, describe_platform
 
 
 def parser_of(step: Callable[[argparse.Namespace], Result]) -> Parser:
-    parser, add = program("collector", "Collects.")
-    common_options(add("fetch", step, "Fetch.", "Fetches."))
+    parser, add = make_parser("collector", "Collects.")
+    add_common_options(add("fetch", step, "Fetch.", "Fetches."))
     return parser
 
 
@@ -35,14 +43,14 @@ def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_program_in_an_image_says_first_of_all_which_processor_it_is_built_for_and_runs_on(tmp_path: Path) -> None:
     built, other = platform.machine(), tmp_path / "arch"
     other.write_text("riscv64\n")
-    assert machine(other) == f"image {built}, node riscv64 (emulated)"
+    assert describe_platform(other) == f"image {built}, node riscv64 (emulated)"
     other.write_text(f"{built}\n")
-    assert machine(other) == f"image {built}, node {built}"
-    assert machine(tmp_path / "nothing") == f"image {built}, node unknown"
+    assert describe_platform(other) == f"image {built}, node {built}"
+    assert describe_platform(tmp_path / "nothing") == f"image {built}, node unknown"
 
 
 def test_the_result_is_handed_over_in_the_file_that_the_variable_names(result: Path, tmp_path: Path) -> None:
-    assert run(lambda: parser_of(told), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)]) == 0
+    assert run_step(lambda: parser_of(told), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)]) == 0
     assert Result.from_json(result.read_bytes()).facts == {"symbol": "KS11", "session": "2026-03-20"}
 
 
@@ -51,18 +59,18 @@ def test_every_option_can_come_from_the_environment_and_the_command_line_wins(
 ) -> None:
     for name, value in (("SESSION", "2026-03-20"), ("ARTIFACTS", str(tmp_path)), ("SYMBOL", "KQ11")):
         monkeypatch.setenv(name, value)
-    assert run(lambda: parser_of(told), ["fetch", "--session", "2026-03-19"]) == 0
+    assert run_step(lambda: parser_of(told), ["fetch", "--session", "2026-03-19"]) == 0
     assert Result.from_json(result.read_bytes()).facts == {"symbol": "KQ11", "session": "2026-03-19"}
 
 
-@pytest.mark.parametrize("error", [DataWrong, SourceNotReady, PassingFault, NothingToDo])
+@pytest.mark.parametrize("error", [DataError, SourceUnavailableError, TransientError, NothingToDoError])
 def test_an_error_ends_in_its_exit_code_one_sentence_and_the_result(
-    error: type[DataWrong], result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    error: type[DataError], result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(options: argparse.Namespace) -> Result:
         raise error("the file is wrong; look at it")
 
-    code = run(lambda: parser_of(fail), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)])
+    code = run_step(lambda: parser_of(fail), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)])
     assert code == error.code
     assert capsys.readouterr().err == "collector fetch: the file is wrong; look at it\n"
     assert Result.from_json(result.read_bytes()).error == "the file is wrong; look at it"
@@ -88,28 +96,35 @@ def test_an_error_ends_in_its_exit_code_one_sentence_and_the_result(
 def test_a_wrong_command_line_is_78_and_names_what_is_wrong(
     arguments: list[str], named: str, result: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(lambda: parser_of(told), arguments) == Exit.CONFIGURATION_WRONG
+    assert run_step(lambda: parser_of(told), arguments) == ExitCode.INVALID_CONFIGURATION
     assert named in capsys.readouterr().err
     assert Result.from_json(result.read_bytes()).manifest is None
 
 
 def test_help_tells_options_their_variables_and_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        run(lambda: parser_of(told), ["fetch", "--help"])
+        run_step(lambda: parser_of(told), ["fetch", "--help"])
     shown = capsys.readouterr().out
     assert ended.value.code == 0
-    for part in ("--session", "SESSION", "--artifacts", "ARTIFACTS", "default: KS11", *(f"{code.value}  " for code in Exit)):
+    for part in (
+        "--session",
+        "SESSION",
+        "--artifacts",
+        "ARTIFACTS",
+        "default: KS11",
+        *(f"{code.value}  " for code in ExitCode),
+    ):
         assert part in shown
 
 
 def test_a_long_error_is_cut_to_what_a_termination_log_holds() -> None:
     data = Result(error="코스피 " * 5000).to_json()
-    assert len(data) <= LIMIT
+    assert len(data) <= MAX_BYTES
     assert Result.from_json(data).error
 
 
 def test_facts_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(DataWrong, match="4096"):
+    with pytest.raises(DataError, match="4096"):
         Result(manifest="m", facts={"long": "x" * 5000}).to_json()
 
 
@@ -117,35 +132,42 @@ def test_facts_that_do_not_fit_are_refused() -> None:
     "data", [b"", b"{", b"[]", b"null", b'{"manifest": "m"}', b'{"manifest": 5, "facts": {}, "error": null}']
 )
 def test_what_is_no_result_is_refused(data: bytes) -> None:
-    with pytest.raises(DataWrong):
+    with pytest.raises(DataError):
         Result.from_json(data)
 
 
 def test_every_exit_code_has_a_rule_and_any_other_is_a_fault_that_is_tried_again() -> None:
-    assert set(RULES) == {*Exit, *Cause}
-    assert [code for code in Exit if RULES[code].tries > 1] == [Exit.SOURCE_NOT_READY, Exit.PASSING_FAULT]
-    assert (end_of_code(65), end_of_code(1), end_of_code(139)) == (Exit.DATA_WRONG, Cause.FAULT, Cause.FAULT)
+    assert set(RETRY_RULES) == {*ExitCode, *Termination}
+    assert [code for code in ExitCode if RETRY_RULES[code].max_attempts > 1] == [
+        ExitCode.SOURCE_UNAVAILABLE,
+        ExitCode.TRANSIENT,
+    ]
+    assert (classify_exit_code(65), classify_exit_code(1), classify_exit_code(139)) == (
+        ExitCode.INVALID_DATA,
+        Termination.ERROR,
+        Termination.ERROR,
+    )
 
 
 def test_a_path_tells_its_session() -> None:
     session = date(2026, 3, 20)
     for path in (paths.prices("KS11", session), paths.model("KS11", session, "0"), paths.decision("KS11", session, "open")):
-        assert paths.session_of(f"{path}/manifest.json") == session
-    with pytest.raises(DataWrong, match="names no session"):
-        paths.session_of("prices/symbol=KS11/session=2026-02-30/manifest.json")
+        assert paths.parse_session(f"{path}/manifest.json") == session
+    with pytest.raises(DataError, match="names no session"):
+        paths.parse_session("prices/symbol=KS11/session=2026-02-30/manifest.json")
 
 
 def test_a_result_that_cannot_be_written_is_78_and_its_place_is_named(
     result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("STEP_RESULT", str(tmp_path))
-    assert run(lambda: parser_of(told), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)]) == 78
-    assert f"cannot be written to {tmp_path}, which STEP_RESULT names" in capsys.readouterr().err
+    assert run_step(lambda: parser_of(told), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)]) == 78
+    assert f"cannot write the result to {tmp_path} (STEP_RESULT)" in capsys.readouterr().err
 
 
 def test_an_interrupt_is_a_sentence(result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(options: argparse.Namespace) -> Result:
         raise KeyboardInterrupt
 
-    assert run(lambda: parser_of(interrupted), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)]) == 130
+    assert run_step(lambda: parser_of(interrupted), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)]) == 130
     assert capsys.readouterr().err == "collector fetch: interrupted\n"

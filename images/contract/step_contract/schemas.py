@@ -1,11 +1,14 @@
-"""The tables that one step writes and another reads. A change of columns is a new schema version."""
+"""The files that one step writes and another reads. Changing a file's columns requires a new schema version."""
 
 from __future__ import annotations
+
+import re
+from datetime import date
 
 PRICES_FILE = "prices.parquet"
 PRICES_VERSION = 1
 # date: the session; open, high, low, close: index points; change: close over the previous close, less one;
-# volume: shares; amount and market_cap: KRW. From change on, null where the source has none.
+# volume: shares; amount and market_cap: KRW. From `change` on, null where the source has no value.
 PRICES_COLUMNS = ("date", "open", "high", "low", "close", "change", "volume", "amount", "market_cap")
 
 HEADLINES_FILE = "headlines.parquet"
@@ -17,8 +20,15 @@ MODEL_FILE = "model.safetensors"
 METRICS_FILE = "metrics.json"
 FORECAST_FILE = "forecast.json"
 # forecast.json: low, middle and high of each horizon as log return and in index points, from last_close on last_session;
-# out_of_sample: what the validation's last folds have forecast in the same form. metrics.json: evaluate.Evaluation.
+# out_of_sample: what the last validation folds forecast, in the same form. metrics.json: trainer.evaluation.Evaluation.
 MODEL_VERSION = 2
 
 PLOT_FILE = "forecast.png"
 PLOT_VERSION = 1
+
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def parse_iso_date(text: str) -> date:
+    """Return the date written as YYYY-MM-DD. Raises ValueError for anything else, other forms of ISO 8601 included."""
+    return date.fromisoformat(text if _DATE.fullmatch(text) else "")
