@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import shlex
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
@@ -15,6 +16,7 @@ from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.sdk.exceptions import AirflowException, TaskDeferralError
 from airflow.triggers.base import StartTriggerArgs
 from kubernetes.client import models as k8s
+from kubernetes.client.exceptions import ApiException
 from step_contract.errors import ConfigurationError
 
 from airflow_steps.cluster import REMOVE
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 QUIET = logging.getLogger(f"{__name__}.quiet")
 QUIET.setLevel(logging.WARNING)
+QUOTA_POLL_SECONDS = 2.0
 # Which phases of an ended pod the triggerer removes, by the stock operator's names of what to do.
 REMOVED = {
     "delete_pod": "Succeeded,Failed",
@@ -182,6 +185,21 @@ class StepOperator(KubernetesPodOperator):
                 self.log.info("%s", told)
                 pod = PodGenerator.deserialize_model_dict(content)
         return pod
+
+    def get_or_create_pod(self, pod_request_obj: k8s.V1Pod, context: Context) -> k8s.V1Pod:
+        """Create the pod, or adopt the attempt's own; wait up to STEP_QUEUE_SECONDS while the namespace's quota is exhausted."""
+        deadline, reported = time.monotonic() + Settings.read().queue_seconds, False
+        while True:
+            try:
+                return super().get_or_create_pod(pod_request_obj, context)
+            except ApiException as error:
+                exhausted = error.status == 403 and "exceeded quota" in str(error.body)
+                if not exhausted or time.monotonic() > deadline:
+                    raise
+                if not reported:
+                    self.log.info("waiting for the namespace's quota: %s", error.body)
+                reported = True
+                time.sleep(QUOTA_POLL_SECONDS)
 
     def cleanup(self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Context | None = None) -> None:
         """Keeps or removes the ended pod, as any KubernetesPodOperator; how it ended `settle` judges."""

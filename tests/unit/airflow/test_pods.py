@@ -7,6 +7,7 @@ import pytest
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow_steps.operator import StepOperator
 from airflow_steps.trigger import StepTrigger
+from kubernetes.client.exceptions import ApiException
 from step_contract.errors import ConfigurationError
 
 SETTINGS = {
@@ -118,3 +119,30 @@ def test_a_setting_that_is_none_is_one_sentence(variable: str, value: str, told:
     monkeypatch.setenv(variable, value)
     with pytest.raises(ConfigurationError, match=told):
         step()
+
+
+def forbidden(reason: str) -> ApiException:
+    error = ApiException(status=403, reason="Forbidden")
+    error.body = f'{{"message": "pods is forbidden: {reason}"}}'
+    return error
+
+
+def test_a_worker_waits_while_the_quota_is_exhausted(monkeypatch: pytest.MonkeyPatch) -> None:
+    replies: list[Any] = [forbidden("exceeded quota: steps, used: pods=8"), forbidden("exceeded quota: steps"), "pod"]
+
+    def get_or_create_pod(self: Any, pod_request_obj: Any, context: Any) -> Any:
+        if isinstance(reply := replies.pop(0), Exception):
+            raise reply
+        return reply
+
+    monkeypatch.setattr(KubernetesPodOperator, "get_or_create_pod", get_or_create_pod)
+    monkeypatch.setattr("airflow_steps.operator.QUOTA_POLL_SECONDS", 0.01)
+    made: Any = step(runner="worker")
+    assert made.get_or_create_pod(None, {}) == "pod"
+    replies[:] = [forbidden('violates PodSecurity "restricted:latest"')]
+    with pytest.raises(ApiException, match="403"):
+        made.get_or_create_pod(None, {})
+    monkeypatch.setenv("STEP_QUEUE_SECONDS", "0")
+    replies[:] = [forbidden("exceeded quota: steps"), forbidden("exceeded quota: steps")]
+    with pytest.raises(ApiException, match="403"):
+        made.get_or_create_pod(None, {})
