@@ -61,7 +61,9 @@ def rules(environment: Mapping[str, str] = os.environ) -> dict[ExitCode | Termin
 def _as_set(tries: str, wait: str, rule: RetryRule, environment: Mapping[str, str]) -> RetryRule:
     """`rule` with what the settings named `tries` and `wait` say."""
     return replace(
-        rule, tries=count(environment, tries, rule.max_attempts), wait_seconds=count(environment, wait, rule.delay_seconds or 0)
+        rule,
+        max_attempts=count(environment, tries, rule.max_attempts),
+        delay_seconds=count(environment, wait, rule.delay_seconds or 0),
     )
 
 
@@ -113,7 +115,7 @@ class StepRetryPolicy(RetryPolicy):
 
     def __init__(self, retries: int, table: Mapping[ExitCode | Termination, RetryRule]) -> None:
         self.retries = retries
-        self.table = dict(table) | {Termination.ERROR: replace(table[Termination.ERROR], tries=retries + 1)}
+        self.table = dict(table) | {Termination.ERROR: replace(table[Termination.ERROR], max_attempts=retries + 1)}
 
     @property
     def bound(self) -> int:
@@ -122,7 +124,7 @@ class StepRetryPolicy(RetryPolicy):
 
     def tries(self, cause: ExitCode | Termination) -> int:
         """How many tries may end by `cause` in all."""
-        return self.table[cause].tries if self.retries else 1
+        return self.table[cause].max_attempts if self.retries else 1
 
     def evaluate(
         self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None

@@ -187,7 +187,7 @@ class StepOperator(KubernetesPodOperator):
         return pod
 
     def get_or_create_pod(self, pod_request_obj: k8s.V1Pod, context: Context) -> k8s.V1Pod:
-        """Create the pod, or adopt the attempt's own; wait up to STEP_QUEUE_SECONDS while the namespace's quota is exhausted."""
+        """Create the attempt's pod, or adopt it; wait up to STEP_QUEUE_SECONDS while the namespace's quota is exhausted."""
         deadline, reported = time.monotonic() + Settings.read().queue_seconds, False
         while True:
             try:

@@ -167,5 +167,5 @@ def test_tries_and_waits_are_settings() -> None:
     table = rules(
         {"STEP_SOURCE_TRIES": "3", "STEP_SOURCE_WAIT_SECONDS": "60", "STEP_MOVED_TRIES": "2", "STEP_PASSING_WAIT_SECONDS": "5"}
     )
-    assert (table[ExitCode.SOURCE_UNAVAILABLE].tries, table[ExitCode.SOURCE_UNAVAILABLE].wait_seconds) == (3, 60)
-    assert (table[Termination.EVICTED].tries, table[ExitCode.TRANSIENT].wait_seconds) == (2, 5)
+    assert (table[ExitCode.SOURCE_UNAVAILABLE].max_attempts, table[ExitCode.SOURCE_UNAVAILABLE].delay_seconds) == (3, 60)
+    assert (table[Termination.EVICTED].max_attempts, table[ExitCode.TRANSIENT].delay_seconds) == (2, 5)
