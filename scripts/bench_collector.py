@@ -18,8 +18,8 @@ from datetime import date
 from pathlib import Path
 
 import pandas as pd
-from collector.calendar import read_overrides, verdict_of
-from collector.price_range import fetch_range, years_of
+from collector.exchange_calendar import read_overrides, verdict_of
+from collector.fetch_prices import fetch_range, years_of
 from step_contract.store import Store
 
 import images

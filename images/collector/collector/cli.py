@@ -19,7 +19,7 @@ from step_contract.result import Result
 from collector.source import PRICES_URL, checked_template
 
 if TYPE_CHECKING:
-    from collector.calendar import Verdict
+    from collector.exchange_calendar import Verdict
 
 HERE = Path(__file__).parent
 
@@ -51,9 +51,9 @@ as one Parquet partition: headlines/session=…/feeds=…/. A feed that cannot b
 
 def decide(options: argparse.Namespace) -> Result:
     """Decides whether the exchange was open on the session's day."""
-    from collector.calendar import final_from, read_overrides, verdict_of
+    from collector.calendar_cache import SEOUL
     from collector.decide import commit_decision, decision
-    from collector.sessions import SEOUL
+    from collector.exchange_calendar import final_from, read_overrides, verdict_of
     from collector.source import read_year
     from collector.year_file import parse
 
@@ -75,8 +75,8 @@ def decide(options: argparse.Namespace) -> Result:
 
 def fetch_prices(options: argparse.Namespace) -> Result:
     """Fetches the bar of one session, or of every session of a range."""
-    from collector.calendar import check_is_final, read_overrides, verdict_of
-    from collector.sessions import SEOUL
+    from collector.calendar_cache import SEOUL
+    from collector.exchange_calendar import check_is_final, read_overrides, verdict_of
 
     known, now = read_overrides(options.overrides), datetime.now(SEOUL)
     if options.first or options.last:
@@ -85,15 +85,14 @@ def fetch_prices(options: argparse.Namespace) -> Result:
         return fetch_prices_of_range(options, partial(verdict_of, known=known), now)
     if not options.session:
         raise ConfigurationError("name the session: --session YYYY-MM-DD, or a range: --from YYYY-MM-DD --to YYYY-MM-DD")
-    from collector import corrections, price_range
+    from collector.fetch_prices import fetch
+    from collector.prices import told
 
     verdict = verdict_of(options.session, known)
     check_is_final(options.session, now)
-    done = price_range.fetch(
-        options.artifacts, options.prices_url, options.symbol, options.session, verdict, options.take_corrections
-    )
+    done = fetch(options.artifacts, options.prices_url, options.symbol, options.session, verdict, options.take_corrections)
     result = make_result(done.committed, f"{options.symbol} closed at {done.committed.manifest.facts['close']}")
-    if corrected := corrections.told(options.symbol, done.corrections):
+    if corrected := told(options.symbol, done.corrections):
         print(corrected, file=sys.stderr)
         result = replace(result, facts={**result.facts, "corrected": corrected})
     return result
@@ -101,28 +100,28 @@ def fetch_prices(options: argparse.Namespace) -> Result:
 
 def fetch_prices_of_range(options: argparse.Namespace, verdict_of: Callable[[date], Verdict], now: datetime) -> Result:
     """Fetches the bars of every session from `options.first` to `options.last` that is final."""
-    from collector import price_range
-    from collector.calendar import final_from
+    from collector.exchange_calendar import final_from
+    from collector.fetch_prices import fetch_range, years_of
 
     symbol, first, last = options.symbol, options.first, min(options.last, now.date())
     verdict_of(first)  # the calendar must reach it
     while last >= first and now < final_from(last):
         last -= timedelta(days=1)
-    years = price_range.years_of(options.prices_url, symbol, first, last) if last >= first else iter(())
-    done = price_range.fetch_range(options.artifacts, symbol, first, last, years, verdict_of, options.take_corrections)
-    told = f"{symbol}, {first} to {last}: {done.committed} sessions committed, {done.there} were there"
-    told += f", {done.revised} revised" if done.revised else ""
+    years = years_of(options.prices_url, symbol, first, last) if last >= first else iter(())
+    done = fetch_range(options.artifacts, symbol, first, last, years, verdict_of, options.take_corrections)
+    summary = f"{symbol}, {first} to {last}: {done.committed} sessions committed, {done.there} were there"
+    summary += f", {done.revised} revised" if done.revised else ""
     ends = parse_session(done.last)
     if any(verdict_of(ends + timedelta(days=number + 1)).open for number in range((last - ends).days)):
-        told += f"; the source ends with {ends}"
-    print(told)
-    return Result(done.last, {"summary": told, "committed": done.committed, "there": done.there, "revised": done.revised})
+        summary += f"; the source ends with {ends}"
+    print(summary)
+    return Result(done.last, {"summary": summary, "committed": done.committed, "there": done.there, "revised": done.revised})
 
 
 def fetch_headlines(options: argparse.Namespace) -> Result:
     """Fetches the headlines of the session's day."""
     from collector.feeds import read_feeds
-    from collector.headlines import fetch
+    from collector.fetch_headlines import fetch
 
     committed = fetch(options.artifacts, read_feeds(options.feeds), options.session)
     return make_result(committed, f"{committed.manifest.rows} headlines")

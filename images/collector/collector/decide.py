@@ -10,7 +10,7 @@ from step_contract.commit import Committed, Content, commit, find
 from step_contract.manifest import canonical
 from step_contract.store import Store
 
-from collector.calendar import Verdict, contradiction
+from collector.exchange_calendar import Verdict, contradiction
 
 STEP = "decide"
 VERSION = 1

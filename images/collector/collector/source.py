@@ -56,9 +56,9 @@ def read(url: str) -> bytes | None:
     """The content of the file at `url`, or None where there is none; raises as `read_year` does."""
     scheme = url.partition("://")[0]
     if scheme in ("http", "https"):
-        from collector.download import download
+        from collector.http_client import download
 
-        return download(url)
+        return download(url, SIZE_LIMIT)
     folder, _, name = url.rpartition("/")
     data = Store(folder).read(name)
     if data is not None and len(data) > SIZE_LIMIT:

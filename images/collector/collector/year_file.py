@@ -10,7 +10,7 @@ from datetime import date
 
 from step_contract.schemas import parse_iso_date
 
-from collector.bars import CHANGE_DECIMALS, NOISE, Bar, Row, check, wrong
+from collector.bar_checks import CHANGE_DECIMALS, NOISE, Bar, Row, check, wrong
 
 PRICES = ("Open", "High", "Low", "Close")
 COUNTS = ("Volume", "Amount", "MarCap")

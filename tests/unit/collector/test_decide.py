@@ -5,9 +5,9 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
-from collector import cli, sessions
-from collector.calendar import Verdict, calendar_verdict, overrides, read_overrides, verdict_of
+from collector import calendar_cache, cli
 from collector.decide import decision
+from collector.exchange_calendar import Verdict, calendar_verdict, overrides, read_overrides, verdict_of
 from step_contract.errors import ConfigurationError
 
 from .conftest import REAL, Run
@@ -94,11 +94,11 @@ def test_a_session_that_has_not_closed_yet_is_open_and_says_when_its_bar_is_fina
 
 @pytest.mark.slow
 def test_the_sessions_that_are_kept_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    kept = sessions.closes()
+    kept = calendar_cache.closes()
     monkeypatch.setattr("sys.prefix", str(tmp_path))
-    sessions.closes.cache_clear()
-    assert sessions.closes() == kept
-    assert sessions.kept_file().read_text() == sessions.from_library()
+    calendar_cache.closes.cache_clear()
+    assert calendar_cache.closes() == kept
+    assert calendar_cache.kept_file().read_text() == calendar_cache.from_library()
     exam = date(2020, 12, 3)
     assert f"{kept[exam]:%H:%M %Z}" == "16:30 KST"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from arro3.io import read_parquet
-from collector.calendar import calendar_verdict
+from collector.calendar_cache import SEOUL
+from collector.exchange_calendar import calendar_verdict
 from collector.prices import partition
-from collector.sessions import SEOUL
 from collector.year_file import parse
 from step_contract.commit import open_artifact
 from step_contract.schemas import PRICES_COLUMNS, PRICES_FILE

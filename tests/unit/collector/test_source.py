@@ -9,7 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, unquote
 
 import pytest
-from collector import download, source
+from collector import http_client, source
 from step_contract.errors import ConfigurationError, SourceUnavailableError, TransientError
 from step_contract.store import Store
 
@@ -114,7 +114,7 @@ def test_a_throttle_for_longer_than_a_step_waits_is_a_passing_fault_at_once_and_
     ],
 )
 def test_a_retry_after_is_read_in_both_its_forms(asked: str, seconds: float | None) -> None:
-    assert download.retry_after(asked) == seconds
+    assert http_client.retry_after(asked) == seconds
 
 
 def test_a_file_that_is_too_large_is_refused(server: str) -> None:
@@ -130,7 +130,7 @@ def test_what_is_packed_is_not_unpacked(server: str, how: str) -> None:
 
 @pytest.mark.slow
 def test_a_server_that_stalls_is_given_up(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "SILENCE_LIMIT", 1)
+    monkeypatch.setattr(http_client, "SILENCE_LIMIT", 1)
     started = time.monotonic()
     with pytest.raises(SourceUnavailableError, match="200-stalls"):
         source.read(f"{server}/200-stalls")
@@ -141,7 +141,7 @@ def test_a_server_that_stalls_is_given_up(server: str, monkeypatch: pytest.Monke
 def test_a_server_that_drips_is_given_up_when_the_time_is_over(server: str, how: str) -> None:
     started = time.monotonic()
     with pytest.raises(SourceUnavailableError, match="was not there, whole, after 1 s"):
-        download.download(f"{server}/200-{quote(how)}", time_limit=1)
+        http_client.download(f"{server}/200-{quote(how)}", source.SIZE_LIMIT, time_limit=1)
     assert time.monotonic() - started < 10
 
 
@@ -182,10 +182,10 @@ def test_a_proxy_or_a_certificate_that_is_none_is_wrong_configuration(
     variable: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(*variable)
-    download._client.cache_clear()
+    http_client._client.cache_clear()
     with pytest.raises(ConfigurationError, match=variable[0]):
         source.read("http://127.0.0.1:1/2026.csv")
-    download._client.cache_clear()
+    http_client._client.cache_clear()
 
 
 @pytest.mark.parametrize("field", ["{year:s}", "{symbol:d}/{year}", "{year!z}", "{year:99999}", "{year:{symbol}}"])

@@ -3,7 +3,7 @@
 Importing that library takes longer than all else that a decision does, so its answer is kept in a file beside it, under its
 version; the image is built with the file in it.
 
-    python sessions.py   # writes the file
+    python calendar_cache.py   # writes the file
 """
 
 from __future__ import annotations

@@ -13,14 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from collector import feeds as feeds_module
-from collector.feed_text import link_mark, plain, title_mark, web_link
-from collector.feeds import Feed, read_feed
+from collector import feed_parsing
+from collector.feed_parsing import link_mark, plain, read_feed, title_mark, web_link
+from collector.feeds import Feed
 from step_contract.commit import open_artifact
 from step_contract.errors import DataError
 
 from .conftest import Run
-from .test_headlines import feeds_file, item, rss
+from .test_fetch_headlines import feeds_file, item, rss
 
 SESSION = date(2026, 3, 20)
 FEED = Feed("mine", "https://news.example/rss")
@@ -62,7 +62,7 @@ def test_no_file_of_this_machine_gets_into_a_headline(tmp_path: Path) -> None:
     "filling", [b"<", b"<a ", b"<!DOCTYPE ", b"&", b"<![CDATA[", b"<!--", b"<item>", b"\x00", b"]]>", b"<?xml "]
 )
 def test_a_feed_that_is_made_to_be_slow_is_given_up(filling: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeds_module, "PARSE_LIMIT", 1)
+    monkeypatch.setattr(feed_parsing, "PARSE_LIMIT", 1)
     head = b'<?xml version="1.0"?><rss version="2.0"><channel>'
     started = time.monotonic()
     try:

@@ -17,8 +17,9 @@ from step_contract.manifest import Fact, canonical, digest
 from step_contract.schemas import HEADLINES_COLUMNS, HEADLINES_FILE, HEADLINES_VERSION
 from step_contract.store import Store
 
-from collector.feeds import Feed, Headline, read_feed, without_doubles
-from collector.sessions import SEOUL
+from collector.calendar_cache import SEOUL
+from collector.feed_parsing import Headline, read_feed, without_doubles
+from collector.feeds import Feed
 from collector.source import read
 
 STEP = "fetch-headlines"

@@ -11,14 +11,13 @@ from datetime import date, timedelta
 
 from step_contract import paths
 from step_contract.commit import Committed
-from step_contract.errors import DataError, NothingToDoError
+from step_contract.errors import DataError, NothingToDoError, SourceUnavailableError
 from step_contract.store import Store
 
-from collector.bars import Bar
-from collector.calendar import Verdict, contradiction
-from collector.corrections import Correction, corrections, first_few, take, told
-from collector.prices import bar_of, commit_bar, no_file
-from collector.sessions import closes
+from collector.bar_checks import Bar
+from collector.calendar_cache import closes
+from collector.exchange_calendar import Verdict, contradiction
+from collector.prices import Correction, commit_bar, corrections, first_few, take, told
 from collector.source import read_year
 from collector.year_file import parse
 
@@ -35,6 +34,26 @@ class Fetched:
 
     committed: Committed
     corrections: list[Correction]
+
+
+def no_file(url: str) -> SourceUnavailableError:
+    """The error for a file that the source does not have."""
+    return SourceUnavailableError(f"the source has no file {url}: not published yet, or the prices' URL or the symbol is wrong")
+
+
+def bar_of(bars: Sequence[Bar], session: date, where: str) -> Bar:
+    """The bar of `session` among `bars`, which are in order of their dates.
+
+    Raises SourceUnavailableError when the source does not reach the session yet, DataError when it goes on without it.
+    """
+    for bar in bars:
+        if bar.date == session:
+            return bar
+    if bars and bars[-1].date > session:
+        following = next(bar.date for bar in bars if bar.date > session)
+        raise DataError(f"{where} has no bar for {session} and goes on with {following}: the exchange held no session that day")
+    reaches = f"reaches {bars[-1].date}" if bars else "is empty"
+    raise SourceUnavailableError(f"{where} has no bar for {session} yet: it {reaches}")
 
 
 def fetch(store: Store, template: str, symbol: str, session: date, verdict: Verdict, take_corrections: bool = False) -> Fetched:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from arro3.io import read_parquet
-from collector.feed_text import plain
-from collector.feeds import Feed, Headline, read_feed, read_feeds, without_doubles
+from collector.feed_parsing import Headline, plain, read_feed, without_doubles
+from collector.feeds import Feed, read_feeds
 from step_contract.commit import open_artifact
 from step_contract.errors import ConfigurationError, DataError
 from step_contract.schemas import HEADLINES_COLUMNS, HEADLINES_FILE

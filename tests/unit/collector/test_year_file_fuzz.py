@@ -10,9 +10,9 @@ from datetime import date
 from functools import cache
 
 import pytest
-from collector.bars import Bar
-from collector.calendar import calendar_verdict
-from collector.price_range import contradictions
+from collector.bar_checks import Bar
+from collector.exchange_calendar import calendar_verdict
+from collector.fetch_prices import contradictions
 from collector.year_file import parse
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st

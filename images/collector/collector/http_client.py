@@ -11,7 +11,6 @@ import httpx
 import tenacity
 from step_contract.errors import ConfigurationError, SourceUnavailableError, StepError, TransientError
 
-from collector.source import SIZE_LIMIT
 from collector.time_limit import within
 
 TIME_LIMIT = 60.0  # seconds for one file, all tries and waits together
@@ -38,7 +37,7 @@ class _Wait(tenacity.wait.wait_base):
         return self._usual(retry_state) if asked is None else asked
 
 
-def download(url: str, time_limit: float = TIME_LIMIT) -> bytes | None:
+def download(url: str, size_limit: int, time_limit: float = TIME_LIMIT) -> bytes | None:
     """The content of the file at `url`, or None where the server has none. For the main thread.
 
     Raises SourceUnavailableError when the server is down, refuses, stalls, sends too much or other than it said; TransientError when it
@@ -54,16 +53,16 @@ def download(url: str, time_limit: float = TIME_LIMIT) -> bytes | None:
     try:
         # A server that sends a byte now and then, of its headers too, is never silent for long.
         with within(time_limit, late):
-            return tries(_follow, url)
+            return tries(_follow, url, size_limit)
     except _Trouble as trouble:
         raise trouble.error from trouble
 
 
-def _follow(url: str) -> bytes | None:
+def _follow(url: str, size_limit: int) -> bytes | None:
     at, seen = url, 0
     while True:
         try:
-            found = _get(at)
+            found = _get(at, size_limit)
         except ConfigurationError as error:
             if seen:
                 raise SourceUnavailableError(f"{url} sends to {at[:200]}, which is no address; look at the source") from error
@@ -88,7 +87,7 @@ def _client() -> httpx.Client:
         raise ConfigurationError(f"nothing can be downloaded: {error}; {advice}") from error
 
 
-def _get(url: str) -> bytes | httpx.URL | None:
+def _get(url: str, size_limit: int) -> bytes | httpx.URL | None:
     data = bytearray()
     try:
         with _client().stream("GET", url, timeout=SILENCE_LIMIT) as answer:
@@ -109,8 +108,8 @@ def _get(url: str) -> bytes | httpx.URL | None:
                 )
             for chunk in answer.iter_raw():
                 data += chunk
-                if len(data) > SIZE_LIMIT:
-                    raise SourceUnavailableError(f"{url} has more than {SIZE_LIMIT} bytes, which cannot be right")
+                if len(data) > size_limit:
+                    raise SourceUnavailableError(f"{url} has more than {size_limit} bytes, which cannot be right")
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
         raise ConfigurationError(f"{url} is no URL that can be read: {error}") from error
     except httpx.HTTPError as error:

@@ -12,7 +12,7 @@ from pathlib import Path
 from step_contract.errors import ConfigurationError, SourceUnavailableError
 from step_contract.schemas import parse_iso_date
 
-from collector.sessions import EXCHANGE, SEOUL, closes
+from collector.calendar_cache import EXCHANGE, SEOUL, closes
 
 OVERRIDE_COLUMNS = ["date", "state", "reason", "source"]
 LONGEST_REASON = 300  # characters
