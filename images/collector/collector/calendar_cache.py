@@ -21,12 +21,12 @@ SEOUL = ZoneInfo("Asia/Seoul")
 EXCHANGE = "XKRX"
 
 
-def kept_file() -> Path:
+def cache_path() -> Path:
     """Where the sessions of the installed library are kept: in the environment, by the library's version."""
     return Path(sys.prefix) / "share" / "collector" / f"{EXCHANGE}-{version('exchange-calendars')}.txt"
 
 
-def from_library() -> str:
+def closes_from_library() -> str:
     """Every session that exchange_calendars knows, a line each: date and time of the close in Seoul."""
     import exchange_calendars
     from exchange_calendars.exchange_calendar_xkrx import XKRXExchangeCalendar as Bounds
@@ -35,9 +35,9 @@ def from_library() -> str:
     return "".join(f"{close:%Y-%m-%d %H:%M}\n" for close in calendar.closes.dt.tz_convert(SEOUL))
 
 
-def keep() -> str:
+def write_cache() -> str:
     """Writes the sessions to their file, where that can be written; returns them."""
-    text, file = from_library(), kept_file()
+    text, file = closes_from_library(), cache_path()
     with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
         beside = file.with_suffix(f".{os.getpid()}")
@@ -47,15 +47,15 @@ def keep() -> str:
 
 
 @cache
-def closes() -> dict[date, datetime]:
+def session_closes() -> dict[date, datetime]:
     """When each session closes, by the session, in order."""
     try:
-        text = kept_file().read_text()
+        text = cache_path().read_text()
     except OSError:
-        text = keep()
+        text = write_cache()
     moments = [datetime.fromisoformat(line).replace(tzinfo=SEOUL) for line in text.splitlines()]
     return {moment.date(): moment for moment in moments}
 
 
 if __name__ == "__main__":
-    keep()
+    write_cache()

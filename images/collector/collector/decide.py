@@ -10,7 +10,7 @@ from step_contract.commit import Committed, Content, commit, find
 from step_contract.manifest import canonical
 from step_contract.store import Store
 
-from collector.exchange_calendar import Verdict, contradiction
+from collector.exchange_calendar import MarketStatus, describe_contradiction
 
 STEP = "decide"
 VERSION = 1
@@ -24,24 +24,24 @@ class Decision:
     reason: str
 
 
-def decision(verdict: Verdict, has_bar: bool | None) -> Decision:
+def make_decision(verdict: MarketStatus, has_bar: bool | None) -> Decision:
     """The decision from what the calendar says and whether the source has a bar for the day.
 
     `has_bar` is None where that is not known yet, as on the day itself. A contradiction is `suspect`. Where the calendar does
     not know, the source does.
     """
-    if verdict.open is None:
+    if verdict.is_open is None:
         return Decision(
             "open" if has_bar else "closed", f"{verdict.reason}: the source has {'a' if has_bar else 'no'} bar for it"
         )
-    if wrong := contradiction(verdict, has_bar):
+    if wrong := describe_contradiction(verdict, has_bar):
         return Decision("suspect", wrong)
-    return Decision("open" if verdict.open else "closed", verdict.reason)
+    return Decision("open" if verdict.is_open else "closed", verdict.reason)
 
 
 def commit_decision(store: Store, symbol: str, session: date, made: Decision) -> Committed:
     """Commits `made` as the decision for `session`, or returns the same decision that was committed before."""
-    directory = paths.decision(symbol, session, made.state)
+    directory = paths.make_decision(symbol, session, made.state)
     inputs = {"symbol": symbol, "session": session.isoformat(), "state": made.state}
     if before := find(store, directory, inputs):
         return before

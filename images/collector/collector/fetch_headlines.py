@@ -18,18 +18,22 @@ from step_contract.schemas import HEADLINES_COLUMNS, HEADLINES_FILE, HEADLINES_V
 from step_contract.store import Store
 
 from collector.calendar_cache import SEOUL
-from collector.feed_parsing import Headline, read_feed, without_doubles
+from collector.feed_parsing import Headline, deduplicate, parse_feed
 from collector.feeds import Feed
-from collector.source import read
+from collector.source import read_url
 
 STEP = "fetch-headlines"
-REASONS, NAME_LENGTH, REASON_LENGTH = 5, 40, 120  # of the feeds that could not be read, in the manifest; the log has all
+MAX_REPORTED_FEEDS, MAX_NAME_LENGTH, MAX_REASON_LENGTH = (
+    5,
+    40,
+    120,
+)  # of the feeds that could not be read, in the manifest; the log has all
 log = logging.getLogger(__name__)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def partition(found: Sequence[Headline]) -> bytes:
+def headlines_to_parquet(found: Sequence[Headline]) -> bytes:
     """The Parquet file of headlines, with the columns of `HEADLINES_COLUMNS`; the same bytes for the same headlines."""
     microseconds = [(headline.published - _EPOCH) // timedelta(microseconds=1) for headline in found]
     published = arrow.Array(microseconds, arrow.DataType.int64()).cast(arrow.DataType.timestamp("us", tz="UTC"))
@@ -49,27 +53,27 @@ class Collected:
     undated: int
 
 
-def collect(feeds: Sequence[Feed], session: date) -> Collected:
+def collect_headlines(feeds: Sequence[Feed], session: date) -> Collected:
     """The session's headlines of all feeds that can be read."""
     found: list[Headline] = []
     broken: dict[str, str] = {}
     undated = 0
     for feed in feeds:
         try:
-            data = read(feed.url)
+            data = read_url(feed.url)
             if data is None:
                 raise SourceUnavailableError(f"{feed.url} is not there")
-            held = read_feed(data, feed, session)
+            held = parse_feed(data, feed, session)
         except StepError as error:
             log.warning("the feed %s is left out: %s", feed.name, error)
             broken[feed.name] = str(error)
             continue
         found += held.headlines
         undated += held.undated
-    return Collected(without_doubles(found), broken, undated)
+    return Collected(deduplicate(found), broken, undated)
 
 
-def fetch(store: Store, feeds: Sequence[Feed], session: date) -> Committed:
+def commit_headlines(store: Store, feeds: Sequence[Feed], session: date) -> Committed:
     """Commits the session's headlines, or returns those that were committed before, as a feed forgets within days.
 
     Raises SourceUnavailableError when no feed can be read.
@@ -82,7 +86,7 @@ def fetch(store: Store, feeds: Sequence[Feed], session: date) -> Committed:
         return before
     if session > datetime.now(SEOUL).date():
         raise SourceUnavailableError(f"{session} has not begun in Seoul: there are no headlines of it")
-    held = collect(feeds, session)
+    held = collect_headlines(feeds, session)
     if len(held.broken) == len(feeds):
         raise SourceUnavailableError(
             f"none of the {len(feeds)} feeds can be read; the first: {next(iter(held.broken.values()))}"
@@ -91,7 +95,7 @@ def fetch(store: Store, feeds: Sequence[Feed], session: date) -> Committed:
     facts |= {"undated": held.undated} if held.undated else {}
     facts |= {"broken": len(held.broken)} if held.broken else {}
     # Facts are also the step's result, of 4 KiB at most.
-    shown = list(held.broken.items())[:REASONS]
-    facts |= {f"broken {name[:NAME_LENGTH]}": reason[:REASON_LENGTH] for name, reason in shown}
-    content = Content({HEADLINES_FILE: partition(held.headlines)}, len(held.headlines), HEADLINES_VERSION, facts)
+    shown = list(held.broken.items())[:MAX_REPORTED_FEEDS]
+    facts |= {f"broken {name[:MAX_NAME_LENGTH]}": reason[:MAX_REASON_LENGTH] for name, reason in shown}
+    content = Content({HEADLINES_FILE: headlines_to_parquet(held.headlines)}, len(held.headlines), HEADLINES_VERSION, facts)
     return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)

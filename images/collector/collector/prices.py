@@ -20,7 +20,7 @@ from step_contract.store import Store
 from collector.bar_checks import Bar
 
 STEP = "fetch-prices"
-SHOWN = 3
+MAX_SHOWN = 3
 
 
 @cache
@@ -30,7 +30,7 @@ def _schema() -> arrow.Schema:
     return arrow.Schema([arrow.Field(name, types.get(name, arrow.DataType.float64())) for name in PRICES_COLUMNS])
 
 
-def partition(bar: Bar) -> bytes:
+def bar_to_parquet(bar: Bar) -> bytes:
     """The Parquet file of one bar, with the columns of `PRICES_COLUMNS`; always the same bytes for the same bar."""
     schema, buffer = _schema(), io.BytesIO()
     columns = [_column(value, field.type) for value, field in zip(asdict(bar).values(), iter(schema), strict=True)]
@@ -44,7 +44,7 @@ def _column(value: float | date | None, type: arrow.DataType) -> arrow.Array:
     return arrow.Array([value], type)
 
 
-def inputs_of(symbol: str, bar: Bar) -> dict[str, str]:
+def bar_inputs(symbol: str, bar: Bar) -> dict[str, str]:
     """What the partition of `bar` is made from."""
     return {"symbol": symbol, "bar": digest(canonical(asdict(bar) | {"date": bar.date.isoformat()}))}
 
@@ -54,12 +54,12 @@ def commit_bar(store: Store, symbol: str, bar: Bar, revision: int = 1, is_new: b
 
     `is_new` saves a look where it was seen that there is none. Raises DataError when that revision was committed from another.
     """
-    directory, inputs = paths.prices(symbol, bar.date, revision), inputs_of(symbol, bar)
+    directory, inputs = paths.prices(symbol, bar.date, revision), bar_inputs(symbol, bar)
     if not is_new and (before := find(store, directory, inputs)):
         return before
     facts: dict[str, Fact] = {"session": bar.date.isoformat(), "close": bar.close, "change": bar.change}
     facts |= {"revision": revision} if revision > 1 else {}
-    content = Content({PRICES_FILE: partition(bar)}, rows=1, schema_version=PRICES_VERSION, facts=facts)
+    content = Content({PRICES_FILE: bar_to_parquet(bar)}, rows=1, schema_version=PRICES_VERSION, facts=facts)
     return commit(store, directory, step=STEP, session=bar.date, inputs=inputs, content=content)
 
 
@@ -69,10 +69,10 @@ class Correction:
 
     bar: Bar
     revision: int
-    differs: str
+    differences: str
 
 
-def corrections(store: Store, symbol: str, bars: Iterable[Bar], latest: Mapping[date, str]) -> list[Correction]:
+def find_corrections(store: Store, symbol: str, bars: Iterable[Bar], latest: Mapping[date, str]) -> list[Correction]:
     """The corrections among `bars` to the committed sessions, whose latest manifests' names are `latest`.
 
     Raises DataError where a manifest is damaged or gone.
@@ -83,37 +83,37 @@ def corrections(store: Store, symbol: str, bars: Iterable[Bar], latest: Mapping[
         bar = committed[name]
         if data is None:
             raise DataError(f"{store.uri(name)} was removed while it was read: run the step again")
-        if Manifest.from_json(data, store.uri(name)).inputs != inputs_of(symbol, bar):
-            found.append(Correction(bar, paths.parse_revision(name), _differences(store.uri(name), bar)))
+        if Manifest.from_json(data, store.uri(name)).inputs != bar_inputs(symbol, bar):
+            found.append(Correction(bar, paths.parse_revision(name), _describe_differences(store.uri(name), bar)))
     return found
 
 
-def _differences(uri: str, bar: Bar) -> str:
+def _describe_differences(uri: str, bar: Bar) -> str:
     table = read_parquet(io.BytesIO(open_artifact(uri)[1][PRICES_FILE])).read_all()
     now = asdict(bar)
     was = {name: table.column(name)[0].as_py() for name in table.column_names}
     return ", ".join(f"{name} {was[name]} is now {now[name]}" for name in now if was[name] != now[name])
 
 
-def take(store: Store, symbol: str, found: Sequence[Correction]) -> list[Committed]:
+def commit_corrections(store: Store, symbol: str, found: Sequence[Correction]) -> list[Committed]:
     """Commits each correction as the next revision of its session, which is what is read from then on."""
     return [commit_bar(store, symbol, one.bar, one.revision + 1) for one in found]
 
 
-def first_few(texts: Sequence[str]) -> str:
+def join_first(texts: Sequence[str]) -> str:
     """The first of `texts`, and how many more there are; empty where there are none."""
-    more = [f"and {len(texts) - SHOWN} more"] if len(texts) > SHOWN else []
-    return "; ".join([*texts[:SHOWN], *more])
+    more = [f"and {len(texts) - MAX_SHOWN} more"] if len(texts) > MAX_SHOWN else []
+    return "; ".join([*texts[:MAX_SHOWN], *more])
 
 
-def told(symbol: str, found: Sequence[Correction]) -> str:
+def format_corrections(symbol: str, found: Sequence[Correction]) -> str:
     """The corrections in one sentence with what to do; empty where there are none."""
     if not found:
         return ""
-    shown = first_few([f"{one.bar.date}: {one.differs}" for one in found])
+    shown = join_first([f"{one.bar.date}: {one.differences}" for one in found])
     first, last = found[0].bar.date, found[-1].bar.date
     which = f"--session {first}" if first == last else f"--from {first} --to {last}"
     return (
         f"the source has corrected what is committed of {symbol}: {shown}. What is committed stays; to have the source's "
-        f"figures beside it and read from then on, run collector fetch-prices {which} --take-corrections"
+        f"figures beside it and read from then on, run collector fetch-prices {which} --accept-corrections"
     )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def within(seconds: float, error: Exception) -> Iterator[None]:
+def time_limit(seconds: float, error: Exception) -> Iterator[None]:
     """Raises `error` in the block when it takes longer than `seconds`. For the main thread, and one block at a time."""
 
     def late(number: int, frame: object) -> None:

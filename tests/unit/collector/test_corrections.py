@@ -52,7 +52,7 @@ def test_a_corrected_bar_is_told_with_what_to_do_and_the_committed_one_stays(
     code, shown, _ = collector("fetch-prices", "--session", "2026-03-20")
     assert code == 65
     assert "2026-03-20: amount 34025853798776 is now 34025853798777" in shown
-    assert "run collector fetch-prices --session 2026-03-20 --take-corrections" in shown
+    assert "run collector fetch-prices --session 2026-03-20 --accept-corrections" in shown
     assert everything(tmp_path / "artifacts") == before
 
 
@@ -62,7 +62,7 @@ def test_a_correction_that_is_taken_lies_beside_the_first_and_is_what_is_read(
     first = collector("fetch-prices", "--session", "2026-03-20")[2]["manifest"]
     before = everything(tmp_path / "artifacts")
     correct(OLD, NEW)
-    code, _, result = collector("fetch-prices", "--session", "2026-03-20", "--take-corrections")
+    code, _, result = collector("fetch-prices", "--session", "2026-03-20", "--accept-corrections")
     assert (code, result["facts"]["revision"]) == (0, 2)
     assert str(result["manifest"]).endswith("/session=2026-03-20/revision=2/manifest.json")
     assert (amount(first), amount(result["manifest"])) == (34025853798776, 34025853798777)
@@ -77,11 +77,11 @@ def test_a_correction_that_is_taken_lies_beside_the_first_and_is_what_is_read(
 def test_a_correction_that_is_taken_back_by_the_source_is_a_correction_again(collector: Run, correct: Correct) -> None:
     collector("fetch-prices", "--session", "2026-03-20")
     correct(OLD, NEW)
-    collector("fetch-prices", "--session", "2026-03-20", "--take-corrections")
+    collector("fetch-prices", "--session", "2026-03-20", "--accept-corrections")
     correct(NEW, OLD)
     code, shown, _ = collector("fetch-prices", "--session", "2026-03-20")
     assert (code, "amount 34025853798777 is now 34025853798776" in shown) == (65, True)
-    result = collector("fetch-prices", "--session", "2026-03-20", "--take-corrections")[2]
+    result = collector("fetch-prices", "--session", "2026-03-20", "--accept-corrections")[2]
     assert "/revision=3/" in str(result["manifest"])
 
 
@@ -99,6 +99,6 @@ def test_a_range_tells_of_every_correction_and_commits_the_rest(collector: Run, 
     correct(b"22994678385098,", b"22994678385099,")
     code, shown, _ = collector("fetch-prices", "--from", "2026-03-18", "--to", "2026-03-20")
     assert (code, "2026-03-19: amount" in shown, "committed: 1 others" in shown) == (65, True, True)
-    code, shown, result = collector("fetch-prices", "--from", "2026-03-18", "--to", "2026-03-20", "--take-corrections")
+    code, shown, result = collector("fetch-prices", "--from", "2026-03-18", "--to", "2026-03-20", "--accept-corrections")
     assert (code, result["facts"]["revised"]) == (0, 1)
     assert "0 sessions committed, 3 were there, 1 revised" in shown

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from collector import calendar_cache, cli
-from collector.decide import decision
-from collector.exchange_calendar import Verdict, calendar_verdict, overrides, read_overrides, verdict_of
+from collector.decide import make_decision
+from collector.exchange_calendar import MarketStatus, calendar_status, market_status, parse_overrides, read_overrides
 from step_contract.errors import ConfigurationError
 
 from .conftest import REAL, Run
@@ -68,11 +68,11 @@ def test_every_day_since_1995_is_decided_as_the_exchange_did() -> None:
     known = read_overrides(Path(cli.__file__).with_name("overrides.csv"))
     first, last = min(bars), max(bars)
     days = [first + timedelta(days=number) for number in range((last - first).days + 1)]
-    made = {day: decision(verdict_of(day, known), day in bars).state for day in days}
+    made = {day: make_decision(market_status(day, known), day in bars).state for day in days}
     assert made == {day: "open" if day in bars else "closed" for day in days}  # none is suspect
     since = date(2006, 1, 2)
     weekdays = [day for day in days if day >= since and day.weekday() < 5]
-    differ = [day for day in days if (verdict := calendar_verdict(day)).open is not None and verdict.open != (day in bars)]
+    differ = [day for day in days if (verdict := calendar_status(day)).is_open is not None and verdict.is_open != (day in bars)]
     assert (len(weekdays), sum(day in bars for day in weekdays), len(bars)) == (5275, 4985, 7784)
     assert differ == sorted(known) and not [day for day in differ if day >= since]
 
@@ -94,11 +94,11 @@ def test_a_session_that_has_not_closed_yet_is_open_and_says_when_its_bar_is_fina
 
 @pytest.mark.slow
 def test_the_sessions_that_are_kept_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    kept = calendar_cache.closes()
+    kept = calendar_cache.session_closes()
     monkeypatch.setattr("sys.prefix", str(tmp_path))
-    calendar_cache.closes.cache_clear()
-    assert calendar_cache.closes() == kept
-    assert calendar_cache.kept_file().read_text() == calendar_cache.from_library()
+    calendar_cache.session_closes.cache_clear()
+    assert calendar_cache.session_closes() == kept
+    assert calendar_cache.cache_path().read_text() == calendar_cache.closes_from_library()
     exam = date(2020, 12, 3)
     assert f"{kept[exam]:%H:%M %Z}" == "16:30 KST"
 
@@ -115,7 +115,7 @@ def test_the_sessions_that_are_kept_are_those_of_the_library(monkeypatch: pytest
     ],
 )
 def test_calendar_and_source_must_not_contradict_each_other(open_by_calendar: bool, has_bar: bool | None, state: str) -> None:
-    made = decision(Verdict(open_by_calendar, "a reason"), has_bar)
+    made = make_decision(MarketStatus(open_by_calendar, "a reason"), has_bar)
     assert made.state == state
     assert "a reason" in made.reason
 
@@ -139,4 +139,4 @@ def test_calendar_and_source_must_not_contradict_each_other(open_by_calendar: bo
 )
 def test_a_wrong_overrides_file_is_refused_and_the_line_is_named(text: str, named: str) -> None:
     with pytest.raises(ConfigurationError, match=named):
-        overrides(text, "overrides.csv")
+        parse_overrides(text, "overrides.csv")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from collector import feed_parsing
-from collector.feed_parsing import link_mark, plain, read_feed, title_mark, web_link
+from collector.feed_parsing import normalize_link, normalize_title, parse_feed, to_plain_text, validate_link
 from collector.feeds import Feed
 from step_contract.commit import open_artifact
 from step_contract.errors import DataError
@@ -28,7 +28,7 @@ AT = "Fri, 20 Mar 2026 09:00:00 +0900"
 
 
 def titles(data: bytes) -> list[str]:
-    return [headline.title for headline in read_feed(data, FEED, SESSION).headlines]
+    return [headline.title for headline in parse_feed(data, FEED, SESSION).headlines]
 
 
 @pytest.mark.slow
@@ -62,7 +62,7 @@ def test_no_file_of_this_machine_gets_into_a_headline(tmp_path: Path) -> None:
     "filling", [b"<", b"<a ", b"<!DOCTYPE ", b"&", b"<![CDATA[", b"<!--", b"<item>", b"\x00", b"]]>", b"<?xml "]
 )
 def test_a_feed_that_is_made_to_be_slow_is_given_up(filling: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feed_parsing, "PARSE_LIMIT", 1)
+    monkeypatch.setattr(feed_parsing, "PARSE_TIMEOUT", 1)
     head = b'<?xml version="1.0"?><rss version="2.0"><channel>'
     started = time.monotonic()
     try:
@@ -87,7 +87,7 @@ def test_a_feed_that_is_made_to_be_slow_is_given_up(filling: bytes, monkeypatch:
     ],
 )
 def test_a_title_is_one_short_line_of_plain_text(dirty: str, clean: str) -> None:
-    assert plain(dirty) == clean
+    assert to_plain_text(dirty) == clean
 
 
 @pytest.mark.parametrize(
@@ -103,16 +103,16 @@ def test_a_title_is_one_short_line_of_plain_text(dirty: str, clean: str) -> None
     ],
 )
 def test_a_link_that_no_browser_should_open_is_left_out(link: str) -> None:
-    assert web_link(link) == ""
-    [kept] = read_feed(rss(item("코스피", AT, link.replace("<", ""))), FEED, SESSION).headlines
+    assert validate_link(link) == ""
+    [kept] = parse_feed(rss(item("코스피", AT, link.replace("<", ""))), FEED, SESSION).headlines
     assert (kept.title, kept.link) == ("코스피", "")
 
 
 def test_links_and_titles_that_differ_in_nothing_that_matters_are_the_same() -> None:
     one = "https://News.example/a/?id=1&utm_source=rss#top"
-    assert link_mark(one) == link_mark("http://news.example/a?id=1") != link_mark("http://news.example/a?id=2")
-    assert title_mark("ＫＯＳＰＩ, 상승!") == title_mark("kospi 상승") != title_mark("kospi 하락")
-    assert title_mark("…") != title_mark("!!")
+    assert normalize_link(one) == normalize_link("http://news.example/a?id=1") != normalize_link("http://news.example/a?id=2")
+    assert normalize_title("ＫＯＳＰＩ, 상승!") == normalize_title("kospi 상승") != normalize_title("kospi 하락")
+    assert normalize_title("…") != normalize_title("!!")
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_links_and_titles_that_differ_in_nothing_that_matters_are_the_same() -> 
     ],
 )
 def test_a_date_is_read_in_every_form_and_without_a_zone_as_seouls(written: str, hour: int) -> None:
-    [headline] = read_feed(rss(item("코스피", written)), FEED, SESSION).headlines
+    [headline] = parse_feed(rss(item("코스피", written)), FEED, SESSION).headlines
     assert headline.published == datetime(2026, 3, 20, hour, 30, tzinfo=UTC)
 
 
@@ -161,7 +161,7 @@ def test_a_date_is_read_in_every_form_and_without_a_zone_as_seouls(written: str,
     ],
 )
 def test_an_entry_whose_date_cannot_be_read_is_counted_and_left_out(written: str) -> None:
-    held = read_feed(rss(item("코스피", written), item("코스닥", AT, "https://b")), FEED, SESSION)
+    held = parse_feed(rss(item("코스피", written), item("코스닥", AT, "https://b")), FEED, SESSION)
     assert [headline.title for headline in held.headlines] == ["코스닥"]
     assert held.undated <= 1
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from arro3.io import read_parquet
-from collector.feed_parsing import Headline, plain, read_feed, without_doubles
+from collector.feed_parsing import Headline, deduplicate, parse_feed, to_plain_text
 from collector.feeds import Feed, read_feeds
 from step_contract.commit import open_artifact
 from step_contract.errors import ConfigurationError, DataError
@@ -19,7 +19,7 @@ FEED = Feed("mine", "https://news.example/rss")
 
 
 def headlines(data: bytes, feed: Feed, session: date) -> list[Headline]:
-    return read_feed(data, feed, session).headlines
+    return parse_feed(data, feed, session).headlines
 
 
 def rss(*items: str) -> bytes:
@@ -42,12 +42,12 @@ def test_headlines_are_those_of_the_sessions_day_in_seoul() -> None:
 
 def test_an_entry_without_a_date_or_a_title_is_no_headline() -> None:
     data = rss("<item><title>no date</title></item>", item("", "Fri, 20 Mar 2026 09:00:00 +0900"))
-    held = read_feed(data, FEED, SESSION)
+    held = parse_feed(data, FEED, SESSION)
     assert (held.headlines, held.undated) == ([], 1)
 
 
 def test_titles_are_plain_text() -> None:
-    assert plain(" 코스피 <b>5,781</b>&amp;\x00 \n마감 ") == "코스피 5,781 & 마감"
+    assert to_plain_text(" 코스피 <b>5,781</b>&amp;\x00 \n마감 ") == "코스피 5,781 & 마감"
 
 
 def test_of_headlines_with_the_same_title_or_link_the_first_is_kept() -> None:
@@ -55,7 +55,7 @@ def test_of_headlines_with_the_same_title_or_link_the_first_is_kept() -> None:
         return Headline(datetime(2026, 3, 20, hour, tzinfo=UTC), "mine", title, link)
 
     found = [at(3, "KOSPI, up!", "c"), at(1, "Kospi up", "a"), at(2, "Another", "a"), at(4, "Third", ""), at(5, "Fourth", "")]
-    assert [headline.title for headline in without_doubles(found)] == ["Kospi up", "Third", "Fourth"]
+    assert [headline.title for headline in deduplicate(found)] == ["Kospi up", "Third", "Fourth"]
 
 
 @pytest.mark.parametrize("data", [b"", b"<html><body>login</body></html>", b"\x00\x01", b'{"a": 1}'])

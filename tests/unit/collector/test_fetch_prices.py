@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from arro3.io import read_parquet
 from collector.calendar_cache import SEOUL
-from collector.exchange_calendar import calendar_verdict
-from collector.prices import partition
-from collector.year_file import parse
+from collector.exchange_calendar import calendar_status
+from collector.prices import bar_to_parquet
+from collector.year_file import parse_year_file
 from step_contract.commit import open_artifact
 from step_contract.schemas import PRICES_COLUMNS, PRICES_FILE
 
@@ -43,13 +43,13 @@ def test_a_session_becomes_one_partition_with_the_sources_figures(collector: Run
 
 def test_what_the_source_leaves_empty_is_null() -> None:
     data = (REAL / "1995.csv").read_bytes().replace(b"906.04,1,9.04,0.0101,", b"906.04,,,,", 1)
-    values = row(partition(parse(data, "here", 1995)[0]))
+    values = row(bar_to_parquet(parse_year_file(data, "here", 1995)[0]))
     assert (values["change"], values["market_cap"], values["close"]) == (None, None, 906.04)
 
 
 def test_the_same_bar_gives_the_same_bytes() -> None:
-    bars = parse((REAL / "2026.csv").read_bytes(), "here", 2026)
-    assert [partition(bar) for bar in bars] == [partition(bar) for bar in bars]
+    bars = parse_year_file((REAL / "2026.csv").read_bytes(), "here", 2026)
+    assert [bar_to_parquet(bar) for bar in bars] == [bar_to_parquet(bar) for bar in bars]
 
 
 def test_a_second_fetch_returns_the_first_partition_although_the_file_has_grown(collector: Run, mirror: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_second_fetch_returns_the_first_partition_although_the_file_has_grown(
 
 def test_a_bar_that_still_grows_is_69_and_nothing_is_committed(collector: Run, mirror: Path, tmp_path: Path) -> None:
     today = datetime.now(SEOUL).date()
-    coming = next(day for day in (today + timedelta(days=number) for number in range(1, 30)) if calendar_verdict(day).open)
+    coming = next(day for day in (today + timedelta(days=number) for number in range(1, 30)) if calendar_status(day).is_open)
     (mirror / f"{coming.year}.csv").write_text(f"{HEADER}{coming},100,3,0,0.0,100,100,100,1,1,1\n")
     code, shown, _ = collector("fetch-prices", "--session", str(coming))
     assert (code, f"the bar of {coming} is final from {coming} 16:30 Seoul time" in shown) == (69, True)

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from collector.year_file import parse
+from collector.year_file import parse_year_file
 from step_contract.errors import DataError
 
 from .conftest import HEADER, REAL
@@ -21,7 +21,7 @@ Change = Callable[[bytes], bytes]
 def test_every_real_year_is_read_as_the_csv_module_reads_it(year: int) -> None:
     data = (REAL / f"{year}.csv").read_bytes()
     expected = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
-    bars = parse(data, "here", year)
+    bars = parse_year_file(data, "here", year)
     assert [bar.date.isoformat() for bar in bars] == [row["Date"] for row in expected]
     for bar, row in zip(bars, expected, strict=True):
         assert [bar.open, bar.high, bar.low, bar.close] == [float(row[name]) for name in ("Open", "High", "Low", "Close")]
@@ -59,7 +59,7 @@ def reordered(data: bytes) -> bytes:
     ],
 )
 def test_what_the_source_writes_in_other_ways_is_read_the_same(same: Change) -> None:
-    assert parse(same(real()), "here", 2026) == parse(real(), "here", 2026)
+    assert parse_year_file(same(real()), "here", 2026) == parse_year_file(real(), "here", 2026)
 
 
 @pytest.mark.parametrize(
@@ -113,12 +113,12 @@ def test_a_damaged_file_is_refused_and_the_place_is_named(damage: Change, named:
     damaged = damage(real())
     assert damaged != real(), "the damage must change the file"
     with pytest.raises(DataError, match=named) as error:
-        parse(damaged, "here", 2026)
+        parse_year_file(damaged, "here", 2026)
     assert str(error.value).startswith("here")
 
 
 def test_prices_are_finite_positive_and_in_order_of_dates_in_every_real_year(tmp_path: Path) -> None:
-    bars = [bar for year in range(1995, 2027) for bar in parse(real(year), "here", year)]
+    bars = [bar for year in range(1995, 2027) for bar in parse_year_file(real(year), "here", year)]
     assert all(math.isfinite(bar.close) and bar.low > 0 for bar in bars)
     assert [bar.date for bar in bars] == sorted({bar.date for bar in bars})
     assert (len(bars), bars[0].date, bars[-1].date) == (7784, date(1995, 5, 2), date(2026, 3, 20))
@@ -137,19 +137,19 @@ def made_up(*rows: str) -> bytes:
 def test_a_low_index_is_not_refused_for_the_rounding_of_its_closes() -> None:
     rows = ["2026-01-02,2.10,0.01,0.0048", "2026-01-05,2.13,0.03,0.0119", "2026-01-06,2.14,0.01,0.0071"]
     data = made_up(*rows, "2026-01-07,2.16,0.02,0.0079", "2026-01-08,2.15,-0.01,-0.0061")
-    assert [bar.close for bar in parse(data, "here", 2026)] == [2.10, 2.13, 2.14, 2.16, 2.15]
+    assert [bar.close for bar in parse_year_file(data, "here", 2026)] == [2.10, 2.13, 2.14, 2.16, 2.15]
 
 
 def test_an_index_whose_differences_are_rounded_on_their_own_is_read() -> None:
     rows = ["2026-01-02,100.00,1.00,0.0101", "2026-01-05,102.00,2.01,0.0201", "2026-01-06,101.00,-0.99,-0.0098"]
     data = made_up(*rows, "2026-01-07,102.00,1.01,0.0100")
-    assert len(parse(data, "here", 2026)) == 4
+    assert len(parse_year_file(data, "here", 2026)) == 4
 
 
 def test_of_a_short_file_one_close_that_is_off_by_a_digit_is_refused() -> None:
     january = b"".join(real().splitlines(keepends=True)[:8])
     with pytest.raises(DataError, match="line 6, column Close"):
-        parse(january.replace(b"2026-01-08,4552.37,", b"2026-01-08,4552.36,"), "here", 2026)
+        parse_year_file(january.replace(b"2026-01-08,4552.37,", b"2026-01-08,4552.36,"), "here", 2026)
 
 
 def without_differences(data: bytes, first: int, last: int) -> bytes:
@@ -162,13 +162,13 @@ def without_differences(data: bytes, first: int, last: int) -> bytes:
 
 
 def test_the_first_years_of_an_index_may_lack_all_differences() -> None:
-    bars = parse(without_differences(real(), 2, 53), "here", 2026)
-    assert [bar.close for bar in bars] == [bar.close for bar in parse(real(), "here", 2026)]
+    bars = parse_year_file(without_differences(real(), 2, 53), "here", 2026)
+    assert [bar.close for bar in bars] == [bar.close for bar in parse_year_file(real(), "here", 2026)]
     assert {bar.change for bar in bars} == {None}
     with pytest.raises(DataError, match=r"line 10, column Low: .* than a day can go"):
         damaged = without_differences(real(), 2, 53).splitlines(keepends=True)
         damaged[9] = re.sub(rb"\d{4}\.\d+", b"99.5", damaged[9])
-        parse(b"".join(damaged), "here", 2026)
+        parse_year_file(b"".join(damaged), "here", 2026)
 
 
 @pytest.mark.parametrize("cells", [slice(2, 5), slice(3, 4), slice(4, 5), slice(2, 4)])
@@ -178,27 +178,27 @@ def test_a_row_alone_may_not_lack_its_differences(cells: slice) -> None:
     row[cells] = [b""] * len(row[cells])
     lines[52] = b",".join(row)
     with pytest.raises(DataError, match="line 53, column "):
-        parse(b"".join(lines), "here", 2026)
+        parse_year_file(b"".join(lines), "here", 2026)
 
 
 @pytest.mark.parametrize("digits", [19, 30, 5000])
 def test_a_count_that_no_partition_holds_is_refused(digits: int) -> None:
     with pytest.raises(DataError, match="line 53, column MarCap"):
-        parse(real().replace(b"4768189155100582", b"9" * digits), "here", 2026)
+        parse_year_file(real().replace(b"4768189155100582", b"9" * digits), "here", 2026)
 
 
 def test_nought_below_is_nought() -> None:
     rows = [f"2026-01-{day:02},100.00,{nought},{nought}" for day, nought in ((2, "0"), (5, "-0.0"), (6, "0.0"))]
-    assert [str(bar.change) for bar in parse(made_up(*rows), "here", 2026)] == ["0.0", "0.0", "0.0"]
+    assert [str(bar.change) for bar in parse_year_file(made_up(*rows), "here", 2026)] == ["0.0", "0.0", "0.0"]
 
 
 def test_the_message_names_the_line_as_an_editor_counts_it() -> None:
     damaged = real().replace(b"2026-02-02,", b"2026-02-xx,")
     number = 1 + damaged[: damaged.index(b"2026-02-xx")].count(b"\n")
     with pytest.raises(DataError) as error:
-        parse(damaged, "here", 2026)
+        parse_year_file(damaged, "here", 2026)
     assert re.search(rf"line {number}, column Date", str(error.value))
 
 
 def test_a_year_without_a_session_yet_is_empty() -> None:
-    assert parse(HEADER.encode(), "here", 2026) == []
+    assert parse_year_file(HEADER.encode(), "here", 2026) == []

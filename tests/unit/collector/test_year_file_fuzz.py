@@ -11,9 +11,9 @@ from functools import cache
 
 import pytest
 from collector.bar_checks import Bar
-from collector.exchange_calendar import calendar_verdict
-from collector.fetch_prices import contradictions
-from collector.year_file import parse
+from collector.exchange_calendar import calendar_status
+from collector.fetch_prices import find_contradictions
+from collector.year_file import parse_year_file
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from step_contract.errors import DataError
@@ -35,7 +35,7 @@ def real(year: int) -> bytes:
 
 @cache
 def right(year: int) -> dict[date, Bar]:
-    return {bar.date: bar for bar in parse(real(year), "real", year)}
+    return {bar.date: bar for bar in parse_year_file(real(year), "real", year)}
 
 
 def lines_of(data: bytes) -> list[bytes]:
@@ -144,12 +144,12 @@ def damaged(draw: st.DrawFn) -> tuple[int, bytes]:
 def test_of_a_damaged_file_every_row_that_is_taken_is_right_or_the_file_is_refused(case: tuple[int, bytes]) -> None:
     year, data = case
     try:
-        bars = parse(data, "here", year)
+        bars = parse_year_file(data, "here", year)
     except DataError as refused:
         assert str(refused).startswith("here, line "), refused
         event("refused")
         return
-    suspect = contradictions({bar.date for bar in bars}, None, calendar_verdict)
+    suspect = find_contradictions({bar.date for bar in bars}, None, calendar_status)
     unseen = 0
     for bar in bars:
         if bar.date in suspect:
