@@ -1,4 +1,4 @@
-"""A session's bar, and what must hold between its values and between a bar and the one before it."""
+"""The bar of one session, and the checks that its values and those of consecutive sessions must pass."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ from itertools import pairwise
 
 from step_contract.errors import DataError
 
-# Closes have two decimals, and the source's difference is that of the closes as published: exactly, in every session of KOSPI
-# from 1995 to 2026. Change is that difference over the close before, rounded to four decimals.
+# Closes have two decimals, and Comp is exactly the difference of two published closes, in every KOSPI session from 1995 to
+# 2026. Change is Comp divided by the previous close, rounded to four decimals.
 CLOSE_STEP = 0.01
 CHANGE_STEP = 0.0001
 CHANGE_DECIMALS = 4
-# A file of an index whose differences are rounded on their own shows that throughout; one wrong close shows in two rows.
-INEXACT_SHARE, INEXACT_ROWS = 0.05, 2
-# No share may move further in a day (30 % since 15 June 2015, less before), so no index of shares can.
+# Some indices have Comp and Change rounded independently of the closes: many rows are inexact. A wrong close affects two rows.
+ISOLATED_ERROR_ROWS, ISOLATED_ERROR_SHARE = 2, 0.05
+# The exchange's daily price limit for a share (30 % since 15 June 2015, less before) also limits an index of shares.
 # https://global.krx.co.kr/contents/GLB/06/0602/0602010201/GLB0602010201T2.jsp
 DAILY_PRICE_LIMIT = 0.30
-DIRECTION_SIGNS = {
-    "1": 1,
-    "2": -1,
-    "3": 0,
-    "4": 1,
-    "5": -1,
-}  # of the source's UpDown: up, down, unchanged, limit up, limit down
+# The source's UpDown: up, down, unchanged, upper limit, lower limit.
+DIRECTION_SIGNS = {"1": 1, "2": -1, "3": 0, "4": 1, "5": -1}
 FLOAT_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One session of an index: prices in index points, change as a ratio, volume in shares, amount and market_cap in KRW.
+    """One session of an index.
 
-    What the source leaves empty is None: the change of an index's first session, market_cap before 2001.
+    Attributes:
+        date: the session.
+        open: index points; `high`, `low` and `close` likewise.
+        change: close divided by the previous close, minus 1; None for an index's first session.
+        volume: shares, None if the source has no value.
+        amount: KRW, None if the source has no value.
+        market_cap: KRW, None if the source has no value, as before 2001.
     """
 
     date: date
@@ -49,9 +50,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the file: where it stands, its bar, and what the source says of the close before it.
+    """A row of a year's file.
 
-    `difference` is the close less the close before it in index points, `direction` the source's code of its sign.
+    Attributes:
+        location: the file and the line, for error messages.
+        bar: the parsed bar.
+        difference: the source's Comp: close minus the previous close, in index points.
+        direction: the source's UpDown, a code of the sign of `difference`.
     """
 
     location: str
@@ -59,97 +64,103 @@ class Row:
     difference: float | None
     direction: str
 
+    def invalid(self, column: str, problem: str) -> DataError:
+        """Return the error for an invalid value in `column` of this row."""
+        return invalid(f"{self.location}, column {column}", problem)
 
-def invalid(location: str, what: str) -> DataError:
-    """The error that says `what` is wrong at `where`, and what to do."""
-    return DataError(f"{location}{what}; look at the source")
+
+def invalid(location: str, problem: str) -> DataError:
+    """Return the error for invalid content at `location` of the source's file."""
+    return DataError(f"{location}: {problem}; check the file at the source")
 
 
 def check_rows(rows: Sequence[Row], year: int) -> None:
-    """Raises DataError with line and column for the first row of the file of `year` that cannot be right."""
+    """Check all rows of the file of `year`. Raises DataError with line and column of the first invalid value."""
     for row in rows:
         if row.bar.date.year != year:
-            raise invalid(f"{row.location}, column Date: ", f"{row.bar.date} in the file of {year}")
-    for earlier, row in pairwise(rows):
-        if row.bar.date <= earlier.bar.date:
-            what = "twice" if row.bar.date == earlier.bar.date else f"after {earlier.bar.date}"
-            raise invalid(f"{row.location}, column Date: ", f"{row.bar.date} stands {what}")
-    befores = [None, *(row.bar.close for row in rows)][: len(rows)]
-    some_have = any(row.difference is not None for row in rows)
-    for row, before in zip(rows, befores, strict=True):
-        # An index's first session has none, and in the first years of some no session has.
-        if row.difference is None and before is not None and some_have:
-            raise invalid(f"{row.location}, column Comp: ", "it is empty, and in other rows it is not")
+            raise row.invalid("Date", f"{row.bar.date} is not in {year}")
+    for previous, row in pairwise(rows):
+        if row.bar.date == previous.bar.date:
+            raise row.invalid("Date", f"{row.bar.date} occurs twice")
+        if row.bar.date < previous.bar.date:
+            raise row.invalid("Date", f"{row.bar.date} follows {previous.bar.date}: dates must ascend")
+    previous_closes = [None, *(row.bar.close for row in rows)][: len(rows)]
+    any_difference = any(row.difference is not None for row in rows)
+    for row, previous_close in zip(rows, previous_closes, strict=True):
+        # An index's first session has none, and in the first years of some indices no session has.
+        if row.difference is None and previous_close is not None and any_difference:
+            raise row.invalid("Comp", "is empty, but other rows have a value")
         _check_difference(row)
-        _check_prices(row, before)
+        _check_prices(row, previous_close)
         _check_counts(row)
-    _check_closes(rows, befores)
+    _check_closes(rows, previous_closes)
 
 
-def _check_prices(row: Row, before: float | None) -> None:
+def _check_prices(row: Row, previous_close: float | None) -> None:
     bar = row.bar
     if bar.low > bar.high:
-        raise invalid(f"{row.location}, column Low: ", f"{bar.low} is above High {bar.high}")
+        raise row.invalid("Low", f"{bar.low} is above High {bar.high}")
     for name, price in (("Open", bar.open), ("Close", bar.close)):
         if not bar.low <= price <= bar.high:
-            raise invalid(f"{row.location}, column {name}: ", f"{price} is not between Low {bar.low} and High {bar.high}")
-    before = before if row.difference is None else bar.close - row.difference
-    if not before or not bar.volume:  # what is not traded, as volatility, has no limit
+            raise row.invalid(name, f"{price} is not between Low {bar.low} and High {bar.high}")
+    previous_close = previous_close if row.difference is None else bar.close - row.difference
+    if not previous_close or not bar.volume:  # an index that is not traded, such as volatility, has no limit
         return
     for name, price in (("Low", bar.low), ("High", bar.high)):
-        if abs(price / before - 1) > DAILY_PRICE_LIMIT:
-            raise invalid(
-                f"{row.location}, column {name}: ", f"{price} is further from the close before, {before:.2f}, than a day can go"
+        if abs(price / previous_close - 1) > DAILY_PRICE_LIMIT:
+            raise row.invalid(
+                name,
+                f"{price} differs from the previous close {previous_close:.2f} by more than the daily price limit, "
+                f"{DAILY_PRICE_LIMIT:.0%}",
             )
 
 
 def _check_counts(row: Row) -> None:
-    # Where an index has no figure, its source writes nothing or nought.
+    # An index without a value has an empty cell or 0.
     bar = row.bar
     if bar.volume and bar.amount and bar.amount < bar.volume:
-        raise invalid(f"{row.location}, column Amount: ", f"{bar.amount} KRW for {bar.volume} shares is less than 1 KRW a share")
+        raise row.invalid("Amount", f"{bar.amount} KRW for {bar.volume} shares is less than 1 KRW per share")
     if bar.amount and bar.market_cap and bar.amount > bar.market_cap:
-        raise invalid(f"{row.location}, column MarCap: ", f"{bar.market_cap} KRW is less than a day's Amount, {bar.amount} KRW")
+        raise row.invalid("MarCap", f"{bar.market_cap} KRW is less than the session's Amount, {bar.amount} KRW")
 
 
 def _check_difference(row: Row) -> None:
-    """Whether Comp and UpDown of one row say the same."""
+    """Check that Comp, UpDown and Change of one row agree."""
     difference = row.difference
     if difference is None:
         if row.bar.change is not None or row.direction:
             name, value = ("UpDown", row.direction) if row.direction else ("Change", row.bar.change)
-            raise invalid(f"{row.location}, column Comp: ", f"it is empty, and {name} is {value}")
+            raise row.invalid("Comp", f"is empty, but {name} is {value}")
         return
     if row.bar.change is None:
-        raise invalid(f"{row.location}, column Change: ", f"it is empty, and Comp is {difference}")
+        raise row.invalid("Change", f"is empty, but Comp is {difference}")
     sign = (difference > 0) - (difference < 0)
     if row.direction not in DIRECTION_SIGNS:
-        raise invalid(f"{row.location}, column UpDown: ", f"{row.direction!r} is none of {', '.join(DIRECTION_SIGNS)}")
+        raise row.invalid("UpDown", f"{row.direction!r} is invalid: must be one of {', '.join(DIRECTION_SIGNS)}")
     if DIRECTION_SIGNS[row.direction] != sign:
-        raise invalid(f"{row.location}, column UpDown: ", f"{row.direction} does not fit Comp {difference}")
+        raise row.invalid("UpDown", f"{row.direction} does not match the sign of Comp {difference}")
     if row.bar.close - difference <= 0:
-        raise invalid(f"{row.location}, column Comp: ", f"{difference} does not fit Close {row.bar.close}")
+        raise row.invalid("Comp", f"{difference} implies a previous close that is not positive: Close is {row.bar.close}")
 
 
-def _check_closes(rows: Sequence[Row], befores: Sequence[float | None]) -> None:
-    """Whether each Comp is the difference of the closes, and each Change that difference over the close before."""
-    off = [_deviations(row, before) for row, before in zip(rows, befores, strict=True)]
-    # Of an index that is rounded apart a step is allowed, which also moves Change: by that step over the close before.
-    apart = sum(any(one) for one in off) > max(INEXACT_ROWS, INEXACT_SHARE * len(rows))
-    for row, (difference, change) in zip(rows, off, strict=True):
-        if difference > (CLOSE_STEP if apart else 0):
-            raise invalid(f"{row.location}, column Close: ", f"{row.bar.close} less the close before is not Comp {row.difference}")
-        if change > (CLOSE_STEP / row.bar.close if apart else 0):
-            raise invalid(
-                f"{row.location}, column Change: ", f"{row.bar.change} is not Comp {row.difference} over the close before"
-            )
+def _check_closes(rows: Sequence[Row], previous_closes: Sequence[float | None]) -> None:
+    """Check that Comp is the difference of the closes, and Change is Comp divided by the previous close."""
+    deviations = [_deviations(row, previous_close) for row, previous_close in zip(rows, previous_closes, strict=True)]
+    inexact = sum(any(deviation) for deviation in deviations)
+    rounded_independently = inexact > max(ISOLATED_ERROR_ROWS, ISOLATED_ERROR_SHARE * len(rows))
+    for row, (difference, change) in zip(rows, deviations, strict=True):
+        if difference > (CLOSE_STEP if rounded_independently else 0):
+            raise row.invalid("Close", f"{row.bar.close} minus the previous close is not Comp {row.difference}")
+        # A deviation of Comp by one step changes Change by that step divided by the close.
+        if change > (CLOSE_STEP / row.bar.close if rounded_independently else 0):
+            raise row.invalid("Change", f"{row.bar.change} is not Comp {row.difference} divided by the previous close")
 
 
-def _deviations(row: Row, before: float | None) -> tuple[float, float]:
-    """How far Comp is from the difference of the closes, and Change from that over the close before, rounding aside."""
+def _deviations(row: Row, previous_close: float | None) -> tuple[float, float]:
+    """Return the deviations beyond rounding: of Comp from the difference of the closes, of Change from the ratio."""
     if row.difference is None or row.bar.change is None:  # a row has both or neither
         return 0, 0
-    difference = 0.0 if before is None else abs(row.bar.close - before - row.difference) - CLOSE_STEP / 2
+    difference = 0.0 if previous_close is None else abs(row.bar.close - previous_close - row.difference) - CLOSE_STEP / 2
     ratio = row.difference / (row.bar.close - row.difference)
     change = abs(ratio - row.bar.change) - CHANGE_STEP / 2 - FLOAT_TOLERANCE
     unrounded = FLOAT_TOLERANCE if row.bar.change != round(row.bar.change, CHANGE_DECIMALS) else 0
