@@ -1,4 +1,4 @@
-"""Downloads a file over HTTP: a few tries, within bounds of time and size, and never to a lesser scheme."""
+"""Download a file over HTTP: with retries, limits of time and size, and no redirect from https to http."""
 
 from __future__ import annotations
 
@@ -11,116 +11,135 @@ import httpx
 import tenacity
 from step_contract.errors import ConfigurationError, SourceUnavailableError, StepError, TransientError
 
-TOTAL_TIMEOUT = 60.0  # seconds for one file, all tries and waits together
+from collector.time_limit import time_limit
+
+TOTAL_TIMEOUT = 60.0  # seconds for one file, including all attempts and the delays between them
 IDLE_TIMEOUT = 15.0  # seconds without a byte
 MAX_ATTEMPTS = 3
 MAX_REDIRECTS = 5
 
 
 class _RetryableError(Exception):
-    """What another try may mend: the error that is raised when none is left, and after how many seconds to try, if told."""
+    """A failure that another attempt may repair.
 
-    def __init__(self, error: StepError, wait: float | None = None) -> None:
-        self.error, self.wait = error, wait
+    Attributes:
+        error: the error to raise after the last attempt.
+        delay: seconds before the next attempt, if the server specified them.
+    """
+
+    def __init__(self, error: StepError, delay: float | None = None) -> None:
+        self.error, self.delay = error, delay
 
 
 class _RetryAfterOrBackoff(tenacity.wait.wait_base):
-    """As long as the server asks for, or else longer each time."""
+    """Wait as long as the server's Retry-After specifies, otherwise with exponential backoff."""
 
-    _usual = tenacity.wait_random_exponential(multiplier=0.5, max=5)
+    _backoff = tenacity.wait_random_exponential(multiplier=0.5, max=5)
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> float:
-        trouble = retry_state.outcome.exception() if retry_state.outcome else None
-        asked = trouble.wait if isinstance(trouble, _RetryableError) else None
-        return self._usual(retry_state) if asked is None else asked
+        exception = retry_state.outcome.exception() if retry_state.outcome else None
+        delay = exception.delay if isinstance(exception, _RetryableError) else None
+        return self._backoff(retry_state) if delay is None else delay
 
 
 def download(url: str, max_bytes: int, timeout: float = TOTAL_TIMEOUT) -> bytes | None:
-    """The content of the file at `url`, or None where the server has none. For the main thread.
+    """Return the content of the http or https URL, or None if the server has no such file. Main thread only.
 
-    Raises SourceUnavailableError when the server is down, refuses, stalls, sends too much or other than it said; TransientError when it
-    throttles for longer than a step waits; ConfigurationError for what is no URL.
+    Args:
+        url: the file's URL; redirects are followed.
+        max_bytes: the largest size to accept.
+        timeout: seconds, including all attempts and the delays between them.
+
+    Raises:
+        SourceUnavailableError: the server is down, refuses, stalls, or sends too much or incomplete content.
+        TransientError: the server throttles for longer than `timeout`.
+        ConfigurationError: the URL, or a setting of the proxy or of certificates, is invalid.
     """
-    tries = tenacity.Retrying(
+    attempts = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(_RetryableError),
         stop=tenacity.stop_any(tenacity.stop_after_attempt(MAX_ATTEMPTS), tenacity.stop_before_delay(timeout)),
         wait=_RetryAfterOrBackoff(),
         reraise=True,
     )
-    late = SourceUnavailableError(f"{url} was not there, whole, after {timeout:.0f} s; look at the source")
+    timed_out = SourceUnavailableError(f"{url}: download not complete after {timeout:.0f} s; check the source or the network")
     try:
-        # A server that sends a byte now and then, of its headers too, is never silent for long.
-        with time_limit(timeout, late):
-            return tries(_follow_redirects, url, max_bytes)
-    except _RetryableError as trouble:
-        raise trouble.error from trouble
+        # IDLE_TIMEOUT does not limit a server that sends single bytes, of headers or content, just often enough.
+        with time_limit(timeout, timed_out):
+            return attempts(_follow_redirects, url, max_bytes)
+    except _RetryableError as retryable:
+        raise retryable.error from retryable
 
 
 def _follow_redirects(url: str, max_bytes: int) -> bytes | None:
-    at, seen = url, 0
+    current, redirects = url, 0
     while True:
         try:
-            found = _get(at, max_bytes)
+            response = _get(current, max_bytes)
         except ConfigurationError as error:
-            if seen:
-                raise SourceUnavailableError(f"{url} sends to {at[:200]}, which is no address; look at the source") from error
+            if redirects:
+                raise SourceUnavailableError(f"{url} redirects to an invalid URL, {current[:200]}; check the source") from error
             raise
-        if not isinstance(found, httpx.URL):
-            return found
-        seen += 1
-        if found.scheme not in (urlsplit(at).scheme, "https"):
-            raise SourceUnavailableError(f"{at} sends to {str(found)[:200]}, which is another scheme; look at the source")
-        if seen > MAX_REDIRECTS:
-            raise SourceUnavailableError(f"{url} sends ever further, at last to {str(found)[:200]}; look at the source")
-        at = str(found)
+        if not isinstance(response, httpx.URL):
+            return response
+        redirects += 1
+        if response.scheme not in (urlsplit(current).scheme, "https"):
+            raise SourceUnavailableError(f"{current} redirects to another scheme, {str(response)[:200]}; check the source")
+        if redirects > MAX_REDIRECTS:
+            raise SourceUnavailableError(
+                f"{url} redirects more than {MAX_REDIRECTS} times, last to {str(response)[:200]}; check the source"
+            )
+        current = str(response)
 
 
 @cache
 def _client() -> httpx.Client:
-    # What is packed can be a bomb, and cut off without anyone noticing.
+    # Compressed content can be a decompression bomb, and its truncation can go unnoticed.
     try:
         return httpx.Client(headers={"Accept-Encoding": "identity"})
     except (ValueError, ImportError, OSError) as error:
-        advice = "look at HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE"
-        raise ConfigurationError(f"nothing can be downloaded: {error}; {advice}") from error
+        advice = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE"
+        raise ConfigurationError(f"cannot create the HTTP client: {error}; {advice}") from error
 
 
 def _get(url: str, max_bytes: int) -> bytes | httpx.URL | None:
+    """Return the content, the URL of a redirect, or None if the server has no such file."""
     data = bytearray()
     try:
-        with _client().stream("GET", url, timeout=IDLE_TIMEOUT) as answer:
-            if answer.status_code in (404, 410):
+        with _client().stream("GET", url, timeout=IDLE_TIMEOUT) as response:
+            if response.status_code in (404, 410):
                 return None
-            if answer.has_redirect_location:
-                return answer.url.join(answer.headers["location"])
-            if answer.status_code == 429:
-                asked = answer.headers.get("retry-after", "")
-                text = f"{url}: throttled (429); Retry-After {asked[:60] or 'not given'}"
-                raise _RetryableError(TransientError(text), parse_retry_after(asked))
-            if answer.status_code != 200:
-                error = SourceUnavailableError(f"{url}: the source answers {answer.status_code} {answer.reason_phrase[:60]}")
-                raise _RetryableError(error) if answer.status_code >= 500 else error
-            if (packed := answer.headers.get("content-encoding", "").lower()) not in ("", "identity"):
-                raise SourceUnavailableError(
-                    f"{url}: the source sends {packed[:60]!r}, and was asked not to; look at the source"
+            if response.has_redirect_location:
+                return response.url.join(response.headers["location"])
+            if response.status_code == 429:
+                header = response.headers.get("retry-after", "")
+                throttled = TransientError(f"{url}: throttled (429), Retry-After {header[:60] or 'not sent'}")
+                raise _RetryableError(throttled, parse_retry_after(header))
+            if response.status_code != 200:
+                error = SourceUnavailableError(
+                    f"{url}: HTTP {response.status_code} {response.reason_phrase[:60]}; check the source"
                 )
-            for chunk in answer.iter_raw():
+                raise _RetryableError(error) if response.status_code >= 500 else error
+            if (encoding := response.headers.get("content-encoding", "").lower()) not in ("", "identity"):
+                raise SourceUnavailableError(
+                    f"{url}: Content-Encoding {encoding[:60]!r}, although identity was requested; check the source"
+                )
+            for chunk in response.iter_raw():
                 data += chunk
                 if len(data) > max_bytes:
-                    raise SourceUnavailableError(f"{url} has more than {max_bytes} bytes, which cannot be right")
+                    raise SourceUnavailableError(f"{url} has more than {max_bytes} bytes; check the file at the source")
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
-        raise ConfigurationError(f"{url} is no URL that can be read: {error}") from error
+        raise ConfigurationError(f"invalid URL {url}: {error}") from error
     except httpx.HTTPError as error:
-        told = SourceUnavailableError(f"{url}: {error or type(error).__name__}; look at the source or at the way out")
-        raise _RetryableError(told) from error
+        failed = SourceUnavailableError(f"{url}: {error or type(error).__name__}; check the source or the network")
+        raise _RetryableError(failed) from error
     return bytes(data)
 
 
-def parse_retry_after(asked: str) -> float | None:
-    """The seconds that a Retry-After asks for (RFC 9110, 10.2.3); None where it is none."""
-    if asked.isascii() and asked.isdigit():
-        return float(asked)
+def parse_retry_after(header: str) -> float | None:
+    """Return the seconds that a Retry-After header specifies (RFC 9110, 10.2.3); None if it is invalid."""
+    if header.isascii() and header.isdigit():
+        return float(header)
     try:
-        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
     except (ValueError, TypeError, OverflowError):
         return None
