@@ -1,4 +1,4 @@
-"""The headlines in a feed's bytes: encodings, markup, links and dates as strangers write them."""
+"""Parser of RSS and Atom feeds, whose encoding, markup, links and dates may be invalid or hostile."""
 
 from __future__ import annotations
 
@@ -22,19 +22,21 @@ from collector.calendar_cache import SEOUL
 from collector.feeds import Feed
 from collector.time_limit import time_limit
 
-PARSE_TIMEOUT = 10  # seconds; what takes longer is made to
-_CLOSING_TAG = re.compile(rb"</([A-Za-z_][\w.-]*:)?(rss|feed|RDF|channel)\s*>", re.IGNORECASE)
+PARSE_TIMEOUT = 10  # seconds; a feed that takes longer was crafted to be slow
 MAX_TITLE_LENGTH = 500  # characters
 MAX_LINK_LENGTH = 2000
 
+_CLOSING_TAG = re.compile(rb"</([A-Za-z_][\w.-]*:)?(rss|feed|RDF|channel)\s*>", re.IGNORECASE)
 _DECLARED_ENCODING = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([A-Za-z0-9._-]+)["'][^>]*\?>""")
 _DECLARATION = re.compile(r"^\s*<\?xml[^>]*\?>")
+# Korean feeds that declare EUC-KR, UTF-8 or nothing may be in cp949, Microsoft's superset of EUC-KR.
+_KOREAN_ENCODING = "cp949"
+_KOREAN_ENCODING_NAMES = ("euc-kr", "ks-c-5601-1987", "cp949", "uhc", "x-windows-949", "ms949")
+
 _TAG = re.compile(r"<!\[CDATA\[|\]\]>|<[/!?a-zA-Z][^<>]*>")
 _NOT_WORD = re.compile(r"[\W_]+")
-_TRACKING = re.compile(r"(utm_.*|fbclid|gclid)", re.IGNORECASE)
-# Korean pages say EUC-KR, or nothing, or UTF-8, and send Microsoft's superset of EUC-KR.
-_KOREAN = "cp949"
-_KOREAN_NAMES = ("euc-kr", "ks-c-5601-1987", "cp949", "uhc", "x-windows-949", "ms949")
+_TRACKING_PARAMETER = re.compile(r"(utm_.*|fbclid|gclid)", re.IGNORECASE)
+
 _KST_SUFFIX = re.compile(r"\s*\(?(KST|JST)\)?$", re.IGNORECASE)
 _ZONE_NAME = re.compile(r"\[[A-Za-z_]+/[A-Za-z_/]+\]$")
 _DATE = re.compile(r"^(\d{4})\s*[./년-]\s*(\d{1,2})\s*[./월-]\s*(\d{1,2})\s*[.일]?(?=\D|$)")
@@ -56,7 +58,14 @@ _FORMATS = (
 
 @dataclass(frozen=True, order=True)
 class Headline:
-    """A headline: when it was published (UTC), the feed's name, its title in plain text and its link."""
+    """A headline.
+
+    Attributes:
+        published: UTC.
+        feed: the feed's name in the configuration.
+        title: one line of plain text.
+        link: an http or https URL, or empty.
+    """
 
     published: datetime
     feed: str
@@ -66,71 +75,79 @@ class Headline:
 
 @dataclass(frozen=True)
 class ParsedFeed:
-    """What a feed holds: the session's headlines in order, and how many entries say not when they were published."""
+    """The session's headlines in a feed, ordered, and the number of its entries without a valid date."""
 
     headlines: list[Headline]
     undated: int
 
 
 def parse_feed(data: bytes, feed: Feed, session: date) -> ParsedFeed:
-    """The headlines in a feed's `data` that were published on the session's day in Seoul.
+    """Return the headlines in a feed that were published on the session's day in Seoul. Main thread only.
 
-    Entries without a title or a date are no headlines. Raises DataError when the bytes are no feed.
+    Entries without a title or a valid date are skipped.
+
+    Args:
+        data: the feed, RSS or Atom.
+        feed: its name and URL.
+        session: the day.
+
+    Raises:
+        DataError: the data is not a feed, is truncated, or takes more than PARSE_TIMEOUT to parse.
     """
     import feedparser
 
-    data = to_utf8(data)
-    with time_limit(PARSE_TIMEOUT, DataError(f"the feed {feed.name} at {feed.url} takes more than {PARSE_TIMEOUT} s to parse")):
+    data, location = to_utf8(data), f"feed {feed.name} at {feed.url}"
+    with time_limit(PARSE_TIMEOUT, DataError(f"{location}: not parsed within {PARSE_TIMEOUT} s; check the feed")):
         try:
-            # As a stream: bytes alone would be tried as the name of a file first.
+            # feedparser first tries bytes as a file name or URL; a stream is only read.
             parsed = feedparser.parse(io.BytesIO(data), resolve_relative_uris=False, sanitize_html=False)
         except (RecursionError, ValueError, LookupError, AssertionError) as error:
-            raise DataError(f"the feed {feed.name} at {feed.url} cannot be parsed: {error!r}") from error
+            raise DataError(f"{location}: cannot be parsed: {error!r}; check the feed") from error
     if not parsed.get("version"):
-        reason = to_plain_text(str(parsed.get("bozo_exception", "neither RSS nor Atom")))
-        raise DataError(f"the feed {feed.name} at {feed.url} is none: {reason}")
+        reason = to_plain_text(str(parsed.get("bozo_exception", "unknown root element")))
+        raise DataError(f"{location}: not RSS or Atom: {reason}; check the feed's URL")
     if not _CLOSING_TAG.search(data[-1000:]):
-        raise DataError(f"the feed {feed.name} at {feed.url} has no end: it was cut")
-    found, undated = set(), 0
+        raise DataError(f"{location}: truncated, the closing tag is missing; check the feed")
+    headlines, undated = set(), 0
     for entry in parsed.entries:
-        when, title = _published_at(entry), to_plain_text(str(entry.get("title") or ""))
+        published, title = _published_at(entry), to_plain_text(str(entry.get("title") or ""))
         if not title:
             continue
-        if when is None:
+        if published is None:
             undated += 1
-        elif when.astimezone(SEOUL).date() == session:
-            found.add(Headline(when, feed.name, title, validate_link(str(entry.get("link") or ""))))
-    return ParsedFeed(sorted(found), undated)
+        elif published.astimezone(SEOUL).date() == session:
+            headlines.add(Headline(published, feed.name, title, sanitize_link(str(entry.get("link") or ""))))
+    return ParsedFeed(sorted(headlines), undated)
 
 
 def _published_at(entry: Mapping[str, Any]) -> datetime | None:
-    """When the entry was published, else updated; None where it does not say, or not so that it can be understood."""
+    """Return the time at which the entry was published, or else updated, in UTC; None if it is missing or invalid."""
     for name in ("published", "updated"):
-        if written := str(entry.get(name) or ""):
-            return parse_timestamp(written, entry.get(f"{name}_parsed"))
+        if text := str(entry.get(name) or ""):
+            return parse_timestamp(text, entry.get(f"{name}_parsed"))
     return None
 
 
-def deduplicate(found: list[Headline]) -> list[Headline]:
-    """`found` in order, of headlines with the same title or the same link only the first."""
+def deduplicate(headlines: list[Headline]) -> list[Headline]:
+    """Return the headlines in order, keeping only the first of those with the same normalized title or link."""
     seen: set[str] = set()
     kept = []
-    for headline in sorted(found):
-        marks = {normalize_title(headline.title)} | ({normalize_link(headline.link)} if headline.link else set())
-        if not marks & seen:
+    for headline in sorted(headlines):
+        keys = {normalize_title(headline.title)} | ({normalize_link(headline.link)} if headline.link else set())
+        if not keys & seen:
             kept.append(headline)
-        seen |= marks
+        seen |= keys
     return kept
 
 
 def to_utf8(data: bytes) -> bytes:
-    """The feed `data` in UTF-8, whatever it is in, if that can be found out; otherwise as it is."""
+    """Return the feed `data` converted to UTF-8, or unchanged if its encoding cannot be determined."""
     declared = _DECLARED_ENCODING.match(data[:1024])
     name = declared.group(1).decode("ascii").lower() if declared else "utf-8"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         name = "utf-16"
-    korean = name.replace("_", "-") in _KOREAN_NAMES
-    for encoding in ("utf-8" if korean else name, _KOREAN):
+    korean = name.replace("_", "-") in _KOREAN_ENCODING_NAMES
+    for encoding in ("utf-8" if korean else name, _KOREAN_ENCODING):
         try:
             text = data.decode(encoding)
             break
@@ -139,54 +156,57 @@ def to_utf8(data: bytes) -> bytes:
     else:
         if not korean:
             return data
-        text = data.decode(_KOREAN, errors="replace")
+        text = data.decode(_KOREAN_ENCODING, errors="replace")
     return b'<?xml version="1.0" encoding="utf-8"?>' + _DECLARATION.sub("", text.lstrip("\ufeff"), count=1).encode(
         errors="replace"
     )
 
 
 def to_plain_text(text: str) -> str:
-    """`text` as one line without markup, control and invisible characters, cut to the length of a title."""
-    bare = _TAG.sub(" ", html.unescape(_TAG.sub(" ", text[: 20 * MAX_TITLE_LENGTH])))
-    seen = "".join(" " if unicodedata.category(one)[0] in "CZ" else one for one in unicodedata.normalize("NFC", bare))
-    return " ".join(seen.split())[:MAX_TITLE_LENGTH].strip()
+    """Return `text` as one line without markup, control and invisible characters, truncated to MAX_TITLE_LENGTH."""
+    untagged = _TAG.sub(" ", html.unescape(_TAG.sub(" ", text[: 20 * MAX_TITLE_LENGTH])))
+    normalized = unicodedata.normalize("NFC", untagged)
+    printable = "".join(" " if unicodedata.category(character)[0] in "CZ" else character for character in normalized)
+    return " ".join(printable.split())[:MAX_TITLE_LENGTH].strip()
 
 
-def validate_link(link: str) -> str:
-    """`link` itself if a browser may open it, otherwise nothing."""
-    bare = "".join(link.split())
+def sanitize_link(link: str) -> str:
+    """Return `link` without white space if it is a valid http or https URL of at most MAX_LINK_LENGTH, otherwise ''."""
+    compact = "".join(link.split())
     try:
-        parts = urlsplit(bare)
+        parts = urlsplit(compact)
     except ValueError:
         return ""
-    usable = parts.scheme in ("http", "https") and parts.netloc and bare.isprintable() and len(bare) <= MAX_LINK_LENGTH
-    return bare if usable else ""
+    usable = parts.scheme in ("http", "https") and parts.netloc and compact.isprintable() and len(compact) <= MAX_LINK_LENGTH
+    return compact if usable else ""
 
 
 def normalize_title(title: str) -> str:
-    """What two titles have in common that differ in case, width, punctuation or white space alone; never empty."""
+    """Return a key that is equal for titles that differ only in case, width, punctuation or white space; never empty."""
     return _NOT_WORD.sub(" ", unicodedata.normalize("NFKC", title)).strip().casefold() or title
 
 
 def normalize_link(link: str) -> str:
-    """What two links have in common that differ in scheme, fragment, tracking or a last slash alone."""
+    """Return a key that is equal for links that differ only in scheme, fragment, tracking parameters or a trailing slash."""
     parts = urlsplit(link)
-    query = urlencode([(key, value) for key, value in parse_qsl(parts.query, True) if not _TRACKING.fullmatch(key)])
+    query = urlencode([(key, value) for key, value in parse_qsl(parts.query, True) if not _TRACKING_PARAMETER.fullmatch(key)])
     return f"//{parts.netloc.lower()}{parts.path.rstrip('/')}?{query}"
 
 
 def parse_timestamp(text: str, parsed: time.struct_time | None = None) -> datetime | None:
-    """The moment in UTC that `text` names; None where it cannot be understood.
+    """Return the time that `text` states, in UTC; None if it is invalid. Without a time zone it is Seoul's.
 
-    `parsed` is what feedparser, which takes all without a zone for UTC, made of it: used where `text` names a zone.
+    Args:
+        text: the timestamp as the feed has it.
+        parsed: the same as parsed by feedparser, which assumes UTC: used only if `text` names a time zone.
     """
-    bare = " ".join(text.split())[:100]
+    text = " ".join(text.split())[:100]
     try:
-        found = _parse_text(bare)
-        if found is None and parsed and _NAMES_ZONE.search(bare):
-            found = datetime.fromtimestamp(calendar.timegm(parsed), UTC)
-        # Where no zone of the world can put it on a day of the calendar, it is no moment.
-        return found.astimezone(SEOUL).astimezone(UTC) if found else None
+        timestamp = _parse_text(text)
+        if timestamp is None and parsed and _NAMES_ZONE.search(text):
+            timestamp = datetime.fromtimestamp(calendar.timegm(parsed), UTC)
+        # The conversion to Seoul rejects a time whose day there is outside the range of datetime.
+        return timestamp.astimezone(SEOUL).astimezone(UTC) if timestamp else None
     except (ValueError, OverflowError, OSError, TypeError):
         return None
 
@@ -194,25 +214,25 @@ def parse_timestamp(text: str, parsed: time.struct_time | None = None) -> dateti
 def _parse_text(text: str) -> datetime | None:
     if _EPOCH.fullmatch(text):
         return datetime.fromtimestamp(int(text), UTC)
-    if form := _DIGIT_FORMATS.get(len(text)) if text.isdecimal() else None:
-        return datetime.strptime(text, form).replace(tzinfo=SEOUL)
+    if digit_format := _DIGIT_FORMATS.get(len(text)) if text.isdecimal() else None:
+        return datetime.strptime(text, digit_format).replace(tzinfo=SEOUL)
     text = _ZONE_NAME.sub("", text.replace("오전", "AM ").replace("오후", "PM "))
     text = _KST_SUFFIX.sub("+09:00", text)
     text = " ".join(_DATE.sub(lambda day: f"{day[1]}-{int(day[2]):02}-{int(day[3]):02} ", text).replace(" T", "T").split())
-    for read in (datetime.fromisoformat, *(_strptime(form) for form in _FORMATS), _parse_rfc5322):
+    for parse in (datetime.fromisoformat, *(_format_parser(text_format) for text_format in _FORMATS), _parse_rfc5322):
         try:
-            found = read(text)
+            timestamp = parse(text)
         except (ValueError, TypeError, IndexError):
             continue
-        return found if found.tzinfo else found.replace(tzinfo=SEOUL)
+        return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=SEOUL)
     return None
 
 
-def _strptime(form: str) -> Callable[[str], datetime]:
-    return lambda text: datetime.strptime(text, form)  # noqa: DTZ007 it names no zone
+def _format_parser(text_format: str) -> Callable[[str], datetime]:
+    return lambda text: datetime.strptime(text, text_format)  # noqa: DTZ007 the formats name no zone
 
 
 def _parse_rfc5322(text: str) -> datetime:
-    """As in letters (RFC 5322): `-0000` there means UTC."""
-    found = parsedate_to_datetime(text)
-    return found.replace(tzinfo=UTC) if text.endswith("-0000") else found
+    """Parse the date format of e-mail (RFC 5322), in which the zone -0000 means UTC."""
+    timestamp = parsedate_to_datetime(text)
+    return timestamp.replace(tzinfo=UTC) if text.endswith("-0000") else timestamp

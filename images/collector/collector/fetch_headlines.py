@@ -1,4 +1,4 @@
-"""The step `fetch-headlines`: the headlines of the session's day from every feed, to one Parquet partition."""
+"""The step `fetch-headlines`: commit the headlines of the session's day from all feeds as one Parquet partition."""
 
 from __future__ import annotations
 
@@ -23,21 +23,18 @@ from collector.feeds import Feed
 from collector.source import read_url
 
 STEP = "fetch-headlines"
-MAX_REPORTED_FEEDS, MAX_NAME_LENGTH, MAX_REASON_LENGTH = (
-    5,
-    40,
-    120,
-)  # of the feeds that could not be read, in the manifest; the log has all
+# The manifest's facts are also the step's result, which is limited to 4 KiB. The log has every broken feed in full.
+MAX_REPORTED_FEEDS, MAX_NAME_LENGTH, MAX_REASON_LENGTH = 5, 40, 120
 log = logging.getLogger(__name__)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def headlines_to_parquet(found: Sequence[Headline]) -> bytes:
-    """The Parquet file of headlines, with the columns of `HEADLINES_COLUMNS`; the same bytes for the same headlines."""
-    microseconds = [(headline.published - _EPOCH) // timedelta(microseconds=1) for headline in found]
+def headlines_to_parquet(headlines: Sequence[Headline]) -> bytes:
+    """Return a Parquet file with the columns HEADLINES_COLUMNS; equal headlines give equal bytes."""
+    microseconds = [(headline.published - _EPOCH) // timedelta(microseconds=1) for headline in headlines]
     published = arrow.Array(microseconds, arrow.DataType.int64()).cast(arrow.DataType.timestamp("us", tz="UTC"))
-    texts = [[getattr(headline, name) for headline in found] for name in HEADLINES_COLUMNS[1:]]
+    texts = [[getattr(headline, name) for headline in headlines] for name in HEADLINES_COLUMNS[1:]]
     columns = [published, *(arrow.Array(text, arrow.DataType.string()) for text in texts)]
     buffer = io.BytesIO()
     write_parquet(arrow.Table.from_arrays(columns, names=list(HEADLINES_COLUMNS)), buffer)
@@ -45,57 +42,63 @@ def headlines_to_parquet(found: Sequence[Headline]) -> bytes:
 
 
 @dataclass(frozen=True)
-class Collected:
-    """The session's headlines of all feeds, why a feed could not be read by its name, and how many entries have no date."""
+class CollectedHeadlines:
+    """The session's headlines of all feeds.
+
+    Attributes:
+        headlines: without duplicates, ordered by time of publication.
+        broken: the error of each feed that could not be read, by its name.
+        undated: the number of entries without a valid date.
+    """
 
     headlines: list[Headline]
     broken: dict[str, str]
     undated: int
 
 
-def collect_headlines(feeds: Sequence[Feed], session: date) -> Collected:
-    """The session's headlines of all feeds that can be read."""
-    found: list[Headline] = []
+def collect_headlines(feeds: Sequence[Feed], session: date) -> CollectedHeadlines:
+    """Read all feeds; log and skip those that cannot be read."""
+    headlines: list[Headline] = []
     broken: dict[str, str] = {}
     undated = 0
     for feed in feeds:
         try:
             data = read_url(feed.url)
             if data is None:
-                raise SourceUnavailableError(f"{feed.url} is not there")
-            held = parse_feed(data, feed, session)
+                raise SourceUnavailableError(f"{feed.url} does not exist; correct the feed's URL")
+            parsed = parse_feed(data, feed, session)
         except StepError as error:
-            log.warning("the feed %s is left out: %s", feed.name, error)
+            log.warning("skipped feed %s: %s", feed.name, error)
             broken[feed.name] = str(error)
             continue
-        found += held.headlines
-        undated += held.undated
-    return Collected(deduplicate(found), broken, undated)
+        headlines += parsed.headlines
+        undated += parsed.undated
+    return CollectedHeadlines(deduplicate(headlines), broken, undated)
 
 
 def commit_headlines(store: Store, feeds: Sequence[Feed], session: date) -> Committed:
-    """Commits the session's headlines, or returns those that were committed before, as a feed forgets within days.
+    """Collect and commit the session's headlines, or return the partition that exists: feeds drop entries within days.
 
-    Raises SourceUnavailableError when no feed can be read.
+    Raises:
+        SourceUnavailableError: the session's day has not begun in Seoul, or no feed can be read.
     """
     configuration = [[feed.name, feed.url.rpartition("/")[2] if feed.url.startswith("file:") else feed.url] for feed in feeds]
-    read_from = digest(canonical(configuration))[:12]
-    directory = paths.headlines(session, read_from)
-    inputs = {"session": session.isoformat(), "feeds": read_from}
-    if before := find(store, directory, inputs):
-        return before
+    feeds_digest = digest(canonical(configuration))[:12]
+    directory = paths.headlines(session, feeds_digest)
+    inputs = {"session": session.isoformat(), "feeds": feeds_digest}
+    if committed := find(store, directory, inputs):
+        return committed
     if session > datetime.now(SEOUL).date():
-        raise SourceUnavailableError(f"{session} has not begun in Seoul: there are no headlines of it")
-    held = collect_headlines(feeds, session)
-    if len(held.broken) == len(feeds):
-        raise SourceUnavailableError(
-            f"none of the {len(feeds)} feeds can be read; the first: {next(iter(held.broken.values()))}"
-        )
-    facts: dict[str, Fact] = {"session": session.isoformat(), "headlines": len(held.headlines), "feeds": len(feeds)}
-    facts |= {"undated": held.undated} if held.undated else {}
-    facts |= {"broken": len(held.broken)} if held.broken else {}
-    # Facts are also the step's result, of 4 KiB at most.
-    shown = list(held.broken.items())[:MAX_REPORTED_FEEDS]
-    facts |= {f"broken {name[:MAX_NAME_LENGTH]}": reason[:MAX_REASON_LENGTH] for name, reason in shown}
-    content = Content({HEADLINES_FILE: headlines_to_parquet(held.headlines)}, len(held.headlines), HEADLINES_VERSION, facts)
+        raise SourceUnavailableError(f"{session} has not begun in Seoul: there are no headlines yet")
+    collected = collect_headlines(feeds, session)
+    headlines, broken = collected.headlines, collected.broken
+    if len(broken) == len(feeds):
+        first_error = next(iter(broken.values()))
+        raise SourceUnavailableError(f"none of the {len(feeds)} feeds can be read; the first error: {first_error}")
+    facts: dict[str, Fact] = {"session": session.isoformat(), "headlines": len(headlines), "feeds": len(feeds)}
+    facts |= {"undated": collected.undated} if collected.undated else {}
+    facts |= {"broken": len(broken)} if broken else {}
+    reported = list(broken.items())[:MAX_REPORTED_FEEDS]
+    facts |= {f"broken {name[:MAX_NAME_LENGTH]}": reason[:MAX_REASON_LENGTH] for name, reason in reported}
+    content = Content({HEADLINES_FILE: headlines_to_parquet(headlines)}, len(headlines), HEADLINES_VERSION, facts)
     return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)
