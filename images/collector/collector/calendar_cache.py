@@ -1,9 +1,9 @@
-"""The exchange's sessions and when each closes, as exchange_calendars knows them.
+"""A cache of the exchange's sessions and closing times, computed by exchange_calendars.
 
-Importing that library takes longer than all else that a decision does, so its answer is kept in a file beside it, under its
-version; the image is built with the file in it.
+Importing that library takes longer than the rest of a decision. Its result is therefore cached in a file in the Python
+environment, named after the library's version; the image is built with it.
 
-    python calendar_cache.py   # writes the file
+    python calendar_cache.py   # writes the cache
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ EXCHANGE = "XKRX"
 
 
 def cache_path() -> Path:
-    """Where the sessions of the installed library are kept: in the environment, by the library's version."""
+    """Return the path of the cache for the installed version of exchange_calendars."""
     return Path(sys.prefix) / "share" / "collector" / f"{EXCHANGE}-{version('exchange-calendars')}.txt"
 
 
-def closes_from_library() -> str:
-    """Every session that exchange_calendars knows, a line each: date and time of the close in Seoul."""
+def compute_closes() -> str:
+    """Return a line for each session that exchange_calendars knows: date and time of the close in Seoul."""
     import exchange_calendars
     from exchange_calendars.exchange_calendar_xkrx import XKRXExchangeCalendar as Bounds
 
@@ -36,25 +36,25 @@ def closes_from_library() -> str:
 
 
 def write_cache() -> str:
-    """Writes the sessions to their file, where that can be written; returns them."""
-    text, file = closes_from_library(), cache_path()
+    """Write the cache if its directory is writable; return its content."""
+    text, path = compute_closes(), cache_path()
     with suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        beside = file.with_suffix(f".{os.getpid()}")
-        beside.write_text(text)
-        beside.rename(file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(f".{os.getpid()}")
+        temporary.write_text(text)
+        temporary.rename(path)
     return text
 
 
 @cache
 def session_closes() -> dict[date, datetime]:
-    """When each session closes, by the session, in order."""
+    """Return the time of each session's close in Seoul, ordered by session."""
     try:
         text = cache_path().read_text()
     except OSError:
         text = write_cache()
-    moments = [datetime.fromisoformat(line).replace(tzinfo=SEOUL) for line in text.splitlines()]
-    return {moment.date(): moment for moment in moments}
+    closes = [datetime.fromisoformat(line).replace(tzinfo=SEOUL) for line in text.splitlines()]
+    return {close.date(): close for close in closes}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Whether the exchange holds a session on a day: the exchange's calendar, and the overrides that know better."""
+"""Whether the exchange holds a session on a day, by calendar and overrides file, and when the bar of a session is final."""
 
 from __future__ import annotations
 
@@ -15,95 +15,110 @@ from step_contract.schemas import parse_iso_date
 from collector.calendar_cache import EXCHANGE, SEOUL, session_closes
 
 OVERRIDE_COLUMNS = ["date", "state", "reason", "source"]
-MAX_REASON_LENGTH = 300  # characters
-# The calendar knows no Saturdays; the exchange held them until this one.
+MAX_REASON_LENGTH = 300  # characters of reason and source together
+# The exchange held some Saturday sessions until this one; exchange_calendars has none of them.
 LAST_SATURDAY_SESSION = date(1998, 12, 5)
-# On the day of the university entrance examination the exchange closes an hour late, of which the calendar does not know
-# every year; and the source takes a while.
+# The exchange closes an hour later on the day of the university entrance examination, which exchange_calendars does not have
+# for every year, and the source publishes with a delay.
 FINALIZATION_DELAY = timedelta(hours=1)
 
 
 @dataclass(frozen=True)
 class MarketStatus:
-    """Whether the exchange holds a session on a day, None where nobody but the source knows, and why it is thought so."""
+    """Whether the exchange holds a session on a day, and the reason.
+
+    Attributes:
+        is_open: None if neither calendar nor overrides determine it.
+        reason: a phrase for messages.
+    """
 
     is_open: bool | None
     reason: str
 
 
-def describe_contradiction(verdict: MarketStatus, has_bar: bool | None) -> str:
-    """How calendar or overrides and the source contradict each other; empty where they do not, or one of them does not know."""
-    if verdict.is_open is None or has_bar is None or verdict.is_open == has_bar:
+def describe_contradiction(status: MarketStatus, has_bar: bool | None) -> str:
+    """Describe how `status` and the source contradict each other; empty if they do not, or if either is unknown."""
+    if status.is_open is None or has_bar is None or status.is_open == has_bar:
         return ""
-    return f"{verdict.reason}, but the source has {'a' if has_bar else 'no'} bar for it"
+    return f"{status.reason}, but the source has {'a' if has_bar else 'no'} bar for it"
 
 
 def calendar_status(day: date) -> MarketStatus:
-    """What exchange_calendars says of `day`; raises ConfigurationError for a day that its calendar does not reach."""
-    known = session_closes()
-    first, last = next(iter(known)), next(reversed(known))
+    """Return the status of `day` by exchange_calendars. Raises ConfigurationError if its calendar does not cover the day."""
+    closes = session_closes()
+    first, last = next(iter(closes)), next(reversed(closes))
     if not first <= day <= last:
-        raise ConfigurationError(f"{day} is outside the exchange's calendar, whose sessions are from {first} to {last}")
-    if day in known:
+        raise ConfigurationError(f"{day} is outside the {EXCHANGE} calendar: choose a day from {first} to {last}")
+    if day in closes:
         return MarketStatus(True, f"a session of the {EXCHANGE} calendar")
     if day.weekday() == 5 and day <= LAST_SATURDAY_SESSION:
-        return MarketStatus(None, f"a Saturday before {LAST_SATURDAY_SESSION + timedelta(days=7)}, when some were sessions")
+        return MarketStatus(
+            None, f"a Saturday before {LAST_SATURDAY_SESSION + timedelta(days=7)}, when some Saturdays were sessions"
+        )
     if day.weekday() >= 5:
         return MarketStatus(False, f"a {day:%A}")
-    return MarketStatus(False, f"a {day:%A} that is no session of the {EXCHANGE} calendar")
+    return MarketStatus(False, f"a {day:%A} that is not a session of the {EXCHANGE} calendar")
 
 
-def parse_overrides(text: str, where: str) -> dict[date, MarketStatus]:
-    """The verdicts of an overrides file (CSV: date, state, reason, source) by day.
+def parse_overrides(text: str, name: str) -> dict[date, MarketStatus]:
+    """Return the status of each day in the overrides file `name`, CSV with the columns date, state, reason and source.
 
-    Raises ConfigurationError naming the line that is not of that form.
+    Raises ConfigurationError naming the first invalid line.
     """
+    header = ",".join(OVERRIDE_COLUMNS)
     try:
         rows = list(csv.reader(io.StringIO(text), strict=True))
     except csv.Error as error:
-        raise ConfigurationError(f"{where}: {error}; it must be CSV with {','.join(OVERRIDE_COLUMNS)}") from None
+        raise ConfigurationError(f"{name}: invalid CSV: {error}; the columns must be {header}") from None
     if not rows or rows[0] != OVERRIDE_COLUMNS:
-        raise ConfigurationError(f"{where}, line 1: the header must be {','.join(OVERRIDE_COLUMNS)}")
-    found: dict[date, MarketStatus] = {}
+        raise ConfigurationError(f"{name}, line 1: the header must be {header}")
+    overrides: dict[date, MarketStatus] = {}
     for number, row in enumerate(rows[1:], start=2):
         if not row:
             continue
+        line = f"{name}, line {number}"
         try:
             day, state, reason, source = parse_iso_date(row[0]), row[1], row[2], row[3]
         except (ValueError, IndexError):
-            raise ConfigurationError(f"{where}, line {number}: {row} is not date,state,reason,source") from None
+            raise ConfigurationError(f"{line}: invalid row {row}: must be {header}, with the date as YYYY-MM-DD") from None
         if len(row) > 4:
-            raise ConfigurationError(f"{where}, line {number}: a reason or a source with a comma in it needs quotes around it")
+            raise ConfigurationError(f"{line}: more than 4 columns: quote a reason or source that contains a comma")
         if len(reason + source) > MAX_REASON_LENGTH or not (reason + source).isprintable():
-            raise ConfigurationError(f"{where}, line {number}: reason and source must be a short line of text")
-        if state not in ("open", "closed") or not reason or not source or day in found:
             raise ConfigurationError(
-                f"{where}, line {number}: the state must be open or closed, with a reason and a source, once a date"
+                f"{line}: reason and source must be printable text of at most {MAX_REASON_LENGTH} characters together"
             )
-        found[day] = MarketStatus(state == "open", f"{reason} ({source})")
-    return found
+        if state not in ("open", "closed"):
+            raise ConfigurationError(f"{line}: invalid state {state!r}: must be open or closed")
+        if not reason or not source:
+            raise ConfigurationError(f"{line}: reason and source must not be empty")
+        if day in overrides:
+            raise ConfigurationError(f"{line}: {day} occurs twice: remove one of the lines")
+        overrides[day] = MarketStatus(state == "open", f"{reason} ({source})")
+    return overrides
 
 
 def read_overrides(path: Path) -> dict[date, MarketStatus]:
-    """The verdicts of the overrides file at `path`; raises ConfigurationError where it cannot be read or is wrong."""
+    """Return the status of each day in the overrides file at `path`. Raises ConfigurationError if it is missing or invalid."""
     try:
         return parse_overrides(path.read_text(encoding="utf-8-sig"), str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the overrides file {path} cannot be read: {error}") from error
+        raise ConfigurationError(f"cannot read the overrides file {path}: {error}; check --overrides") from error
 
 
-def market_status(day: date, known: Mapping[date, MarketStatus]) -> MarketStatus:
-    """What the overrides say of `day`, or else the calendar."""
-    return known.get(day) or calendar_status(day)
+def market_status(day: date, overrides: Mapping[date, MarketStatus]) -> MarketStatus:
+    """Return the status of `day`. An override takes precedence over the calendar."""
+    return overrides.get(day) or calendar_status(day)
 
 
 def bar_final_at(day: date) -> datetime:
-    """When the bar of `day` can be taken as final, in Seoul's time; before, it grows."""
-    usual = datetime(day.year, day.month, day.day, 15, 30, tzinfo=SEOUL)
-    return session_closes().get(day, usual) + FINALIZATION_DELAY
+    """Return the time in Seoul from which the bar of `day` is final; before it, the source may still change the bar."""
+    regular_close = datetime(day.year, day.month, day.day, 15, 30, tzinfo=SEOUL)
+    return session_closes().get(day, regular_close) + FINALIZATION_DELAY
 
 
 def check_bar_is_final(day: date, now: datetime) -> None:
-    """Raises SourceUnavailableError while the bar of `day` may still change."""
-    if now < (moment := bar_final_at(day)):
-        raise SourceUnavailableError(f"the bar of {day} is final from {moment:%Y-%m-%d %H:%M} Seoul time; until then it grows")
+    """Raise SourceUnavailableError if the bar of `day` is not final at `now`."""
+    if now < (final_at := bar_final_at(day)):
+        raise SourceUnavailableError(
+            f"the bar of {day} is not final before {final_at:%Y-%m-%d %H:%M} Seoul time: run the step again then"
+        )

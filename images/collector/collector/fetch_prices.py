@@ -1,4 +1,4 @@
-"""The step `fetch-prices` for one session and for a range of them, each year's file read once."""
+"""The step `fetch-prices`: commit the bar of one session, or of every session of a range."""
 
 from __future__ import annotations
 
@@ -21,99 +21,119 @@ from collector.prices import Correction, commit_bar, commit_corrections, find_co
 from collector.source import read_year_file
 from collector.year_file import parse_year_file
 
-# Sessions that are compared with the source again when one is fetched. Corrections come within days.
+# Earlier sessions that are compared with the source when one is fetched. The source corrects a bar within days.
 RECHECKED_SESSIONS = 10
-# Objects that are written at once to a remote store, where a commit is mostly waiting.
-MAX_CONCURRENT_COMMITS = 16
+# To a remote store, where a commit mostly waits.
+MAX_CONCURRENT_REQUESTS = 16
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class FetchedSession:
-    """A session's partition, and what the source has corrected of it and of the sessions before it."""
+    """The committed partition of a session, and corrections of earlier sessions, which are not committed."""
 
     committed: Committed
     corrections: list[Correction]
 
 
 def missing_file_error(url: str) -> SourceUnavailableError:
-    """The error for a file that the source does not have."""
-    return SourceUnavailableError(f"the source has no file {url}: not published yet, or the prices' URL or the symbol is wrong")
+    """Return the error for a file that the source does not have."""
+    return SourceUnavailableError(
+        f"the source has no file {url}: it is not published yet, or --prices-url or --symbol is wrong"
+    )
 
 
-def find_bar(bars: Sequence[Bar], session: date, where: str) -> Bar:
-    """The bar of `session` among `bars`, which are in order of their dates.
+def find_bar(bars: Sequence[Bar], session: date, url: str) -> Bar:
+    """Return the bar of `session` among `bars`, which are ordered by date and were read from `url`.
 
-    Raises SourceUnavailableError when the source does not reach the session yet, DataError when it goes on without it.
+    Raises:
+        SourceUnavailableError: the last bar is of an earlier session.
+        DataError: there are later bars, but none of the session.
     """
     for bar in bars:
         if bar.date == session:
             return bar
     if bars and bars[-1].date > session:
         following = next(bar.date for bar in bars if bar.date > session)
-        raise DataError(f"{where} has no bar for {session} and goes on with {following}: the exchange held no session that day")
-    reaches = f"reaches {bars[-1].date}" if bars else "is empty"
-    raise SourceUnavailableError(f"{where} has no bar for {session} yet: it {reaches}")
+        raise DataError(
+            f"{url} has no bar for {session} and its next bar is {following}, so the exchange held no session on that day"
+        )
+    reason = f"its last bar is {bars[-1].date}" if bars else "it is empty"
+    raise SourceUnavailableError(f"{url} has no bar for {session} yet: {reason}")
 
 
 def fetch_session(
-    store: Store, template: str, symbol: str, session: date, verdict: MarketStatus, accept_corrections: bool = False
+    store: Store, template: str, symbol: str, session: date, status: MarketStatus, accept_corrections: bool = False
 ) -> FetchedSession:
-    """Fetches and commits the bar of one session, and compares the sessions before it with the source.
+    """Fetch and commit the bar of one session, and compare earlier sessions with the source.
 
-    `verdict` is what the calendar and its overrides say of it. Raises SourceUnavailableError when the source has no bar yet, DataError
-    when it should have none, and when it has corrected the session and corrections are not to be taken.
+    Args:
+        store: where the artifacts are.
+        template: the URL of the source's files, with {year} and {symbol}.
+        symbol: the index.
+        session: the session to fetch.
+        status: the status of the session's day by calendar and overrides.
+        accept_corrections: commit a correction of the session as the next revision.
+
+    Raises:
+        SourceUnavailableError: the source has no bar for the session yet.
+        DataError: the file is invalid, the exchange was closed by `status`, or the source has corrected the committed session
+            and corrections are not accepted.
     """
     url, data = read_year_file(template, symbol, session.year)
     if data is None:
         raise missing_file_error(url)
     bars = parse_year_file(data, url, session.year)
     bar = find_bar(bars, session, url)
-    if wrong := describe_contradiction(verdict, has_bar=True):
-        raise DataError(f"{session}: {wrong}; if the exchange was open, say so by a line in the overrides file")
-    place = bars.index(bar)
-    looked_at = bars[max(0, place - RECHECKED_SESSIONS) : place + 1]
-    with ThreadPoolExecutor(1 if store.local else MAX_CONCURRENT_COMMITS) as pool:
-        names = pool.map(lambda one: store.list(paths.prices(symbol, one.date)), looked_at)
-        latest = paths.latest_revisions(name for listed in names for name in listed)
-    found = find_corrections(store, symbol, looked_at, latest)
-    own = [one for one in found if one.bar == bar]
+    if contradiction := describe_contradiction(status, has_bar=True):
+        raise DataError(f"{session}: {contradiction}; if the exchange was open, add a line to the overrides file")
+    index = bars.index(bar)
+    rechecked = bars[max(0, index - RECHECKED_SESSIONS) : index + 1]
+    with ThreadPoolExecutor(1 if store.local else MAX_CONCURRENT_REQUESTS) as pool:
+        listings = pool.map(lambda bar: store.list(paths.prices(symbol, bar.date)), rechecked)
+        latest = paths.latest_revisions(name for names in listings for name in names)
+    corrections = find_corrections(store, symbol, rechecked, latest)
+    own = [correction for correction in corrections if correction.bar == bar]
     if own and not accept_corrections:
         raise DataError(format_corrections(symbol, own))
     if own:
-        return FetchedSession(commit_corrections(store, symbol, own)[0], [one for one in found if one not in own])
+        others = [correction for correction in corrections if correction not in own]
+        return FetchedSession(commit_corrections(store, symbol, own)[0], others)
     revision = paths.parse_revision(latest[session]) if session in latest else 1
-    return FetchedSession(commit_bar(store, symbol, bar, revision, is_new=session not in latest), found)
+    return FetchedSession(commit_bar(store, symbol, bar, revision, is_new=session not in latest), corrections)
 
 
 def read_years(template: str, symbol: str, first: date, last: date) -> Iterator[tuple[int, list[Bar]]]:
-    """The years from `first` to `last` with all bars of each, each year's file read once.
+    """Yield each year from `first` to `last` with all its bars, reading each file once.
 
-    Years before the source's first are told and passed over; raises SourceUnavailableError for one that is missing later, and when
-    there is none at all.
+    Years before the source's first file are logged and skipped.
+
+    Raises:
+        SourceUnavailableError: a later file is missing, or there is none.
+        DataError: a file is invalid.
     """
-    found = False
+    any_file = False
     for year in range(first.year, last.year + 1):
         url, data = read_year_file(template, symbol, year)
         if data is None:
             if not any(max(first, date(year, 1, 1)) <= day <= last for day in session_closes()):
-                continue  # on the first of January nobody needs the new year's file
-            if found or year == last.year:
+                continue  # before the year's first session its file is not needed
+            if any_file or year == last.year:
                 raise missing_file_error(url)
             log.info("%d: the source has no file %s", year, url)
             continue
-        found = True
+        any_file = True
         yield year, parse_year_file(data, url, year)
 
 
 @dataclass(frozen=True)
 class FetchedRange:
-    """What became of a range: how many sessions were committed, were there, were revised; the URI of the last manifest."""
+    """The numbers of sessions that were committed, were already committed, and were revised; the URI of the last manifest."""
 
     committed: int
     already_committed: int
     revised: int
-    last: str
+    last_manifest: str
 
 
 def fetch_range(
@@ -122,58 +142,80 @@ def fetch_range(
     first: date,
     last: date,
     years: Iterable[tuple[int, Sequence[Bar]]],
-    market_status: Callable[[date], MarketStatus],
+    status_of: Callable[[date], MarketStatus],
     accept_corrections: bool = False,
 ) -> FetchedRange:
-    """Commits every bar from `first` to `last` that is not committed yet.
+    """Commit every bar from `first` to `last` that is not committed yet.
 
-    Raises NothingToDoError where the range holds no session. Raises DataError, once all the others are committed, where calendar and
-    source contradict each other, and where the source has corrected what is committed and corrections are not to be taken.
+    Args:
+        store: where the artifacts are.
+        symbol: the index.
+        first: the first day of the range.
+        last: the last day of the range.
+        years: each year of the range with its bars: `read_years`.
+        status_of: returns the status of a day by calendar and overrides.
+        accept_corrections: commit corrections as the next revisions.
+
+    Raises:
+        NothingToDoError: the source has no session in the range.
+        DataError: calendar and source contradict each other on a day, or the source has corrected a committed session and
+            corrections are not accepted. All other sessions are committed first.
     """
     from tqdm import tqdm
 
     latest = paths.latest_revisions(store.list(paths.prices_root(symbol)))
     committed: list[Committed] = []
-    suspect: dict[date, str] = {}
-    corrected: list[Correction] = []
+    contradictions: dict[date, str] = {}
+    corrections: list[Correction] = []
     sessions: list[date] = []
     expected = sum(first <= day <= last for day in session_closes())
     with (
         tqdm(total=expected, disable=None, unit=" sessions", file=sys.stderr) as progress,
-        ThreadPoolExecutor(MAX_CONCURRENT_COMMITS) as pool,
+        ThreadPoolExecutor(MAX_CONCURRENT_REQUESTS) as pool,
     ):
         for year, bars in years:
-            wanted = [bar for bar in bars if first <= bar.date <= last]
-            # Up to the source's last bar, which tells nothing of the days after it; a year's end is looked at with the next.
-            suspect |= find_contradictions({bar.date for bar in wanted}, sessions[-1] if sessions else None, market_status)
-            wanted = [bar for bar in wanted if bar.date not in suspect]
-            new = [bar for bar in wanted if bar.date not in latest]
-            old = [bar for bar in wanted if bar.date in latest]
-            for done in (map if store.local else pool.map)(lambda bar: commit_bar(store, symbol, bar, is_new=True), new):
-                committed.append(done)
+            in_range = [bar for bar in bars if first <= bar.date <= last]
+            # Days after the year's last bar are compared with the next year: the source may not have their bars yet.
+            contradictions |= find_contradictions({bar.date for bar in in_range}, sessions[-1] if sessions else None, status_of)
+            in_range = [bar for bar in in_range if bar.date not in contradictions]
+            new = [bar for bar in in_range if bar.date not in latest]
+            existing = [bar for bar in in_range if bar.date in latest]
+            for result in (map if store.local else pool.map)(lambda bar: commit_bar(store, symbol, bar, is_new=True), new):
+                committed.append(result)
                 progress.update()
-            corrected += find_corrections(store, symbol, old, latest)
-            progress.update(len(old))
-            sessions += [bar.date for bar in wanted]
-            if progress.disable and wanted:
-                log.info("%d: %d sessions committed, %d were there", year, len(new), len(old))
-    revised = commit_corrections(store, symbol, corrected) if accept_corrections else []
-    wrong = [join_first(list(suspect.values())), "" if accept_corrections else format_corrections(symbol, corrected)]
-    if any(wrong):
-        raise DataError("; ".join([*filter(None, wrong), f"committed: {len(committed)} others"]))
+            corrections += find_corrections(store, symbol, existing, latest)
+            progress.update(len(existing))
+            sessions += [bar.date for bar in in_range]
+            if progress.disable and in_range:
+                log.info("%d: %d sessions committed, %d already committed", year, len(new), len(existing))
+    revised = commit_corrections(store, symbol, corrections) if accept_corrections else []
+    problems = [join_first(list(contradictions.values()))]
+    problems += [] if accept_corrections else [format_corrections(symbol, corrections)]
+    if any(problems):
+        raise DataError("; ".join([*filter(None, problems), f"other sessions committed: {len(committed)}"]))
     if not sessions:
-        raise NothingToDoError("the source has no session in that range")
-    uris = {session: store.uri(name) for session, name in latest.items()}
-    uris |= {done.manifest.session: done.uri for done in (*committed, *revised)}
+        raise NothingToDoError(f"the source has no session from {first} to {last}")
+    uris = {session: store.uri(path) for session, path in latest.items()}
+    uris |= {result.manifest.session: result.uri for result in (*committed, *revised)}
     return FetchedRange(len(committed), len(sessions) - len(committed), len(revised), uris[sessions[-1]])
 
 
 def find_contradictions(
-    bars: Collection[date], before: date | None, market_status: Callable[[date], MarketStatus]
+    bar_dates: Collection[date], previous: date | None, status_of: Callable[[date], MarketStatus]
 ) -> dict[date, str]:
-    """The days from the first to the last of `bars`, or from the one after `before`, on which calendar and source differ."""
-    if not bars:
+    """Return the days on which calendar and source contradict each other, each with a description.
+
+    Args:
+        bar_dates: the days that the source has a bar for; the last of them is the last day to compare.
+        previous: the last day that was compared before; None to begin with the first of `bar_dates`.
+        status_of: returns the status of a day by calendar and overrides.
+    """
+    if not bar_dates:
         return {}
-    first = before + timedelta(days=1) if before else min(bars)
-    days = (first + timedelta(days=number) for number in range((max(bars) - first).days + 1))
-    return {day: f"{day}: {wrong}" for day in days if (wrong := describe_contradiction(market_status(day), day in bars))}
+    first = previous + timedelta(days=1) if previous else min(bar_dates)
+    days = (first + timedelta(days=number) for number in range((max(bar_dates) - first).days + 1))
+    return {
+        day: f"{day}: {contradiction}"
+        for day in days
+        if (contradiction := describe_contradiction(status_of(day), day in bar_dates))
+    }
