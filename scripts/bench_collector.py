@@ -18,8 +18,8 @@ from datetime import date
 from pathlib import Path
 
 import pandas as pd
-from collector.calendar import read_overrides, verdict_of
-from collector.price_range import fetch_range, years_of
+from collector.exchange_calendar import market_status, read_overrides
+from collector.fetch_prices import fetch_range, read_years
 from step_contract.store import Store
 
 import images
@@ -48,8 +48,8 @@ def folder() -> Iterator[Path]:
 def with_collector(into: Path, first: date, last: date) -> int:
     """Fetches the range into `into`; returns the number of sessions."""
     known = read_overrides(OVERRIDES)
-    years = years_of(TEMPLATE, SYMBOL, first, last)
-    return fetch_range(Store(f"file://{into}"), SYMBOL, first, last, years, lambda day: verdict_of(day, known)).committed
+    years = read_years(TEMPLATE, SYMBOL, first, last)
+    return fetch_range(Store(f"file://{into}"), SYMBOL, first, last, years, lambda day: market_status(day, known)).committed
 
 
 def with_pandas(into: Path, first: date, last: date) -> int:

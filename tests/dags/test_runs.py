@@ -126,7 +126,7 @@ def test_a_step_that_fails_ends_the_run_with_its_own_message(kind: str, runs: di
     run = runs[kind].result()
     assert run.code == 1
     assert run.states["fetch_headlines"] == "failed" and run.states["plot"] == "upstream_failed"
-    assert "fetch-headlines: the feeds' file /nowhere/feeds.toml is wrong" in run.shown
+    assert "fetch-headlines: cannot read the feeds file /nowhere/feeds.toml" in run.shown
 
 
 @pytest.mark.parametrize("kind", ["damaged source"])

@@ -1,4 +1,7 @@
-"""The program `collector`: parses and calls."""
+"""The program `collector`: parses the options of a step and calls it.
+
+Each step imports what it needs when it runs: a decision must not wait for the libraries of the other steps.
+"""
 
 from __future__ import annotations
 
@@ -16,151 +19,156 @@ from step_contract.errors import ConfigurationError
 from step_contract.paths import parse_session
 from step_contract.result import Result
 
-from collector.source import PRICES_URL, checked_template
+from collector.source import PRICES_URL, validate_prices_url
 
 if TYPE_CHECKING:
-    from collector.calendar import Verdict
+    from collector.exchange_calendar import MarketStatus
 
-HERE = Path(__file__).parent
+PACKAGE = Path(__file__).parent
 
 DECIDE = """\
-Reads the exchange's calendar, then the overrides file, which knows better, then, for a day that is past, whether the source
-has a bar for it. Says `open`, `closed` or, where calendar and source contradict each other, `suspect`.
+Reads the exchange's calendar and the overrides file, which takes precedence. For a past day, also checks whether the source has
+a bar. The decision is open, closed or, if calendar and source contradict each other, suspect.
 Writes decisions/symbol=…/session=…/state=…/.
 
   collector decide --session 2026-03-20 --artifacts file:///tmp/artifacts
 """
 FETCH_PRICES = """\
-Reads the source's file of the session's year, checks every row of it, and writes the session's bar as one Parquet partition:
-prices/symbol=…/session=…/. A session is committed once: when the source later says something else, the step tells and refuses
-(65), and tells of the ten sessions before it too. --take-corrections commits what the source says now as a revision beside the
-first: prices/symbol=…/session=…/revision=2/, which is read from then on.
+Reads the source's file of the session's year, checks every row, and writes the session's bar as one Parquet partition:
+prices/symbol=…/session=…/.
 
   collector fetch-prices --session 2026-03-20 --artifacts s3://market
   collector fetch-prices --from 2021-01-01 --to 2026-03-20 --artifacts s3://market
 
-With --from and --to every session of the range that is not committed yet, in one process; its result names the last one.
+With --from and --to, writes every session of the range that is not committed yet. The result names the last session.
+
+A committed session is never rewritten. If the source has corrected it, the step fails with exit code 65 and reports the
+differences. Corrections of the ten sessions before it are reported only. With --accept-corrections, the source's values are
+committed as the next revision, prices/symbol=…/session=…/revision=2/. Readers use the latest revision.
 """
 FETCH_HEADLINES = """\
-Reads every feed that the feeds' file names and writes the headlines published on the session's day in Seoul, without doubles,
-as one Parquet partition: headlines/session=…/feeds=…/. A feed that cannot be read is left out and named in the manifest.
+Reads every feed in the feeds file and writes the headlines published on the session's day in Seoul, without duplicates, as one
+Parquet partition: headlines/session=…/feeds=…/. A feed that cannot be read is skipped and named in the manifest.
 
   collector fetch-headlines --session 2026-03-20 --artifacts file:///tmp/artifacts
 """
 
 
 def decide(options: argparse.Namespace) -> Result:
-    """Decides whether the exchange was open on the session's day."""
-    from collector.calendar import final_from, read_overrides, verdict_of
-    from collector.decide import commit_decision, decision
-    from collector.sessions import SEOUL
-    from collector.source import read_year
-    from collector.year_file import parse
+    """Decide whether the exchange was open on the session's day."""
+    from collector.calendar_cache import SEOUL
+    from collector.decide import commit_decision, make_decision
+    from collector.exchange_calendar import bar_final_at, market_status, read_overrides
+    from collector.source import read_year_file
+    from collector.year_file import parse_year_file
 
     session = options.session
-    verdict = verdict_of(session, read_overrides(options.overrides))
-    # The clock only tells whether the source can be expected to have the bar; what is decided is about the session.
+    status = market_status(session, read_overrides(options.overrides))
+    # The clock determines only whether the source can have the bar; the decision depends on the session.
     now = datetime.now(SEOUL)
-    if verdict.open and now < final_from(session):
-        verdict = replace(verdict, reason=f"{verdict.reason}, whose bar is final from {final_from(session):%Y-%m-%d %H:%M}")
-    print(f"{session}: {verdict.reason}", flush=True)
+    if status.is_open and now < (final_at := bar_final_at(session)):
+        status = replace(status, reason=f"{status.reason}; its bar is final from {final_at:%Y-%m-%d %H:%M}")
+    print(f"{session}: {status.reason}", flush=True)
     has_bar = None
     if session < now.date():
-        url, data = read_year(options.prices_url, options.symbol, session.year)
-        has_bar = data is not None and any(bar.date == session for bar in parse(data, url, session.year))
-    made = decision(verdict, has_bar)
-    committed = commit_decision(options.artifacts, options.symbol, session, made)
-    return make_result(committed, f"{made.state}: {made.reason}")
+        url, data = read_year_file(options.prices_url, options.symbol, session.year)
+        has_bar = data is not None and any(bar.date == session for bar in parse_year_file(data, url, session.year))
+    decision = make_decision(status, has_bar)
+    committed = commit_decision(options.artifacts, options.symbol, session, decision)
+    return make_result(committed, f"{decision.state}: {decision.reason}")
 
 
 def fetch_prices(options: argparse.Namespace) -> Result:
-    """Fetches the bar of one session, or of every session of a range."""
-    from collector.calendar import check_is_final, read_overrides, verdict_of
-    from collector.sessions import SEOUL
+    """Fetch the bar of one session, or of every session of a range."""
+    from collector.calendar_cache import SEOUL
+    from collector.exchange_calendar import check_bar_is_final, market_status, read_overrides
 
-    known, now = read_overrides(options.overrides), datetime.now(SEOUL)
+    overrides, now = read_overrides(options.overrides), datetime.now(SEOUL)
     if options.first or options.last:
         if not (options.first and options.last) or options.session or options.first > options.last:
-            raise ConfigurationError("a range is --from YYYY-MM-DD --to a later YYYY-MM-DD, and without --session")
-        return fetch_prices_of_range(options, partial(verdict_of, known=known), now)
+            raise ConfigurationError("invalid range: use --from YYYY-MM-DD --to YYYY-MM-DD in this order, without --session")
+        return fetch_price_range(options, partial(market_status, overrides=overrides), now)
     if not options.session:
-        raise ConfigurationError("name the session: --session YYYY-MM-DD, or a range: --from YYYY-MM-DD --to YYYY-MM-DD")
-    from collector import corrections, price_range
+        raise ConfigurationError("no session: use --session YYYY-MM-DD, or --from YYYY-MM-DD --to YYYY-MM-DD for a range")
+    from collector.fetch_prices import fetch_session
+    from collector.prices import format_corrections
 
-    verdict = verdict_of(options.session, known)
-    check_is_final(options.session, now)
-    done = price_range.fetch(
-        options.artifacts, options.prices_url, options.symbol, options.session, verdict, options.take_corrections
+    status = market_status(options.session, overrides)
+    check_bar_is_final(options.session, now)
+    fetched = fetch_session(
+        options.artifacts, options.prices_url, options.symbol, options.session, status, options.accept_corrections
     )
-    result = make_result(done.committed, f"{options.symbol} closed at {done.committed.manifest.facts['close']}")
-    if corrected := corrections.told(options.symbol, done.corrections):
+    result = make_result(fetched.committed, f"{options.symbol} closed at {fetched.committed.manifest.facts['close']}")
+    if corrected := format_corrections(options.symbol, fetched.corrections):
         print(corrected, file=sys.stderr)
         result = replace(result, facts={**result.facts, "corrected": corrected})
     return result
 
 
-def fetch_prices_of_range(options: argparse.Namespace, verdict_of: Callable[[date], Verdict], now: datetime) -> Result:
-    """Fetches the bars of every session from `options.first` to `options.last` that is final."""
-    from collector import price_range
-    from collector.calendar import final_from
+def fetch_price_range(options: argparse.Namespace, status_of: Callable[[date], MarketStatus], now: datetime) -> Result:
+    """Fetch the bars of every session from `options.first` to `options.last` that is final."""
+    from collector.exchange_calendar import bar_final_at
+    from collector.fetch_prices import fetch_range, read_years
 
     symbol, first, last = options.symbol, options.first, min(options.last, now.date())
-    verdict_of(first)  # the calendar must reach it
-    while last >= first and now < final_from(last):
+    status_of(first)  # raises if the calendar does not cover it
+    while last >= first and now < bar_final_at(last):
         last -= timedelta(days=1)
-    years = price_range.years_of(options.prices_url, symbol, first, last) if last >= first else iter(())
-    done = price_range.fetch_range(options.artifacts, symbol, first, last, years, verdict_of, options.take_corrections)
-    told = f"{symbol}, {first} to {last}: {done.committed} sessions committed, {done.there} were there"
-    told += f", {done.revised} revised" if done.revised else ""
-    ends = parse_session(done.last)
-    if any(verdict_of(ends + timedelta(days=number + 1)).open for number in range((last - ends).days)):
-        told += f"; the source ends with {ends}"
-    print(told)
-    return Result(done.last, {"summary": told, "committed": done.committed, "there": done.there, "revised": done.revised})
+    years = read_years(options.prices_url, symbol, first, last) if last >= first else iter(())
+    fetched = fetch_range(options.artifacts, symbol, first, last, years, status_of, options.accept_corrections)
+    existing = fetched.already_committed
+    summary = f"{symbol}, {first} to {last}: {fetched.committed} sessions committed, {existing} already committed"
+    summary += f", {fetched.revised} revised" if fetched.revised else ""
+    last_session = parse_session(fetched.last_manifest)
+    if any(status_of(last_session + timedelta(days=number + 1)).is_open for number in range((last - last_session).days)):
+        summary += f"; the source ends on {last_session}"
+    print(summary)
+    counts = {"committed": fetched.committed, "already_committed": existing, "revised": fetched.revised}
+    return Result(fetched.last_manifest, {"summary": summary, **counts})
 
 
 def fetch_headlines(options: argparse.Namespace) -> Result:
-    """Fetches the headlines of the session's day."""
+    """Fetch the headlines of the session's day."""
     from collector.feeds import read_feeds
-    from collector.headlines import fetch
+    from collector.fetch_headlines import commit_headlines
 
-    committed = fetch(options.artifacts, read_feeds(options.feeds), options.session)
+    committed = commit_headlines(options.artifacts, read_feeds(options.feeds), options.session)
     return make_result(committed, f"{committed.manifest.rows} headlines")
 
 
 def build_parser() -> Parser:
-    """The parser of the whole program; each step's options in one place."""
+    """Return the parser of the program and of all its steps."""
     parser, add_step = make_parser(
-        "collector", "Decides whether the exchange was open and collects the day's prices and headlines."
+        "collector", "Decides whether the exchange was open, and collects the day's prices and headlines."
     )
-    with_prices = []
+    price_parsers = []
 
-    added = add_step("decide", decide, "Decide whether the exchange was open on the session's day.", DECIDE)
-    add_common_options(added)
-    with_prices.append(added)
+    step = add_step("decide", decide, "Decide whether the exchange was open on the session's day.", DECIDE)
+    add_common_options(step)
+    price_parsers.append(step)
 
-    added = add_step("fetch-prices", fetch_prices, "Fetch the session's bar of the index.", FETCH_PRICES)
-    add_common_options(added, session_required=False)
-    added.add_argument("--from", dest="first", type=session_date, metavar="YYYY-MM-DD", help="first day of a range")
-    added.add_argument("--to", dest="last", type=session_date, metavar="YYYY-MM-DD", help="last day of a range")
-    help = "commit what the source has corrected as a revision beside what is committed"
-    added.add_argument("--take-corrections", action="store_true", help=help)
-    with_prices.append(added)
+    step = add_step("fetch-prices", fetch_prices, "Fetch the session's bar of the index.", FETCH_PRICES)
+    add_common_options(step, session_required=False)
+    step.add_argument("--from", dest="first", type=session_date, metavar="YYYY-MM-DD", help="first day of a range")
+    step.add_argument("--to", dest="last", type=session_date, metavar="YYYY-MM-DD", help="last day of a range")
+    help = "commit values that the source has corrected as the next revision"
+    step.add_argument("--accept-corrections", action="store_true", help=help)
+    price_parsers.append(step)
 
-    for added in with_prices:
-        about = "the source's files: a URL with {symbol} and {year} in it, http, file or s3"
-        add_option(added, "prices-url", about, PRICES_URL, type=checked_template)
-        about, default = "CSV of days that the calendar has wrong", str(HERE / "overrides.csv")
-        add_option(added, "overrides", about, default, type=Path, metavar="FILE")
+    for step in price_parsers:
+        help = "URL of the source's price files, with the fields {symbol} and {year}: http, https, file or s3"
+        add_option(step, "prices-url", help, PRICES_URL, type=validate_prices_url)
+        help, default = "CSV file of days on which the calendar is wrong", str(PACKAGE / "overrides.csv")
+        add_option(step, "overrides", help, default, type=Path, metavar="FILE")
 
-    added = add_step("fetch-headlines", fetch_headlines, "Fetch the headlines of the session's day.", FETCH_HEADLINES)
-    add_common_options(added)
-    add_option(added, "feeds", "TOML file that names the feeds", str(HERE / "feeds.toml"), type=Path, metavar="FILE")
+    step = add_step("fetch-headlines", fetch_headlines, "Fetch the headlines of the session's day.", FETCH_HEADLINES)
+    add_common_options(step)
+    add_option(step, "feeds", "TOML file that lists the feeds", str(PACKAGE / "feeds.toml"), type=Path, metavar="FILE")
     return parser
 
 
 def main() -> int:
-    """Runs the program with this process's arguments; returns the exit code."""
+    """Run the program with the arguments of this process; return the exit code."""
     return run_step(build_parser, sys.argv[1:])
 
 

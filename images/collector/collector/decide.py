@@ -1,4 +1,4 @@
-"""The step `decide`: was the exchange open on the session's day?"""
+"""The step `decide`: whether the exchange was open on the session's day."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from step_contract.commit import Committed, Content, commit, find
 from step_contract.manifest import canonical
 from step_contract.store import Store
 
-from collector.calendar import Verdict, contradiction
+from collector.exchange_calendar import MarketStatus, describe_contradiction
 
 STEP = "decide"
 VERSION = 1
@@ -18,33 +18,41 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Decision:
-    """`state` is open, closed or suspect; `reason` says why in words."""
+    """Whether the exchange was open.
+
+    Attributes:
+        state: open, closed or suspect.
+        reason: a phrase for messages.
+    """
 
     state: str
     reason: str
 
 
-def decision(verdict: Verdict, has_bar: bool | None) -> Decision:
-    """The decision from what the calendar says and whether the source has a bar for the day.
+def make_decision(status: MarketStatus, has_bar: bool | None) -> Decision:
+    """Decide from the calendar's status and whether the source has a bar for the day.
 
-    `has_bar` is None where that is not known yet, as on the day itself. A contradiction is `suspect`. Where the calendar does
-    not know, the source does.
+    A contradiction is `suspect`. If the calendar does not know the day, the source decides.
+
+    Args:
+        status: the status of the day by calendar and overrides.
+        has_bar: None if it is not known yet, as on the day itself.
     """
-    if verdict.open is None:
+    if status.is_open is None:
         return Decision(
-            "open" if has_bar else "closed", f"{verdict.reason}: the source has {'a' if has_bar else 'no'} bar for it"
+            "open" if has_bar else "closed", f"{status.reason}: the source has {'a' if has_bar else 'no'} bar for it"
         )
-    if wrong := contradiction(verdict, has_bar):
-        return Decision("suspect", wrong)
-    return Decision("open" if verdict.open else "closed", verdict.reason)
+    if contradiction := describe_contradiction(status, has_bar):
+        return Decision("suspect", contradiction)
+    return Decision("open" if status.is_open else "closed", status.reason)
 
 
-def commit_decision(store: Store, symbol: str, session: date, made: Decision) -> Committed:
-    """Commits `made` as the decision for `session`, or returns the same decision that was committed before."""
-    directory = paths.decision(symbol, session, made.state)
-    inputs = {"symbol": symbol, "session": session.isoformat(), "state": made.state}
-    if before := find(store, directory, inputs):
-        return before
-    facts = {"state": made.state, "reason": made.reason, "session": session.isoformat()}
+def commit_decision(store: Store, symbol: str, session: date, decision: Decision) -> Committed:
+    """Commit `decision` for `session`, or return the artifact of the same decision that exists."""
+    directory = paths.decision(symbol, session, decision.state)
+    inputs = {"symbol": symbol, "session": session.isoformat(), "state": decision.state}
+    if committed := find(store, directory, inputs):
+        return committed
+    facts = {"state": decision.state, "reason": decision.reason, "session": session.isoformat()}
     content = Content({"decision.json": canonical(facts) + b"\n"}, rows=0, schema_version=VERSION, facts=facts)
     return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)

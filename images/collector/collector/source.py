@@ -1,4 +1,4 @@
-"""Reads the source's files: a year of prices, a feed. Over HTTP, from a folder or from a bucket."""
+"""The source's files: the URL of a year's prices, and reading a file over HTTP, from a folder or from a bucket."""
 
 from __future__ import annotations
 
@@ -10,57 +10,63 @@ from step_contract.store import Store
 PRICES_URL = (
     "https://raw.githubusercontent.com/FinanceData/fdr_krx_data_cache/refs/heads/master/data/index/year_{symbol}/{year}.csv"
 )
-SIZE_LIMIT = 8 * 2**20  # bytes; a year of an index has 26 kB, a feed some 100 kB
+MAX_BYTES = 8 * 2**20  # a year of an index has 26 kB, a feed about 100 kB
 
 
-def checked_template(template: str) -> str:
-    """`template` itself if it is a URL with {year} and no other field than {symbol}; raises ConfigurationError otherwise."""
+def validate_prices_url(template: str) -> str:
+    """Return `template` if it is a URL with the field {year} and, optionally, {symbol}. Raises ConfigurationError otherwise."""
     try:
-        found = [
+        fields = [
             (name, form, conversion) for _, name, form, conversion in string.Formatter().parse(template) if name is not None
         ]
     except ValueError:
-        found = []
-    fields = {name for name, _, _ in found}
+        fields = []
+    names = {name for name, _, _ in fields}
     if (
-        any(form or conversion for _, form, conversion in found)
-        or "year" not in fields
-        or fields - {"year", "symbol"}
+        any(form or conversion for _, form, conversion in fields)
+        or "year" not in names
+        or names - {"year", "symbol"}
         or "://" not in template
     ):
         raise ConfigurationError(
-            f"the prices' URL {template!r} must be a URL with {{year}} and, where symbols differ, {{symbol}} in it: "
-            "file:///mirror/year_{symbol}/{year}.csv"
+            f"invalid URL of the prices {template!r}: use a URL with {{year}} and, if it depends on the symbol, {{symbol}}, "
+            "such as file:///mirror/year_{symbol}/{year}.csv"
         )
     return template
 
 
-def year_urls(template: str, symbol: str, year: int) -> list[str]:
-    """Where the file of a year may lie: with the symbol in lower case, as the KRX cache names its folders, or as it is."""
+def year_file_urls(template: str, symbol: str, year: int) -> list[str]:
+    """Return the possible URLs of a year's file: the symbol in lower case, as the KRX cache names its folders, or unchanged."""
     return list(dict.fromkeys(template.format(symbol=name, year=year) for name in (symbol.lower(), symbol)))
 
 
-def read_year(template: str, symbol: str, year: int) -> tuple[str, bytes | None]:
-    """The URL and the content of the source's file for a year; None where the source has no such file.
+def read_year_file(template: str, symbol: str, year: int) -> tuple[str, bytes | None]:
+    """Return the URL and the content of the source's price file of `year`; the content is None if there is no file.
 
-    Raises SourceUnavailableError when the source is down or refuses, and TransientError when it throttles.
+    Raises as `read_url` does.
     """
-    urls = year_urls(template, symbol, year)
+    urls = year_file_urls(template, symbol, year)
     for url in urls:
-        if (data := read(url)) is not None:
+        if (data := read_url(url)) is not None:
             return url, data
     return urls[0], None
 
 
-def read(url: str) -> bytes | None:
-    """The content of the file at `url`, or None where there is none; raises as `read_year` does."""
+def read_url(url: str) -> bytes | None:
+    """Return the content of the http, https, file or s3 URL, or None if it does not exist.
+
+    Raises:
+        SourceUnavailableError: the source is down, refuses, or sends more than MAX_BYTES.
+        TransientError: the source or the object store throttles.
+        ConfigurationError: the URL is invalid.
+    """
     scheme = url.partition("://")[0]
     if scheme in ("http", "https"):
-        from collector.download import download
+        from collector.http_client import download
 
-        return download(url)
+        return download(url, MAX_BYTES)
     folder, _, name = url.rpartition("/")
     data = Store(folder).read(name)
-    if data is not None and len(data) > SIZE_LIMIT:
-        raise SourceUnavailableError(f"{url} has {len(data)} bytes, more than the {SIZE_LIMIT} that can be right")
+    if data is not None and len(data) > MAX_BYTES:
+        raise SourceUnavailableError(f"{url} has {len(data)} bytes, more than {MAX_BYTES}; check the file at the source")
     return data

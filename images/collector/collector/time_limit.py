@@ -1,4 +1,4 @@
-"""Bounds the time of work that cannot be asked to be quick."""
+"""A time limit for code that has no timeout of its own."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def within(seconds: float, error: Exception) -> Iterator[None]:
-    """Raises `error` in the block when it takes longer than `seconds`. For the main thread, and one block at a time."""
+def time_limit(seconds: float, error: Exception) -> Iterator[None]:
+    """Raise `error` in the block if it runs for longer than `seconds`. Main thread only; blocks must not be nested."""
 
-    def late(number: int, frame: object) -> None:
+    def raise_error(number: int, frame: object) -> None:
         raise error
 
-    before = signal.signal(signal.SIGALRM, late)
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # again, as what is raised in a destructor is lost
+    previous = signal.signal(signal.SIGALRM, raise_error)
+    signal.setitimer(signal.ITIMER_REAL, seconds, 1)  # repeated, because Python ignores an exception raised in a destructor
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, previous)

@@ -1,4 +1,4 @@
-"""The source's file of a year, read strictly: every row is right, or the whole file is refused with line and column."""
+"""Strict parser of the source's price file of one year: every row is valid, or the file is rejected with line and column."""
 
 from __future__ import annotations
 
@@ -10,90 +10,97 @@ from datetime import date
 
 from step_contract.schemas import parse_iso_date
 
-from collector.bars import CHANGE_DECIMALS, NOISE, Bar, Row, check, wrong
+from collector.bar_checks import CHANGE_DECIMALS, FLOAT_TOLERANCE, Bar, Row, check_rows, invalid
 
-PRICES = ("Open", "High", "Low", "Close")
-COUNTS = ("Volume", "Amount", "MarCap")
-COLUMNS = ("Date", *PRICES, "UpDown", "Comp", "Change", *COUNTS)
+PRICE_COLUMNS = ("Open", "High", "Low", "Close")
+COUNT_COLUMNS = ("Volume", "Amount", "MarCap")
+COLUMNS = ("Date", *PRICE_COLUMNS, "UpDown", "Comp", "Change", *COUNT_COLUMNS)
 
-COUNT_DIGITS = 18  # what a partition holds, and a million times the market's value in KRW
+MAX_COUNT_DIGITS = 18  # fits the partition's int64; the market's capitalization in KRW has 16
 
 _NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _COUNT = re.compile(r"[0-9]+(\.0+)?")
 
 
-def parse(data: bytes, where: str, year: int) -> list[Bar]:
-    """The bars of the file `data` of `year` found at `where`, by date.
+def parse_year_file(data: bytes, location: str, year: int) -> list[Bar]:
+    """Return the bars of the price file of `year`, ordered by date.
 
-    Lines that are empty or hold only `""`, a byte-order mark and any order of the columns are as the source writes them.
-    Raises DataError with line and column for everything else that is not as it must be.
+    The file is CSV in UTF-8. A byte-order mark, empty lines, lines that hold only `""` and any order of columns are valid.
+
+    Args:
+        data: the file's content.
+        location: the file's URL, for error messages.
+        year: the year that every row must be in.
+
+    Raises:
+        DataError: the file is invalid; the message names line and column.
     """
-    rows = _rows(data, where)
-    check(rows, year)
+    rows = _parse_rows(data, location)
+    check_rows(rows, year)
     return [row.bar for row in rows]
 
 
-def _rows(data: bytes, where: str) -> list[Row]:
+def _parse_rows(data: bytes, location: str) -> list[Row]:
     data = data.removeprefix(codecs.BOM_UTF8)
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise wrong(f"{where}, line {line}: ", f"{data[error.start]:#x} is not UTF-8") from None
+        raise invalid(f"{location}, line {line}", f"byte {data[error.start]:#x} is not UTF-8") from None
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     try:
         lines = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
-        raise wrong(f"{where}, line {reader.line_num}: ", str(error)) from None
+        raise invalid(f"{location}, line {reader.line_num}", f"invalid CSV: {error}") from None
     header = [name.strip() for name in lines[0][1]] if lines else []
     if sorted(header) != sorted(COLUMNS):
         shown = ",".join(header)[:80]
-        raise wrong(f"{where}, line 1: ", f"the header {shown!r} must name {', '.join(COLUMNS)}, each once")
+        raise invalid(f"{location}, line 1", f"invalid header {shown!r}: must contain each of {', '.join(COLUMNS)} once")
     if not text.endswith("\n"):
-        raise wrong(f"{where}, line {lines[-1][0]}: ", "the last line has no end, the file was cut")
-    return [_row(row, header, f"{where}, line {number}") for number, row in lines[1:] if row not in ([], [""])]
+        raise invalid(f"{location}, line {lines[-1][0]}", "the last line has no line break, so the file is truncated")
+    return [_parse_row(row, header, f"{location}, line {number}") for number, row in lines[1:] if row not in ([], [""])]
 
 
-def _row(row: list[str], header: list[str], where: str) -> Row:
+def _parse_row(row: list[str], header: list[str], location: str) -> Row:
     if len(row) != len(header):
-        raise wrong(f"{where}: ", f"{len(row)} columns where the header has {len(header)}")
+        raise invalid(location, f"{len(row)} columns, but the header has {len(header)}")
     cells = dict(zip(header, row, strict=True))
-    opened, high, low, close = (_price(cells[name], f"{where}, column {name}: ") for name in PRICES)
-    volume, amount, market_cap = (_count(cells[name], f"{where}, column {name}: ") for name in COUNTS)
+    opened, high, low, close = (_parse_price(cells[name], f"{location}, column {name}") for name in PRICE_COLUMNS)
+    volume, amount, market_cap = (_parse_count(cells[name], f"{location}, column {name}") for name in COUNT_COLUMNS)
     difference, change = (
-        _number(cells[name], f"{where}, column {name}: ") if cells[name] else None for name in ("Comp", "Change")
+        _parse_number(cells[name], f"{location}, column {name}") if cells[name] else None for name in ("Comp", "Change")
     )
-    if change is not None and abs(change - round(change, CHANGE_DECIMALS)) < NOISE:
-        change = round(change, CHANGE_DECIMALS) + 0.0  # 0.016200000000000003 is how a program wrote 0.0162
-    day = _day(cells["Date"], f"{where}, column Date: ")
-    return Row(where, Bar(day, opened, high, low, close, change, volume, amount, market_cap), difference, cells["UpDown"])
+    if change is not None and abs(change - round(change, CHANGE_DECIMALS)) < FLOAT_TOLERANCE:
+        change = round(change, CHANGE_DECIMALS) + 0.0  # the source writes some values as 0.016200000000000003
+    day = _parse_date(cells["Date"], f"{location}, column Date")
+    return Row(location, Bar(day, opened, high, low, close, change, volume, amount, market_cap), difference, cells["UpDown"])
 
 
-def _day(text: str, where: str) -> date:
+def _parse_date(text: str, location: str) -> date:
     try:
         return parse_iso_date(text)
     except ValueError:
-        raise wrong(where, f"{text!r} is not a date YYYY-MM-DD") from None
+        raise invalid(location, f"invalid date {text!r}: use YYYY-MM-DD") from None
 
 
-def _number(text: str, where: str) -> float:
+def _parse_number(text: str, location: str) -> float:
     if not _NUMBER.fullmatch(text):
-        raise wrong(where, f"{text[:40]!r} is not a number")
-    return float(text) + 0.0  # no -0.0, which is another value to whoever compares bytes
+        raise invalid(location, f"{text[:40]!r} is not a number")
+    return float(text) + 0.0  # -0.0 becomes 0.0, so that equal values have equal bytes
 
 
-def _price(text: str, where: str) -> float:
-    price = _number(text, where)
+def _parse_price(text: str, location: str) -> float:
+    price = _parse_number(text, location)
     if not 0 < price < float("inf"):
-        raise wrong(where, f"{text!r} is no price")
+        raise invalid(location, f"{text!r} is not a positive, finite price")
     return price
 
 
-def _count(text: str, where: str) -> int | None:
+def _parse_count(text: str, location: str) -> int | None:
     if not text:
         return None
-    # Not by way of a float, which holds whole numbers exactly only up to 9e15: the market's value in KRW comes near it.
+    # Not through a float, which is exact only up to 9e15: the market's capitalization in KRW comes near it.
     whole = text.partition(".")[0].lstrip("0") or "0"
-    if not _COUNT.fullmatch(text) or len(whole) > COUNT_DIGITS:
-        raise wrong(where, f"{text[:40]!r} is not a count")
+    if not _COUNT.fullmatch(text) or len(whole) > MAX_COUNT_DIGITS:
+        raise invalid(location, f"{text[:40]!r} is not an integer of at most {MAX_COUNT_DIGITS} digits")
     return int(whole)

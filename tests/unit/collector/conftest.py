@@ -15,7 +15,7 @@ HEADER = "Date,Close,UpDown,Comp,Change,Open,High,Low,Volume,Amount,MarCap\n"
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> Path:
-    """A copy of the source's real files of 2025 and 2026, to be changed by the test."""
+    """A copy of the source's real files of 2025 and 2026, which the test may change."""
     folder = tmp_path / "mirror" / "year_ks11"
     folder.mkdir(parents=True)
     for year in (2025, 2026):
@@ -25,6 +25,6 @@ def mirror(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def collector(run_program: Callable[..., Run], mirror: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a step of the collector on the mirror."""
+    """A function that runs a step of the collector on the mirror."""
     monkeypatch.setenv("PRICES_URL", f"file://{mirror.parent}/year_{{symbol}}/{{year}}.csv")
     return run_program(build_parser)

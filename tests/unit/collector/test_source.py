@@ -9,40 +9,40 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import quote, unquote
 
 import pytest
-from collector import download, source
+from collector import http_client, source
 from step_contract.errors import ConfigurationError, SourceUnavailableError, TransientError
 from step_contract.store import Store
 
-ASKED: Counter[str] = Counter()
+REQUESTS: Counter[str] = Counter()
 
 
-class Answers(BaseHTTPRequestHandler):
-    """Answers with the code that the path begins with, after 503 as often as it says, in the way that it ends with."""
+class SourceHandler(BaseHTTPRequestHandler):
+    """Responds as the path says: /CODE, /CODE-BEHAVIOUR, or /CODE-after-ERROR-N: N errors before the CODE."""
 
     def do_GET(self) -> None:
-        ASKED[self.path] += 1
-        code, _, how = unquote(self.path).strip("/").partition("-")
-        if how.startswith("after") and ASKED[self.path] <= int(how[-1]):
-            code = how[6:9]
+        REQUESTS[self.path] += 1
+        code, _, behaviour = unquote(self.path).strip("/").partition("-")
+        if behaviour.startswith("after") and REQUESTS[self.path] <= int(behaviour[-1]):
+            code = behaviour[6:9]
         self.send_response(int(code))
         if code.startswith("3"):
-            self.send_header("Location", MOVED[how])
+            self.send_header("Location", REDIRECTS[behaviour])
         if code == "429":
-            self.send_header("Retry-After", "0" if how.startswith("after") else "300")
-        body = b"x" * 9 * 2**20 if how == "large" else b"bytes"
-        if how in ("gzip", "gzip, gzip", "br"):
-            self.send_header("Content-Encoding", how)
-        said = {"short": 3, "long": 50}.get(how, len(body))
-        self.send_header("Content-Length", str(1000 if how in ("stalls", "drips") else said))
-        with suppress(OSError):  # the client may have seen enough
-            while how.startswith("drip") and not RELEASED.wait(0.1):
-                if how == "drips":
+            self.send_header("Retry-After", "0" if behaviour.startswith("after") else "300")
+        body = b"x" * 9 * 2**20 if behaviour == "large" else b"bytes"
+        if behaviour in ("gzip", "gzip, gzip", "br"):
+            self.send_header("Content-Encoding", behaviour)
+        content_length = {"short": 3, "long": 50}.get(behaviour, len(body))
+        self.send_header("Content-Length", str(1000 if behaviour in ("stalls", "drips") else content_length))
+        with suppress(OSError):  # the client may have closed the connection
+            while behaviour.startswith("drip") and not RELEASED.wait(0.1):
+                if behaviour == "drips":
                     self.end_headers()
-                    how = "dripping"
-                self.wfile.write(b"x" if how == "dripping" else b"X-More: x\r\n")
+                    behaviour = "dripping"
+                self.wfile.write(b"x" if behaviour == "dripping" else b"X-More: x\r\n")
             self.end_headers()
             self.wfile.write(body)
-            if how == "stalls":
+            if behaviour == "stalls":
                 self.wfile.flush()
                 RELEASED.wait(20)
 
@@ -51,7 +51,7 @@ class Answers(BaseHTTPRequestHandler):
 
 
 RELEASED = threading.Event()
-MOVED = {
+REDIRECTS = {
     "here": "/200",
     "ftp": "ftp://127.0.0.1/x",
     "file": "file:///etc/passwd",
@@ -62,48 +62,48 @@ MOVED = {
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Answers) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_address[1]}"
+    with ThreadingHTTPServer(("127.0.0.1", 0), SourceHandler) as http_server:
+        threading.Thread(target=http_server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http_server.server_address[1]}"
         RELEASED.set()
-        running.shutdown()
+        http_server.shutdown()
 
 
-def test_a_file_is_read_over_http_also_from_where_it_was_moved(server: str) -> None:
-    assert source.read(f"{server}/200") == b"bytes"
-    assert source.read(f"{server}/302-here") == b"bytes"
+def test_file_is_read_over_http_and_redirects_are_followed(server: str) -> None:
+    assert source.read_url(f"{server}/200") == b"bytes"
+    assert source.read_url(f"{server}/302-here") == b"bytes"
 
 
-def test_a_file_that_is_not_there_is_none(server: str) -> None:
-    assert source.read(f"{server}/404") is None
+def test_missing_file_is_none(server: str) -> None:
+    assert source.read_url(f"{server}/404") is None
 
 
 @pytest.mark.parametrize("code", [401, 403, 500, 503])
-def test_a_source_that_refuses_or_is_down_is_not_ready(server: str, code: int) -> None:
+def test_refusal_or_server_error_is_source_unavailable(server: str, code: int) -> None:
     with pytest.raises(SourceUnavailableError, match=str(code)):
-        source.read(f"{server}/{code}")
+        source.read_url(f"{server}/{code}")
 
 
-@pytest.mark.parametrize("how", ["503-1", "503-2", "429-1", "429-2"])
-def test_what_passes_is_tried_again_a_few_times(server: str, how: str) -> None:
-    assert source.read(f"{server}/200-after-{how}") == b"bytes"
+@pytest.mark.parametrize("behaviour", ["503-1", "503-2", "429-1", "429-2"])
+def test_transient_errors_are_retried(server: str, behaviour: str) -> None:
+    assert source.read_url(f"{server}/200-after-{behaviour}") == b"bytes"
 
 
-def test_a_source_that_stays_down_is_asked_three_times(server: str) -> None:
+def test_server_error_is_retried_up_to_three_attempts(server: str) -> None:
     with pytest.raises(SourceUnavailableError, match="503"):
-        source.read(f"{server}/200-after-503-9")
-    assert ASKED["/200-after-503-9"] == 3
+        source.read_url(f"{server}/200-after-503-9")
+    assert REQUESTS["/200-after-503-9"] == 3
 
 
-def test_a_throttle_for_longer_than_a_step_waits_is_a_passing_fault_at_once_and_tells_how_long(server: str) -> None:
+def test_long_throttle_is_transient_error_without_waiting(server: str) -> None:
     started = time.monotonic()
     with pytest.raises(TransientError, match="Retry-After 300"):
-        source.read(f"{server}/429")
-    assert (ASKED["/429"], time.monotonic() - started < 5) == (1, True)
+        source.read_url(f"{server}/429")
+    assert (REQUESTS["/429"], time.monotonic() - started < 5) == (1, True)
 
 
 @pytest.mark.parametrize(
-    ("asked", "seconds"),
+    ("header", "seconds"),
     [
         ("7", 7),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
@@ -113,82 +113,83 @@ def test_a_throttle_for_longer_than_a_step_waits_is_a_passing_fault_at_once_and_
         ("Wed, 99999999999999999999999 Oct 2026 07:28:00 GMT", None),
     ],
 )
-def test_a_retry_after_is_read_in_both_its_forms(asked: str, seconds: float | None) -> None:
-    assert download.retry_after(asked) == seconds
+def test_retry_after_is_parsed_as_seconds_or_date(header: str, seconds: float | None) -> None:
+    assert http_client.parse_retry_after(header) == seconds
 
 
-def test_a_file_that_is_too_large_is_refused(server: str) -> None:
+def test_file_that_is_too_large_is_rejected(server: str) -> None:
     with pytest.raises(SourceUnavailableError, match="more than"):
-        source.read(f"{server}/200-large")
+        source.read_url(f"{server}/200-large")
 
 
-@pytest.mark.parametrize("how", ["gzip", "gzip, gzip", "br"])
-def test_what_is_packed_is_not_unpacked(server: str, how: str) -> None:
-    with pytest.raises(SourceUnavailableError, match=f"sends '{how}', and was asked not to"):
-        source.read(f"{server}/200-{quote(how)}")
+@pytest.mark.parametrize("behaviour", ["gzip", "gzip, gzip", "br"])
+def test_compressed_content_is_rejected(server: str, behaviour: str) -> None:
+    with pytest.raises(SourceUnavailableError, match=f"Content-Encoding '{behaviour}'"):
+        source.read_url(f"{server}/200-{quote(behaviour)}")
 
 
 @pytest.mark.slow
-def test_a_server_that_stalls_is_given_up(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "SILENCE_LIMIT", 1)
+def test_stalled_server_times_out(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_client, "IDLE_TIMEOUT", 1)
     started = time.monotonic()
     with pytest.raises(SourceUnavailableError, match="200-stalls"):
-        source.read(f"{server}/200-stalls")
+        source.read_url(f"{server}/200-stalls")
     assert time.monotonic() - started < 15
 
 
-@pytest.mark.parametrize("how", ["drips", "dripping headers"])
-def test_a_server_that_drips_is_given_up_when_the_time_is_over(server: str, how: str) -> None:
+@pytest.mark.parametrize("behaviour", ["drips", "dripping headers"])
+def test_slow_server_times_out(server: str, behaviour: str) -> None:
     started = time.monotonic()
-    with pytest.raises(SourceUnavailableError, match="was not there, whole, after 1 s"):
-        download.download(f"{server}/200-{quote(how)}", time_limit=1)
+    with pytest.raises(SourceUnavailableError, match="not complete after 1 s"):
+        http_client.download(f"{server}/200-{quote(behaviour)}", source.MAX_BYTES, timeout=1)
     assert time.monotonic() - started < 10
 
 
-def test_a_file_that_is_shorter_than_the_server_says_is_not_taken_for_whole(server: str) -> None:
+def test_content_shorter_than_its_length_is_rejected(server: str) -> None:
     with pytest.raises(SourceUnavailableError, match="200-long"):
-        source.read(f"{server}/200-long")
+        source.read_url(f"{server}/200-long")
 
 
 @pytest.mark.parametrize(
-    ("how", "why"), [("ftp", "another scheme"), ("file", "another scheme"), ("ever", "ever further"), ("odd", "no address")]
+    ("behaviour", "message"),
+    [("ftp", "another scheme"), ("file", "another scheme"), ("ever", "more than 5 times"), ("odd", "invalid URL")],
 )
-def test_a_redirect_to_where_no_file_can_be_is_refused(server: str, how: str, why: str) -> None:
-    with pytest.raises(SourceUnavailableError, match=why):
-        source.read(f"{server}/302-{how}")
+def test_invalid_redirect_is_rejected(server: str, behaviour: str, message: str) -> None:
+    with pytest.raises(SourceUnavailableError, match=message):
+        source.read_url(f"{server}/302-{behaviour}")
 
 
-def test_a_server_that_is_not_there_is_not_ready() -> None:
+def test_unreachable_server_is_source_unavailable() -> None:
     with pytest.raises(SourceUnavailableError, match=r"127\.0\.0\.1:1"):
-        source.read("http://127.0.0.1:1/2026.csv")
+        source.read_url("http://127.0.0.1:1/2026.csv")
 
 
 @pytest.mark.parametrize("url", ["http://", "http://[::1", "gopher://host/file", "http://./x", "http://xn--a/"])
-def test_what_is_no_url_is_wrong_configuration(url: str) -> None:
+def test_invalid_url_is_invalid_configuration(url: str) -> None:
     with pytest.raises(ConfigurationError):
-        source.read(url)
+        source.read_url(url)
 
 
 @pytest.mark.slow
-def test_a_file_is_read_from_a_bucket(s3: str) -> None:
+def test_file_is_read_from_a_bucket(s3: str) -> None:
     Store(s3).write("year_ks11/2026.csv", b"bytes")
     template = f"{s3}/year_{{symbol}}/{{year}}.csv"
-    assert source.read_year(template, "KS11", 2026) == (f"{s3}/year_ks11/2026.csv", b"bytes")
-    assert source.read_year(template, "KS11", 2025) == (f"{s3}/year_ks11/2025.csv", None)
+    assert source.read_year_file(template, "KS11", 2026) == (f"{s3}/year_ks11/2026.csv", b"bytes")
+    assert source.read_year_file(template, "KS11", 2025) == (f"{s3}/year_ks11/2025.csv", None)
 
 
 @pytest.mark.parametrize("variable", [("HTTP_PROXY", "foo://x"), ("SSL_CERT_FILE", "/nowhere")])
-def test_a_proxy_or_a_certificate_that_is_none_is_wrong_configuration(
+def test_invalid_proxy_or_certificate_is_invalid_configuration(
     variable: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(*variable)
-    download._client.cache_clear()
+    http_client._client.cache_clear()
     with pytest.raises(ConfigurationError, match=variable[0]):
-        source.read("http://127.0.0.1:1/2026.csv")
-    download._client.cache_clear()
+        source.read_url("http://127.0.0.1:1/2026.csv")
+    http_client._client.cache_clear()
 
 
-@pytest.mark.parametrize("field", ["{year:s}", "{symbol:d}/{year}", "{year!z}", "{year:99999}", "{year:{symbol}}"])
-def test_a_template_whose_fields_are_formatted_is_wrong_configuration(field: str) -> None:
-    with pytest.raises(ConfigurationError, match="must be a URL with"):
-        source.checked_template(f"file:///mirror/{field}.csv")
+@pytest.mark.parametrize("fields", ["{year:s}", "{symbol:d}/{year}", "{year!z}", "{year:99999}", "{year:{symbol}}"])
+def test_format_in_prices_url_is_invalid_configuration(fields: str) -> None:
+    with pytest.raises(ConfigurationError, match="invalid URL of the prices"):
+        source.validate_prices_url(f"file:///mirror/{fields}.csv")

@@ -9,7 +9,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from collector.year_file import parse
+from collector.year_file import parse_year_file
 from step_contract.errors import DataError
 
 from .conftest import HEADER, REAL
@@ -18,21 +18,21 @@ Change = Callable[[bytes], bytes]
 
 
 @pytest.mark.parametrize("year", range(1995, 2027))
-def test_every_real_year_is_read_as_the_csv_module_reads_it(year: int) -> None:
+def test_real_years_are_parsed_as_by_the_csv_module(year: int) -> None:
     data = (REAL / f"{year}.csv").read_bytes()
     expected = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
-    bars = parse(data, "here", year)
+    bars = parse_year_file(data, "here", year)
     assert [bar.date.isoformat() for bar in bars] == [row["Date"] for row in expected]
     for bar, row in zip(bars, expected, strict=True):
         assert [bar.open, bar.high, bar.low, bar.close] == [float(row[name]) for name in ("Open", "High", "Low", "Close")]
         assert bar.market_cap == (int(row["MarCap"].removesuffix(".0")) if row["MarCap"] else None)
 
 
-def real(year: int = 2026) -> bytes:
+def real_file(year: int = 2026) -> bytes:
     return (REAL / f"{year}.csv").read_bytes()
 
 
-def line(number: int, change: Callable[[bytes], bytes]) -> Change:
+def edit(number: int, change: Callable[[bytes], bytes]) -> Change:
     def damage(data: bytes) -> bytes:
         lines = data.splitlines(keepends=True)
         lines[number - 1] = change(lines[number - 1])
@@ -49,83 +49,103 @@ def reordered(data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
-    "same",
+    "variation",
     [
         pytest.param(lambda data: data.removeprefix(b"\xef\xbb\xbf"), id="no byte-order mark"),
         pytest.param(lambda data: data.replace(b"\n", b"\r\n"), id="Windows line ends"),
-        pytest.param(line(5, lambda text: b'""\n' + text), id='a line that holds only ""'),
+        pytest.param(edit(5, lambda text: b'""\n' + text), id='a line that holds only ""'),
         pytest.param(lambda data: data + b"\n\n", id="empty lines at the end"),
         pytest.param(reordered, id="another order of columns"),
     ],
 )
-def test_what_the_source_writes_in_other_ways_is_read_the_same(same: Change) -> None:
-    assert parse(same(real()), "here", 2026) == parse(real(), "here", 2026)
+def test_valid_variations_are_parsed_alike(variation: Change) -> None:
+    assert parse_year_file(variation(real_file()), "here", 2026) == parse_year_file(real_file(), "here", 2026)
 
 
 @pytest.mark.parametrize(
-    ("damage", "named"),
+    ("damage", "message"),
     [
-        pytest.param(lambda data: b"<!DOCTYPE html>\n<html></html>\n", "line 1: the header '<!DOCTYPE html>'", id="HTML"),
+        pytest.param(lambda data: b"<!DOCTYPE html>\n<html></html>\n", "line 1: invalid header '<!DOCTYPE html>'", id="HTML"),
         pytest.param(lambda data: b"", "line 1", id="empty"),
-        pytest.param(line(1, lambda text: text.replace(b"Close", b"Shut")), "line 1: .* must name Date, Open", id="header"),
-        pytest.param(lambda data: data[:-1], "line 53: the last line has no end", id="cut in the last number"),
-        pytest.param(lambda data: data[:-20] + b"\n", "line 53: 10 columns", id="cut in the last line"),
-        pytest.param(line(10, lambda text: text + text), "line 11, column Date: .* twice", id="a date twice"),
         pytest.param(
-            line(10, lambda text: b""), "line 10, column Close: 4797.55 less the close before", id="a line that is missing"
+            edit(1, lambda text: text.replace(b"Close", b"Shut")),
+            "line 1: .* must contain each of Date, Open",
+            id="header",
         ),
-        pytest.param(line(10, lambda text: text.replace(b"2026-01-14", b"2026-01-04")), "line 10, column Date", id="order"),
-        pytest.param(line(10, lambda text: text.replace(b"2026-", b"2025-")), "line 10, column Date", id="another year"),
-        pytest.param(line(10, lambda text: text.replace(b"2026-01-14", b"14.01.2026")), "column Date", id="date format"),
+        pytest.param(lambda data: data[:-1], "line 53: the last line has no line break", id="truncated in the last number"),
+        pytest.param(lambda data: data[:-20] + b"\n", "line 53: 10 columns", id="truncated in the last line"),
+        pytest.param(edit(10, lambda text: text + text), "line 11, column Date: .* twice", id="duplicate date"),
+        pytest.param(edit(10, lambda text: b""), "line 10, column Close: 4797.55 minus the previous close", id="missing line"),
+        pytest.param(edit(10, lambda text: text.replace(b"2026-01-14", b"2026-01-04")), "line 10, column Date", id="order"),
+        pytest.param(edit(10, lambda text: text.replace(b"2026-", b"2025-")), "line 10, column Date", id="another year"),
+        pytest.param(edit(10, lambda text: text.replace(b"2026-01-14", b"14.01.2026")), "column Date", id="date format"),
         pytest.param(
-            line(10, lambda text: text.replace(b"4723.1,", b'"4,723.1",', 1)), "line 10, column Close: '4,723.1'", id="1,000"
+            edit(10, lambda text: text.replace(b"4723.1,", b'"4,723.1",', 1)),
+            "line 10, column Close: '4,723.1'",
+            id="1,000",
         ),
-        pytest.param(line(10, lambda text: text.replace(b"4723.1", b"-4723.1", 1)), "line 10, column Close", id="negative"),
-        pytest.param(line(10, lambda text: text.replace(b"4723.1", b"nan", 1)), "line 10, column Close: 'nan'", id="nan"),
-        pytest.param(line(10, lambda text: text.replace(b"4723.1", b"4_723", 1)), "line 10, column Close", id="underscore"),
-        pytest.param(line(10, lambda text: text.replace(b"4723.1", b"4523.1", 1)), "line 10, column Close", id="below the low"),
+        pytest.param(edit(10, lambda text: text.replace(b"4723.1", b"-4723.1", 1)), "line 10, column Close", id="negative"),
+        pytest.param(edit(10, lambda text: text.replace(b"4723.1", b"nan", 1)), "line 10, column Close: 'nan'", id="nan"),
+        pytest.param(edit(10, lambda text: text.replace(b"4723.1", b"4_723", 1)), "line 10, column Close", id="underscore"),
+        pytest.param(edit(10, lambda text: text.replace(b"4723.1", b"4523.1", 1)), "line 10, column Close", id="below the low"),
         pytest.param(
-            line(10, lambda text: text.replace(b",4685.11,", b",9685.11,")), "line 10, column Open", id="above the high"
+            edit(10, lambda text: text.replace(b",4685.11,", b",9685.11,")), "line 10, column Open", id="above the high"
         ),
-        pytest.param(line(10, lambda text: text.replace(b",0.0065", b",0.0165")), "line 10, column Change", id="change"),
-        pytest.param(line(10, lambda text: text.replace(b",1,", b",2,", 1)), "line 10, column UpDown: 2", id="direction"),
-        pytest.param(line(10, lambda text: text.replace(b",1,", b",7,", 1)), "line 10, column UpDown: '7'", id="no direction"),
-        pytest.param(line(10, lambda text: text.replace(b"4723.1,", b"4723.2,", 1)), "line 10, column Close", id="a digit"),
-        pytest.param(line(10, lambda text: text.replace(b"4723.1,1,", b"4723.1,1,1", 1)), "column C", id="difference"),
+        pytest.param(edit(10, lambda text: text.replace(b",0.0065", b",0.0165")), "line 10, column Change", id="change"),
+        pytest.param(edit(10, lambda text: text.replace(b",1,", b",2,", 1)), "line 10, column UpDown: 2", id="direction"),
         pytest.param(
-            line(10, lambda text: text.replace(b",0.0065", b",0.0066")), "line 10, column Change", id="change's digit"
+            edit(10, lambda text: text.replace(b",1,", b",7,", 1)), "line 10, column UpDown: '7'", id="unknown direction"
+        ),
+        pytest.param(edit(10, lambda text: text.replace(b"4723.1,", b"4723.2,", 1)), "line 10, column Close", id="wrong digit"),
+        pytest.param(edit(10, lambda text: text.replace(b"4723.1,1,", b"4723.1,1,1", 1)), "column C", id="difference"),
+        pytest.param(
+            edit(10, lambda text: text.replace(b",0.0065", b",0.0066")),
+            "line 10, column Change",
+            id="wrong digit of change",
         ),
         pytest.param(
-            line(10, lambda text: re.sub(rb",46(\d\d\.\d+),(\d+),", rb",26\1,\2,", text)), "column Low", id="a day's limit"
+            edit(10, lambda text: re.sub(rb",46(\d\d\.\d+),(\d+),", rb",26\1,\2,", text)),
+            "column Low",
+            id="daily price limit",
         ),
-        pytest.param(line(1, lambda text: text.replace(b"Volume,Amount", b"Amount,Volume")), "column Amount", id="columns"),
         pytest.param(
-            line(1, lambda text: text.replace(b"Amount,MarCap", b"MarCap,Amount")), "column MarCap", id="more columns"
+            edit(1, lambda text: text.replace(b"Volume,Amount", b"Amount,Volume")),
+            "column Amount",
+            id="swapped volume and amount",
         ),
-        pytest.param(line(1, lambda text: text.replace(b"MarCap", b"MarCap,More")), "line 1: the header", id="a column more"),
-        pytest.param(line(10, lambda text: text.replace(b"2026-01-14", b"2026-W03-3")), "column Date", id="a week's day"),
-        pytest.param(line(10, lambda text: text.replace(b"4723", "\u0664723".encode(), 1)), "column Close", id="other digits"),
-        pytest.param(line(10, lambda text: text.replace(b"2", b"\xff", 1)), "line 10: 0xff is not UTF-8", id="encoding"),
-        pytest.param(line(10, lambda text: b'"' + text), "here, line", id="a quote that is not closed"),
+        pytest.param(
+            edit(1, lambda text: text.replace(b"Amount,MarCap", b"MarCap,Amount")),
+            "column MarCap",
+            id="swapped amount and market cap",
+        ),
+        pytest.param(
+            edit(1, lambda text: text.replace(b"MarCap", b"MarCap,More")),
+            "line 1: invalid header",
+            id="an additional column",
+        ),
+        pytest.param(edit(10, lambda text: text.replace(b"2026-01-14", b"2026-W03-3")), "column Date", id="week date"),
+        pytest.param(edit(10, lambda text: text.replace(b"4723", "\u0664723".encode(), 1)), "column Close", id="Arabic digits"),
+        pytest.param(edit(10, lambda text: text.replace(b"2", b"\xff", 1)), "line 10: byte 0xff is not UTF-8", id="encoding"),
+        pytest.param(edit(10, lambda text: b'"' + text), "here, line", id="unclosed quote"),
     ],
 )
-def test_a_damaged_file_is_refused_and_the_place_is_named(damage: Change, named: str) -> None:
-    damaged = damage(real())
-    assert damaged != real(), "the damage must change the file"
-    with pytest.raises(DataError, match=named) as error:
-        parse(damaged, "here", 2026)
+def test_invalid_file_is_rejected_with_location(damage: Change, message: str) -> None:
+    damaged = damage(real_file())
+    assert damaged != real_file(), "the damage must change the file"
+    with pytest.raises(DataError, match=message) as error:
+        parse_year_file(damaged, "here", 2026)
     assert str(error.value).startswith("here")
 
 
-def test_prices_are_finite_positive_and_in_order_of_dates_in_every_real_year(tmp_path: Path) -> None:
-    bars = [bar for year in range(1995, 2027) for bar in parse(real(year), "here", year)]
+def test_real_prices_are_finite_positive_and_ordered_by_date(tmp_path: Path) -> None:
+    bars = [bar for year in range(1995, 2027) for bar in parse_year_file(real_file(year), "here", year)]
     assert all(math.isfinite(bar.close) and bar.low > 0 for bar in bars)
     assert [bar.date for bar in bars] == sorted({bar.date for bar in bars})
     assert (len(bars), bars[0].date, bars[-1].date) == (7784, date(1995, 5, 2), date(2026, 3, 20))
 
 
-def made_up(*rows: str) -> bytes:
-    """A file of rows `date,close,difference,change`; the other columns fit."""
+def make_file(*rows: str) -> bytes:
+    """Return a file with the rows `date,close,difference,change`; the values of the other columns are consistent."""
     lines = []
     for row in rows:
         day, close, difference, change = row.split(",")
@@ -134,22 +154,22 @@ def made_up(*rows: str) -> bytes:
     return (HEADER + "".join(lines)).encode()
 
 
-def test_a_low_index_is_not_refused_for_the_rounding_of_its_closes() -> None:
+def test_low_index_is_valid_despite_rounding() -> None:
     rows = ["2026-01-02,2.10,0.01,0.0048", "2026-01-05,2.13,0.03,0.0119", "2026-01-06,2.14,0.01,0.0071"]
-    data = made_up(*rows, "2026-01-07,2.16,0.02,0.0079", "2026-01-08,2.15,-0.01,-0.0061")
-    assert [bar.close for bar in parse(data, "here", 2026)] == [2.10, 2.13, 2.14, 2.16, 2.15]
+    data = make_file(*rows, "2026-01-07,2.16,0.02,0.0079", "2026-01-08,2.15,-0.01,-0.0061")
+    assert [bar.close for bar in parse_year_file(data, "here", 2026)] == [2.10, 2.13, 2.14, 2.16, 2.15]
 
 
-def test_an_index_whose_differences_are_rounded_on_their_own_is_read() -> None:
+def test_independently_rounded_differences_are_valid() -> None:
     rows = ["2026-01-02,100.00,1.00,0.0101", "2026-01-05,102.00,2.01,0.0201", "2026-01-06,101.00,-0.99,-0.0098"]
-    data = made_up(*rows, "2026-01-07,102.00,1.01,0.0100")
-    assert len(parse(data, "here", 2026)) == 4
+    data = make_file(*rows, "2026-01-07,102.00,1.01,0.0100")
+    assert len(parse_year_file(data, "here", 2026)) == 4
 
 
-def test_of_a_short_file_one_close_that_is_off_by_a_digit_is_refused() -> None:
-    january = b"".join(real().splitlines(keepends=True)[:8])
+def test_wrong_digit_in_a_short_file_is_rejected() -> None:
+    january = b"".join(real_file().splitlines(keepends=True)[:8])
     with pytest.raises(DataError, match="line 6, column Close"):
-        parse(january.replace(b"2026-01-08,4552.37,", b"2026-01-08,4552.36,"), "here", 2026)
+        parse_year_file(january.replace(b"2026-01-08,4552.37,", b"2026-01-08,4552.36,"), "here", 2026)
 
 
 def without_differences(data: bytes, first: int, last: int) -> bytes:
@@ -161,44 +181,44 @@ def without_differences(data: bytes, first: int, last: int) -> bytes:
     return b"".join(lines)
 
 
-def test_the_first_years_of_an_index_may_lack_all_differences() -> None:
-    bars = parse(without_differences(real(), 2, 53), "here", 2026)
-    assert [bar.close for bar in bars] == [bar.close for bar in parse(real(), "here", 2026)]
+def test_all_differences_of_a_year_may_be_empty() -> None:
+    bars = parse_year_file(without_differences(real_file(), 2, 53), "here", 2026)
+    assert [bar.close for bar in bars] == [bar.close for bar in parse_year_file(real_file(), "here", 2026)]
     assert {bar.change for bar in bars} == {None}
-    with pytest.raises(DataError, match=r"line 10, column Low: .* than a day can go"):
-        damaged = without_differences(real(), 2, 53).splitlines(keepends=True)
+    with pytest.raises(DataError, match=r"line 10, column Low: .* daily price limit"):
+        damaged = without_differences(real_file(), 2, 53).splitlines(keepends=True)
         damaged[9] = re.sub(rb"\d{4}\.\d+", b"99.5", damaged[9])
-        parse(b"".join(damaged), "here", 2026)
+        parse_year_file(b"".join(damaged), "here", 2026)
 
 
 @pytest.mark.parametrize("cells", [slice(2, 5), slice(3, 4), slice(4, 5), slice(2, 4)])
-def test_a_row_alone_may_not_lack_its_differences(cells: slice) -> None:
-    lines = real().splitlines(keepends=True)
+def test_missing_differences_in_a_single_row_are_rejected(cells: slice) -> None:
+    lines = real_file().splitlines(keepends=True)
     row = lines[52].split(b",")
     row[cells] = [b""] * len(row[cells])
     lines[52] = b",".join(row)
     with pytest.raises(DataError, match="line 53, column "):
-        parse(b"".join(lines), "here", 2026)
+        parse_year_file(b"".join(lines), "here", 2026)
 
 
 @pytest.mark.parametrize("digits", [19, 30, 5000])
-def test_a_count_that_no_partition_holds_is_refused(digits: int) -> None:
+def test_count_beyond_int64_is_rejected(digits: int) -> None:
     with pytest.raises(DataError, match="line 53, column MarCap"):
-        parse(real().replace(b"4768189155100582", b"9" * digits), "here", 2026)
+        parse_year_file(real_file().replace(b"4768189155100582", b"9" * digits), "here", 2026)
 
 
-def test_nought_below_is_nought() -> None:
-    rows = [f"2026-01-{day:02},100.00,{nought},{nought}" for day, nought in ((2, "0"), (5, "-0.0"), (6, "0.0"))]
-    assert [str(bar.change) for bar in parse(made_up(*rows), "here", 2026)] == ["0.0", "0.0", "0.0"]
+def test_negative_zero_is_parsed_as_zero() -> None:
+    rows = [f"2026-01-{day:02},100.00,{zero},{zero}" for day, zero in ((2, "0"), (5, "-0.0"), (6, "0.0"))]
+    assert [str(bar.change) for bar in parse_year_file(make_file(*rows), "here", 2026)] == ["0.0", "0.0", "0.0"]
 
 
-def test_the_message_names_the_line_as_an_editor_counts_it() -> None:
-    damaged = real().replace(b"2026-02-02,", b"2026-02-xx,")
+def test_message_has_the_line_number_of_an_editor() -> None:
+    damaged = real_file().replace(b"2026-02-02,", b"2026-02-xx,")
     number = 1 + damaged[: damaged.index(b"2026-02-xx")].count(b"\n")
     with pytest.raises(DataError) as error:
-        parse(damaged, "here", 2026)
+        parse_year_file(damaged, "here", 2026)
     assert re.search(rf"line {number}, column Date", str(error.value))
 
 
-def test_a_year_without_a_session_yet_is_empty() -> None:
-    assert parse(HEADER.encode(), "here", 2026) == []
+def test_year_without_sessions_is_empty() -> None:
+    assert parse_year_file(HEADER.encode(), "here", 2026) == []

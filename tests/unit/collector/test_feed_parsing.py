@@ -1,4 +1,4 @@
-"""What strangers' feeds may hold, and what becomes of it."""
+"""Parsing feeds whose content is invalid or hostile."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from collector import feeds as feeds_module
-from collector.feed_text import link_mark, plain, title_mark, web_link
-from collector.feeds import Feed, read_feed
+from collector import feed_parsing
+from collector.feed_parsing import normalize_link, normalize_title, parse_feed, sanitize_link, to_plain_text
+from collector.feeds import Feed
 from step_contract.commit import open_artifact
 from step_contract.errors import DataError
 
 from .conftest import Run
-from .test_headlines import feeds_file, item, rss
+from .test_fetch_headlines import feeds_file, item, rss
 
 SESSION = date(2026, 3, 20)
 FEED = Feed("mine", "https://news.example/rss")
@@ -28,13 +28,15 @@ AT = "Fri, 20 Mar 2026 09:00:00 +0900"
 
 
 def titles(data: bytes) -> list[str]:
-    return [headline.title for headline in read_feed(data, FEED, SESSION).headlines]
+    return [headline.title for headline in parse_feed(data, FEED, SESSION).headlines]
 
 
 @pytest.mark.slow
-def test_a_bomb_of_entities_is_not_unpacked() -> None:
+def test_entity_expansion_is_limited() -> None:
     names = "abcdefghij"
-    entities = '<!ENTITY a "ha">' + "".join(f'<!ENTITY {two} "{f"&{one};" * 10}">' for one, two in itertools.pairwise(names))
+    entities = '<!ENTITY a "ha">' + "".join(
+        f'<!ENTITY {name} "{f"&{previous};" * 10}">' for previous, name in itertools.pairwise(names)
+    )
     bomb = (
         f'<?xml version="1.0"?><!DOCTYPE rss [{entities}]>'.encode()
         + rss(item("&j;", AT), item("a title", AT, "x")).split(b"?>")[1]
@@ -48,7 +50,7 @@ def test_a_bomb_of_entities_is_not_unpacked() -> None:
     assert all(len(title) <= 500 for title in found)
 
 
-def test_no_file_of_this_machine_gets_into_a_headline(tmp_path: Path) -> None:
+def test_external_entity_does_not_read_local_files(tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("the password")
     entity = f'<?xml version="1.0"?><!DOCTYPE rss [<!ENTITY it SYSTEM "{secret.as_uri()}">]>'.encode()
@@ -61,8 +63,8 @@ def test_no_file_of_this_machine_gets_into_a_headline(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "filling", [b"<", b"<a ", b"<!DOCTYPE ", b"&", b"<![CDATA[", b"<!--", b"<item>", b"\x00", b"]]>", b"<?xml "]
 )
-def test_a_feed_that_is_made_to_be_slow_is_given_up(filling: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeds_module, "PARSE_LIMIT", 1)
+def test_parsing_is_limited_in_time(filling: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_parsing, "PARSE_TIMEOUT", 1)
     head = b'<?xml version="1.0"?><rss version="2.0"><channel>'
     started = time.monotonic()
     try:
@@ -73,7 +75,7 @@ def test_a_feed_that_is_made_to_be_slow_is_given_up(filling: bytes, monkeypatch:
 
 
 @pytest.mark.parametrize(
-    ("dirty", "clean"),
+    ("text", "plain_text"),
     [
         ("코스피 <b>5,781</b>&amp;마감", "코스피 5,781 &마감"),
         ("&lt;script&gt;alert(1)&lt;/script&gt; 코스피", "alert(1) 코스피"),
@@ -86,8 +88,8 @@ def test_a_feed_that_is_made_to_be_slow_is_given_up(filling: bytes, monkeypatch:
         ("<" * 10_000, "<" * 500),
     ],
 )
-def test_a_title_is_one_short_line_of_plain_text(dirty: str, clean: str) -> None:
-    assert plain(dirty) == clean
+def test_title_is_one_short_line_of_plain_text(text: str, plain_text: str) -> None:
+    assert to_plain_text(text) == plain_text
 
 
 @pytest.mark.parametrize(
@@ -102,21 +104,21 @@ def test_a_title_is_one_short_line_of_plain_text(dirty: str, clean: str) -> None
         "https://a/" + "x" * 3000,
     ],
 )
-def test_a_link_that_no_browser_should_open_is_left_out(link: str) -> None:
-    assert web_link(link) == ""
-    [kept] = read_feed(rss(item("코스피", AT, link.replace("<", ""))), FEED, SESSION).headlines
-    assert (kept.title, kept.link) == ("코스피", "")
+def test_unsafe_link_is_removed(link: str) -> None:
+    assert sanitize_link(link) == ""
+    [headline] = parse_feed(rss(item("코스피", AT, link.replace("<", ""))), FEED, SESSION).headlines
+    assert (headline.title, headline.link) == ("코스피", "")
 
 
-def test_links_and_titles_that_differ_in_nothing_that_matters_are_the_same() -> None:
-    one = "https://News.example/a/?id=1&utm_source=rss#top"
-    assert link_mark(one) == link_mark("http://news.example/a?id=1") != link_mark("http://news.example/a?id=2")
-    assert title_mark("ＫＯＳＰＩ, 상승!") == title_mark("kospi 상승") != title_mark("kospi 하락")
-    assert title_mark("…") != title_mark("!!")
+def test_equivalent_links_and_titles_have_equal_keys() -> None:
+    link = "https://News.example/a/?id=1&utm_source=rss#top"
+    assert normalize_link(link) == normalize_link("http://news.example/a?id=1") != normalize_link("http://news.example/a?id=2")
+    assert normalize_title("ＫＯＳＰＩ, 상승!") == normalize_title("kospi 상승") != normalize_title("kospi 하락")
+    assert normalize_title("…") != normalize_title("!!")
 
 
 @pytest.mark.parametrize(
-    ("written", "hour"),
+    ("text", "hour"),
     [
         ("Fri, 20 Mar 2026 09:30:00 +0900", 0),
         ("Fri, 20 Mar 2026 09:30:00 KST", 0),
@@ -141,13 +143,13 @@ def test_links_and_titles_that_differ_in_nothing_that_matters_are_the_same() -> 
         ("1773966600", 0),
     ],
 )
-def test_a_date_is_read_in_every_form_and_without_a_zone_as_seouls(written: str, hour: int) -> None:
-    [headline] = read_feed(rss(item("코스피", written)), FEED, SESSION).headlines
+def test_date_is_parsed_in_every_format_with_seoul_as_default(text: str, hour: int) -> None:
+    [headline] = parse_feed(rss(item("코스피", text)), FEED, SESSION).headlines
     assert headline.published == datetime(2026, 3, 20, hour, 30, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
-    "written",
+    "text",
     [
         "",
         "yesterday",
@@ -160,38 +162,38 @@ def test_a_date_is_read_in_every_form_and_without_a_zone_as_seouls(written: str,
         "0001-01-01T00:00:00Z",
     ],
 )
-def test_an_entry_whose_date_cannot_be_read_is_counted_and_left_out(written: str) -> None:
-    held = read_feed(rss(item("코스피", written), item("코스닥", AT, "https://b")), FEED, SESSION)
-    assert [headline.title for headline in held.headlines] == ["코스닥"]
-    assert held.undated <= 1
+def test_entry_with_invalid_date_is_counted_and_skipped(text: str) -> None:
+    parsed = parse_feed(rss(item("코스피", text), item("코스닥", AT, "https://b")), FEED, SESSION)
+    assert [headline.title for headline in parsed.headlines] == ["코스닥"]
+    assert parsed.undated <= 1
 
 
-@pytest.mark.parametrize("said", ["EUC-KR", "euc-kr", "CP949", "KS_C_5601-1987", "UTF-8", None])
-def test_korean_in_its_old_encodings_is_read_whatever_the_feed_says(said: str | None) -> None:
-    declaration = f'<?xml version="1.0" encoding="{said}"?>' if said else ""
+@pytest.mark.parametrize("declared", ["EUC-KR", "euc-kr", "CP949", "KS_C_5601-1987", "UTF-8", None])
+def test_cp949_is_decoded_regardless_of_declared_encoding(declared: str | None) -> None:
+    declaration = f'<?xml version="1.0" encoding="{declared}"?>' if declared else ""
     body = rss(item("코스피 똠방각하 상승", AT)).decode().split("?>")[1]
     assert titles((declaration + body).encode("cp949")) == ["코스피 똠방각하 상승"]
 
 
-def test_what_says_that_it_is_in_an_old_encoding_and_is_not_is_read() -> None:
+def test_utf8_is_decoded_although_euc_kr_is_declared() -> None:
     body = rss(item("코스피 상승", AT)).decode().split("?>")[1]
     assert titles(f'<?xml version="1.0" encoding="euc-kr"?>{body}'.encode()) == ["코스피 상승"]
 
 
-def test_a_feed_that_was_cut_is_none() -> None:
+def test_truncated_feed_is_rejected() -> None:
     whole = rss(*(item(f"코스피 {number}", AT, f"https://a/{number}") for number in range(9)))
-    with pytest.raises(DataError, match="it was cut"):
+    with pytest.raises(DataError, match="truncated"):
         titles(whole[:-60])
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_unicode_is_read_as_it_is_encoded(encoding: str) -> None:
-    said = "utf-16" if encoding == "utf-16" else "utf-8"
-    text = f'<?xml version="1.0" encoding="{said}"?>' + rss(item("코스피 상승", AT)).decode().split("?>")[1]
-    assert titles(text.encode(encoding)) == ["코스피 상승"]
+def test_unicode_encodings_are_decoded(encoding: str) -> None:
+    declared = "utf-16" if encoding == "utf-16" else "utf-8"
+    feed = f'<?xml version="1.0" encoding="{declared}"?>' + rss(item("코스피 상승", AT)).decode().split("?>")[1]
+    assert titles(feed.encode(encoding)) == ["코스피 상승"]
 
 
-class Endless(BaseHTTPRequestHandler):
+class EndlessFeedHandler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
         self.end_headers()
@@ -208,13 +210,13 @@ class Endless(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def endless() -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as running:
-        threading.Thread(target=running.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{running.server_address[1]}/"
-        running.shutdown()
+    with ThreadingHTTPServer(("127.0.0.1", 0), EndlessFeedHandler) as http_server:
+        threading.Thread(target=http_server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{http_server.server_address[1]}/"
+        http_server.shutdown()
 
 
-def test_a_feed_without_end_is_recorded_and_the_others_are_collected(collector: Run, tmp_path: Path, endless: str) -> None:
+def test_endless_feed_is_reported_and_others_are_collected(collector: Run, tmp_path: Path, endless: str) -> None:
     path = Path(feeds_file(tmp_path, good=rss(item("코스피", AT))))
     path.write_text(f'{path.read_text()}\n[[feed]]\nname = "endless"\nurl = "{endless}"\n')
     code, _, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", str(path))
@@ -223,6 +225,6 @@ def test_a_feed_without_end_is_recorded_and_the_others_are_collected(collector: 
 
 
 @pytest.mark.slow
-def test_a_feed_of_very_many_entries_is_read() -> None:
+def test_feed_with_thousands_of_entries_is_parsed() -> None:
     at = format_datetime(datetime(2026, 3, 20, tzinfo=UTC))
     assert len(titles(rss(*(item(f"코스피 {number}", at, f"https://a/{number}") for number in range(3000))))) == 3000

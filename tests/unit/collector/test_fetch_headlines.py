@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from arro3.io import read_parquet
-from collector.feed_text import plain
-from collector.feeds import Feed, Headline, read_feed, read_feeds, without_doubles
+from collector.feed_parsing import Headline, deduplicate, parse_feed, to_plain_text
+from collector.feeds import Feed, read_feeds
 from step_contract.commit import open_artifact
 from step_contract.errors import ConfigurationError, DataError
 from step_contract.schemas import HEADLINES_COLUMNS, HEADLINES_FILE
@@ -19,7 +19,7 @@ FEED = Feed("mine", "https://news.example/rss")
 
 
 def headlines(data: bytes, feed: Feed, session: date) -> list[Headline]:
-    return read_feed(data, feed, session).headlines
+    return parse_feed(data, feed, session).headlines
 
 
 def rss(*items: str) -> bytes:
@@ -30,7 +30,7 @@ def item(title: str, published: str, link: str = "https://news.example/1") -> st
     return f"<item><title>{title}</title><link>{link}</link><pubDate>{published}</pubDate></item>"
 
 
-def test_headlines_are_those_of_the_sessions_day_in_seoul() -> None:
+def test_headlines_are_of_the_sessions_day_in_seoul() -> None:
     data = rss(
         item("the day before", "Thu, 19 Mar 2026 14:59:59 GMT"),
         item("first", "Thu, 19 Mar 2026 15:00:00 GMT"),
@@ -40,26 +40,26 @@ def test_headlines_are_those_of_the_sessions_day_in_seoul() -> None:
     assert [headline.title for headline in headlines(data, FEED, SESSION)] == ["first", "last"]
 
 
-def test_an_entry_without_a_date_or_a_title_is_no_headline() -> None:
+def test_entry_without_date_or_title_is_skipped() -> None:
     data = rss("<item><title>no date</title></item>", item("", "Fri, 20 Mar 2026 09:00:00 +0900"))
-    held = read_feed(data, FEED, SESSION)
-    assert (held.headlines, held.undated) == ([], 1)
+    parsed = parse_feed(data, FEED, SESSION)
+    assert (parsed.headlines, parsed.undated) == ([], 1)
 
 
 def test_titles_are_plain_text() -> None:
-    assert plain(" 코스피 <b>5,781</b>&amp;\x00 \n마감 ") == "코스피 5,781 & 마감"
+    assert to_plain_text(" 코스피 <b>5,781</b>&amp;\x00 \n마감 ") == "코스피 5,781 & 마감"
 
 
-def test_of_headlines_with_the_same_title_or_link_the_first_is_kept() -> None:
+def test_first_of_duplicate_headlines_is_kept() -> None:
     def at(hour: int, title: str, link: str) -> Headline:
         return Headline(datetime(2026, 3, 20, hour, tzinfo=UTC), "mine", title, link)
 
     found = [at(3, "KOSPI, up!", "c"), at(1, "Kospi up", "a"), at(2, "Another", "a"), at(4, "Third", ""), at(5, "Fourth", "")]
-    assert [headline.title for headline in without_doubles(found)] == ["Kospi up", "Third", "Fourth"]
+    assert [headline.title for headline in deduplicate(found)] == ["Kospi up", "Third", "Fourth"]
 
 
 @pytest.mark.parametrize("data", [b"", b"<html><body>login</body></html>", b"\x00\x01", b'{"a": 1}'])
-def test_what_is_no_feed_is_refused(data: bytes) -> None:
+def test_data_that_is_not_a_feed_is_rejected(data: bytes) -> None:
     with pytest.raises(DataError, match="mine"):
         headlines(data, FEED, SESSION)
 
@@ -73,7 +73,7 @@ def feeds_file(folder: Path, **feeds: bytes | None) -> str:
     return str(path)
 
 
-def test_a_broken_feed_is_named_in_the_manifest_and_the_others_are_collected(collector: Run, tmp_path: Path) -> None:
+def test_broken_feed_is_named_in_manifest_and_others_are_collected(collector: Run, tmp_path: Path) -> None:
     feeds = feeds_file(tmp_path, good=rss(item("코스피 상승", "Fri, 20 Mar 2026 09:00:00 +0900")), bad=b"<html/>", gone=None)
     code, _, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)
     manifest, files = open_artifact(str(result["manifest"]))
@@ -85,21 +85,21 @@ def test_a_broken_feed_is_named_in_the_manifest_and_the_others_are_collected(col
     assert table.column("published")[0].as_py() == datetime(2026, 3, 20, tzinfo=UTC)
 
 
-def test_when_no_feed_can_be_read_it_is_69_and_nothing_is_committed(collector: Run, tmp_path: Path) -> None:
+def test_source_is_unavailable_if_no_feed_can_be_read(collector: Run, tmp_path: Path) -> None:
     feeds = feeds_file(tmp_path, bad=b"<html/>", gone=None)
-    code, shown, _ = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)
-    assert (code, "none of the 2 feeds can be read" in shown) == (69, True)
+    code, output, _ = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)
+    assert (code, "none of the 2 feeds can be read" in output) == (69, True)
     assert not (tmp_path / "artifacts" / "headlines").exists()
 
 
-def test_a_rerun_returns_what_was_committed_although_the_feed_has_moved_on(collector: Run, tmp_path: Path) -> None:
+def test_rerun_returns_committed_headlines_after_feed_changed(collector: Run, tmp_path: Path) -> None:
     feeds = feeds_file(tmp_path, mine=rss(item("코스피 상승", "Fri, 20 Mar 2026 09:00:00 +0900")))
     first = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)[2]
     feeds_file(tmp_path, mine=rss())
     assert collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)[2]["manifest"] == first["manifest"]
 
 
-def test_a_day_without_headlines_is_an_empty_partition(collector: Run, tmp_path: Path) -> None:
+def test_day_without_headlines_is_an_empty_partition(collector: Run, tmp_path: Path) -> None:
     code, _, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds_file(tmp_path, mine=rss()))
     assert (code, open_artifact(str(result["manifest"]))[0].rows) == (0, 0)
 
@@ -118,7 +118,7 @@ def test_a_day_without_headlines_is_an_empty_partition(collector: Run, tmp_path:
         "[[feed]]\nname='a'\nurl='b'\n[[feed]]\nname='a'\nurl='c'",
     ],
 )
-def test_a_wrong_feeds_file_is_refused_and_named(text: str, tmp_path: Path) -> None:
+def test_invalid_feeds_file_is_rejected_and_named(text: str, tmp_path: Path) -> None:
     path = tmp_path / "feeds.toml"
     path.write_text(text)
     with pytest.raises(ConfigurationError, match=r"feeds\.toml"):
@@ -126,44 +126,44 @@ def test_a_wrong_feeds_file_is_refused_and_named(text: str, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("path", ["data/feeds/feeds.toml", "images/collector/collector/feeds.toml"])
-def test_the_shipped_feeds_files_are_right(path: str) -> None:
+def test_shipped_feeds_files_are_valid(path: str) -> None:
     assert all("://" in feed.url for feed in read_feeds(ROOT / path))
 
 
-def test_the_sample_has_headlines_for_each_of_its_last_sessions() -> None:
+def test_sample_feeds_have_headlines_for_the_example_sessions() -> None:
     for feed in read_feeds(ROOT / "data" / "feeds" / "feeds.toml"):
         data = Path(feed.url.removeprefix("file://")).read_bytes()
         assert headlines(data, feed, date(2026, 1, 15)) and headlines(data, feed, SESSION)
 
 
-def test_a_feed_more_is_another_partition_beside_the_first(collector: Run, tmp_path: Path) -> None:
-    one = rss(item("코스피 상승", "Fri, 20 Mar 2026 09:00:00 +0900"))
-    first = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds_file(tmp_path, mine=one))[2]
-    two = rss(item("코스닥 하락", "Fri, 20 Mar 2026 10:00:00 +0900", "https://news.example/2"))
+def test_another_feed_makes_another_partition(collector: Run, tmp_path: Path) -> None:
+    first_item = rss(item("코스피 상승", "Fri, 20 Mar 2026 09:00:00 +0900"))
+    first = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds_file(tmp_path, mine=first_item))[2]
+    second_item = rss(item("코스닥 하락", "Fri, 20 Mar 2026 10:00:00 +0900", "https://news.example/2"))
     code, _, second = collector(
-        "fetch-headlines", "--session", "2026-03-20", "--feeds", feeds_file(tmp_path, mine=one, yours=two)
+        "fetch-headlines", "--session", "2026-03-20", "--feeds", feeds_file(tmp_path, mine=first_item, yours=second_item)
     )
     assert (code, open_artifact(str(second["manifest"]))[0].rows) == (0, 2)
     assert open_artifact(str(first["manifest"]))[0].rows == 1
 
 
-def test_many_broken_feeds_are_counted_and_do_not_fail_the_one_that_is_whole(collector: Run, tmp_path: Path) -> None:
+def test_many_broken_feeds_do_not_fail_the_valid_one(collector: Run, tmp_path: Path) -> None:
     good = rss(item("코스피 상승", "Fri, 20 Mar 2026 09:00:00 +0900"))
     feeds = feeds_file(tmp_path, good=good, **{f"feed{number}{'x' * 60}": b"<html/>" for number in range(99)})
-    code, shown, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)
-    assert (code, result["facts"]["broken"], shown.count("is left out")) == (0, 99, 99)
+    code, output, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)
+    assert (code, result["facts"]["broken"], output.count("skipped feed")) == (0, 99, 99)
 
 
 @pytest.mark.parametrize("folder", ["a b", "한글", "sub"])
-def test_a_feeds_file_may_lie_in_a_folder_of_any_name(folder: str, collector: Run, tmp_path: Path) -> None:
-    place = tmp_path / folder
-    place.mkdir()
-    feeds = feeds_file(place, good=rss(item("코스피 상승", "Fri, 20 Mar 2026 09:00:00 +0900")))
+def test_feeds_file_may_be_in_a_folder_of_any_name(folder: str, collector: Run, tmp_path: Path) -> None:
+    subfolder = tmp_path / folder
+    subfolder.mkdir()
+    feeds = feeds_file(subfolder, good=rss(item("코스피 상승", "Fri, 20 Mar 2026 09:00:00 +0900")))
     code, _, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)
     assert (code, result["facts"]["headlines"]) == (0, 1)
 
 
-def test_a_day_to_come_has_no_headlines_yet(collector: Run, tmp_path: Path) -> None:
+def test_future_day_has_no_headlines_yet(collector: Run, tmp_path: Path) -> None:
     feeds = feeds_file(tmp_path, good=rss())
-    code, shown, _ = collector("fetch-headlines", "--session", "2049-03-19", "--feeds", feeds)
-    assert (code, "2049-03-19 has not begun in Seoul" in shown) == (69, True)
+    code, output, _ = collector("fetch-headlines", "--session", "2049-03-19", "--feeds", feeds)
+    assert (code, "2049-03-19 has not begun in Seoul" in output) == (69, True)

@@ -1,0 +1,145 @@
+"""Download a file over HTTP: with retries, limits of time and size, and no redirect from https to http."""
+
+from __future__ import annotations
+
+import time
+from email.utils import parsedate_to_datetime
+from functools import cache
+from urllib.parse import urlsplit
+
+import httpx
+import tenacity
+from step_contract.errors import ConfigurationError, SourceUnavailableError, StepError, TransientError
+
+from collector.time_limit import time_limit
+
+TOTAL_TIMEOUT = 60.0  # seconds for one file, including all attempts and the delays between them
+IDLE_TIMEOUT = 15.0  # seconds without a byte
+MAX_ATTEMPTS = 3
+MAX_REDIRECTS = 5
+
+
+class _RetryableError(Exception):
+    """A failure that another attempt may repair.
+
+    Attributes:
+        error: the error to raise after the last attempt.
+        delay: seconds before the next attempt, if the server specified them.
+    """
+
+    def __init__(self, error: StepError, delay: float | None = None) -> None:
+        self.error, self.delay = error, delay
+
+
+class _RetryAfterOrBackoff(tenacity.wait.wait_base):
+    """Wait as long as the server's Retry-After specifies, otherwise with exponential backoff."""
+
+    _backoff = tenacity.wait_random_exponential(multiplier=0.5, max=5)
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> float:
+        exception = retry_state.outcome.exception() if retry_state.outcome else None
+        delay = exception.delay if isinstance(exception, _RetryableError) else None
+        return self._backoff(retry_state) if delay is None else delay
+
+
+def download(url: str, max_bytes: int, timeout: float = TOTAL_TIMEOUT) -> bytes | None:
+    """Return the content of the http or https URL, or None if the server has no such file. Main thread only.
+
+    Args:
+        url: the file's URL; redirects are followed.
+        max_bytes: the largest size to accept.
+        timeout: seconds, including all attempts and the delays between them.
+
+    Raises:
+        SourceUnavailableError: the server is down, refuses, stalls, or sends too much or incomplete content.
+        TransientError: the server throttles for longer than `timeout`.
+        ConfigurationError: the URL, or a setting of the proxy or of certificates, is invalid.
+    """
+    attempts = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(_RetryableError),
+        stop=tenacity.stop_any(tenacity.stop_after_attempt(MAX_ATTEMPTS), tenacity.stop_before_delay(timeout)),
+        wait=_RetryAfterOrBackoff(),
+        reraise=True,
+    )
+    timed_out = SourceUnavailableError(f"{url}: download not complete after {timeout:.0f} s; check the source or the network")
+    try:
+        # IDLE_TIMEOUT does not limit a server that sends single bytes, of headers or content, just often enough.
+        with time_limit(timeout, timed_out):
+            return attempts(_follow_redirects, url, max_bytes)
+    except _RetryableError as retryable:
+        raise retryable.error from retryable
+
+
+def _follow_redirects(url: str, max_bytes: int) -> bytes | None:
+    current, redirects = url, 0
+    while True:
+        try:
+            response = _get(current, max_bytes)
+        except ConfigurationError as error:
+            if redirects:
+                raise SourceUnavailableError(f"{url} redirects to an invalid URL, {current[:200]}; check the source") from error
+            raise
+        if not isinstance(response, httpx.URL):
+            return response
+        redirects += 1
+        if response.scheme not in (urlsplit(current).scheme, "https"):
+            raise SourceUnavailableError(f"{current} redirects to another scheme, {str(response)[:200]}; check the source")
+        if redirects > MAX_REDIRECTS:
+            raise SourceUnavailableError(
+                f"{url} redirects more than {MAX_REDIRECTS} times, last to {str(response)[:200]}; check the source"
+            )
+        current = str(response)
+
+
+@cache
+def _client() -> httpx.Client:
+    # Compressed content can be a decompression bomb, and its truncation can go unnoticed.
+    try:
+        return httpx.Client(headers={"Accept-Encoding": "identity"})
+    except (ValueError, ImportError, OSError) as error:
+        advice = "check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY and SSL_CERT_FILE"
+        raise ConfigurationError(f"cannot create the HTTP client: {error}; {advice}") from error
+
+
+def _get(url: str, max_bytes: int) -> bytes | httpx.URL | None:
+    """Return the content, the URL of a redirect, or None if the server has no such file."""
+    data = bytearray()
+    try:
+        with _client().stream("GET", url, timeout=IDLE_TIMEOUT) as response:
+            if response.status_code in (404, 410):
+                return None
+            if response.has_redirect_location:
+                return response.url.join(response.headers["location"])
+            if response.status_code == 429:
+                header = response.headers.get("retry-after", "")
+                throttled = TransientError(f"{url}: throttled (429), Retry-After {header[:60] or 'not sent'}")
+                raise _RetryableError(throttled, parse_retry_after(header))
+            if response.status_code != 200:
+                error = SourceUnavailableError(
+                    f"{url}: HTTP {response.status_code} {response.reason_phrase[:60]}; check the source"
+                )
+                raise _RetryableError(error) if response.status_code >= 500 else error
+            if (encoding := response.headers.get("content-encoding", "").lower()) not in ("", "identity"):
+                raise SourceUnavailableError(
+                    f"{url}: Content-Encoding {encoding[:60]!r}, although identity was requested; check the source"
+                )
+            for chunk in response.iter_raw():
+                data += chunk
+                if len(data) > max_bytes:
+                    raise SourceUnavailableError(f"{url} has more than {max_bytes} bytes; check the file at the source")
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
+        raise ConfigurationError(f"invalid URL {url}: {error}") from error
+    except httpx.HTTPError as error:
+        failed = SourceUnavailableError(f"{url}: {error or type(error).__name__}; check the source or the network")
+        raise _RetryableError(failed) from error
+    return bytes(data)
+
+
+def parse_retry_after(header: str) -> float | None:
+    """Return the seconds that a Retry-After header specifies (RFC 9110, 10.2.3); None if it is invalid."""
+    if header.isascii() and header.isdigit():
+        return float(header)
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - time.time())
+    except (ValueError, TypeError, OverflowError):
+        return None
