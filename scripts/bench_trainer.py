@@ -23,12 +23,10 @@ from step_contract.commit import open_artifact
 from step_contract.store import Store
 from torch import nn
 from trainer.checkpoint import Checkpoints
-from trainer.configuration import DEFAULT, Configuration, read_configuration
-from trainer.fit import fit, pinball_loss
+from trainer.config import DEFAULT, Configuration, Recipe, read_configuration
+from trainer.dataset import Array, Scaler, committed, log_returns, origins, targets, windows
+from trainer.fitting import fit, pinball_loss
 from trainer.model import MODELS
-from trainer.partitions import committed
-from trainer.recipe import Recipe
-from trainer.samples import Array, Scaler, log_returns, origins, targets, windows
 from trainer.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -40,8 +38,8 @@ import os, sys, time
 began = time.perf_counter()
 from datetime import date
 from step_contract.store import Store
-from trainer.configuration import DEFAULT, read_configuration
-from trainer.recipe import Recipe
+from trainer.config import DEFAULT, read_configuration
+from trainer.config import Recipe
 from trainer.train import train
 
 reading = 0.0

@@ -10,10 +10,9 @@ from pathlib import Path
 from step_contract.cli import Parser, add_artifact_options, add_common_options, add_option, make_parser, make_result, run_step
 from step_contract.result import Result
 
-from trainer.configuration import DEFAULT, read_configuration
-from trainer.promotion import current, promote, read_moves, roll_back
-from trainer.recipe import Recipe
-from trainer.words import LANGUAGES
+from trainer.config import DEFAULT, Recipe, read_configuration
+from trainer.model_registry import current, promote, read_moves, roll_back
+from trainer.texts import LANGUAGES
 
 TRAIN = """\
 Reads every committed price partition of the symbol up to the session's day and none after it, fits the network that the

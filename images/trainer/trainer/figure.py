@@ -21,7 +21,7 @@ from matplotlib.font_manager import fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import StrMethodFormatter
 
-from trainer.words import ENGLISH, LANGUAGES, Words, past_in_words, written
+from trainer.texts import ENGLISH, LANGUAGES, Words, past_in_words, written
 
 # Okabe and Ito's colours, which people who see few colours tell apart; the lines differ in form as well.
 INDEX, FORECAST, NAIVE, PAST = "#000000", "#0072B2", "#D55E00", "#56B4E9"

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.configuration import Configuration
+from trainer.config import Configuration
 
 
 class Interval(nn.Module):

@@ -12,11 +12,11 @@ from step_contract.manifest import canonical, digest
 from step_contract.schemas import FORECAST_FILE, METRICS_FILE, MODEL_VERSION, PLOT_FILE, PLOT_VERSION
 from step_contract.store import Store
 
+from trainer.config import Recipe
+from trainer.dataset import committed, read_closes
 from trainer.figure import Picture, draw
-from trainer.partitions import committed, read_closes
-from trainer.past import SHOWN, drawable, issued
-from trainer.recipe import Recipe
-from trainer.words import LANGUAGES, in_words
+from trainer.forecast_history import SHOWN, drawable, issued
+from trainer.texts import LANGUAGES, in_words
 
 STEP = "plot"
 

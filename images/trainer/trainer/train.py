@@ -20,17 +20,15 @@ from step_contract.manifest import Fact, canonical, digest
 from step_contract.schemas import FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_VERSION
 from step_contract.store import Store
 
-from trainer.configuration import Configuration
-from trainer.evaluate import Evaluation, split, walk_forward
-from trainer.partitions import committed, read_closes
-from trainer.past import SHOWN
-from trainer.recipe import Recipe
-from trainer.samples import Array, log_returns, origins
+from trainer.config import Configuration, Recipe
+from trainer.dataset import Array, committed, log_returns, origins, read_closes
+from trainer.evaluation import Evaluation, split, walk_forward
+from trainer.forecast_history import SHOWN
+from trainer.texts import in_words
 from trainer.threads import threads
-from trainer.words import in_words
 
 if TYPE_CHECKING:
-    from trainer.fit import Fitted
+    from trainer.fitting import Fitted
 
 STEP = "train"
 
@@ -123,7 +121,7 @@ def train(store: Store, symbol: str, session: date, recipe: Recipe, every: int) 
     check_history(sessions, closes, configuration, symbol, session, since)
     # Loading torch takes longer than all that was done so far; who finds the model committed need not wait for it.
     from trainer.checkpoint import Checkpoints
-    from trainer.fit import fit
+    from trainer.fitting import fit
 
     returns = log_returns(closes)
     kept = Checkpoints(store, unfinished, every)

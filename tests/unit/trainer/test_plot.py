@@ -15,9 +15,9 @@ import pytest
 from step_contract.commit import open_artifact
 from step_contract.manifest import Manifest
 from step_contract.store import Store
-from trainer.evaluate import Evaluation, Score
+from trainer.evaluation import Evaluation, Score
 from trainer.figure import Picture, compose, draw, style
-from trainer.words import LANGUAGES, in_words
+from trainer.texts import LANGUAGES, in_words
 
 from .conftest import Run, StepResult, put, weekdays
 

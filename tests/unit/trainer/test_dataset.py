@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from step_contract.errors import DataError
 from step_contract.store import Store
-from trainer.partitions import committed, read_closes
+from trainer.dataset import committed, read_closes
 
 from .conftest import put, real_changes
 

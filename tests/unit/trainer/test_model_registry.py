@@ -12,7 +12,7 @@ from step_contract import paths
 from step_contract.commit import Committed, Content, commit
 from step_contract.manifest import Fact
 from step_contract.store import Store
-from trainer.promotion import current, promote, read_moves, roll_back
+from trainer.model_registry import current, promote, read_moves, roll_back
 
 from .conftest import SMALL, Run, put, weekdays
 

@@ -1,15 +1,19 @@
-"""The forecaster's configuration, from one TOML file."""
+"""How a model and its plot are made. Whoever changes it gets an artifact beside the one before, not in its place."""
 
 from __future__ import annotations
 
 import math
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 from step_contract.errors import ConfigurationError
+from step_contract.manifest import canonical, digest
 
+MODEL_CODE = ("model.py", "fitting.py", "dataset.py", "evaluation.py")
+PLOT_CODE = ("figure.py", "texts.py")
 DEFAULT = Path(__file__).with_name("model.toml")
 
 
@@ -68,3 +72,28 @@ def _check(where: str, name: str, type: str, value: Any) -> None:
         raise ConfigurationError(f"{where} is {value!r} and must be greater than 0")
     if name in ("interval", "test_share") and not value < 1:
         raise ConfigurationError(f"{where} is {value!r} and must be less than 1")
+
+
+def _code(names: tuple[str, ...]) -> list[str]:
+    return [digest(Path(__file__).with_name(name).read_bytes()) for name in names]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The model's configuration, and the years of history before the session that it sees (None: all that there are)."""
+
+    configuration: Configuration
+    history_years: int | None
+
+    @property
+    def model(self) -> str:
+        """Twelve digits that stand for this recipe and the code that fits and measures a model."""
+        return digest(canonical([asdict(self.configuration), self.history_years, _code(MODEL_CODE)]))[:12]
+
+    def plot(self, language: str, past: str) -> str:
+        """Twelve digits that stand for the model's recipe, the code that draws, the language, and `past` forecasts."""
+        return digest(canonical([self.model, _code(PLOT_CODE), language, past]))[:12]
+
+    def since(self, session: date) -> date | None:
+        """The first day that a model of `session` sees; None for all that there are."""
+        return session - timedelta(days=round(365.25 * self.history_years)) if self.history_years else None

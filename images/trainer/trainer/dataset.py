@@ -1,4 +1,4 @@
-"""Reads the price partitions of a symbol."""
+"""Reads the price partitions of a symbol, and makes of their closes what the network sees and what it is to say."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from step_contract.errors import DataError
 from step_contract.manifest import File, Manifest, canonical, check_content, digest
 from step_contract.schemas import PRICES_FILE, PRICES_VERSION
 from step_contract.store import Store
+
+Array = npt.NDArray[np.float64]
 
 # Days between two sessions: the Korean exchange's longest closure since 1995 led from 29 September to 10 October 2017.
 LONGEST_CLOSURE = 14
@@ -65,7 +67,7 @@ def committed(store: Store, symbol: str, until: date, since: date | None = None,
     return Partitions(symbol, sessions, files, digest(canonical(held)))
 
 
-def read_closes(store: Store, partitions: Partitions) -> npt.NDArray[np.float64]:
+def read_closes(store: Store, partitions: Partitions) -> Array:
     """The close of each of the partitions' sessions, in index points.
 
     Raises DataError when a partition is damaged, when its close is no price, and when sessions are missing between two.
@@ -123,3 +125,42 @@ def _bar(data: bytes, session: date, where: str) -> _Bar:
         raise DataError(f"{where} has the close {close}, which is no price; look at the collector's source")
     change = table.column("change")[0].as_py() if "change" in table.column_names else None
     return _Bar(session, float(close), change)
+
+
+def log_returns(closes: Array) -> Array:
+    """The log return of each session after the first: ln(close / close before), without a unit."""
+    return np.diff(np.log(closes))
+
+
+@dataclass(frozen=True)
+class Scaler:
+    """Mean and standard deviation of log returns a session, taken from the training part alone."""
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def fit(cls, returns: Array) -> Scaler:
+        """The scaler of `returns`."""
+        return cls(float(returns.mean()), float(returns.std()))
+
+    def units(self, horizon: int) -> Array:
+        """What a target of each horizon 1 to `horizon` is divided by: log returns grow with the root of time."""
+        return self.deviation * np.sqrt(np.arange(1, horizon + 1))
+
+
+def origins(returns: Array, window: int) -> npt.NDArray[np.int64]:
+    """The sessions that can be forecast from, as indexes of closes: those with `window` log returns up to them."""
+    return np.arange(window, len(returns) + 1)
+
+
+def windows(returns: Array, at: npt.NDArray[np.int64], window: int) -> Array:
+    """For each origin the `window` log returns up to it; shape (origins, window)."""
+    return np.lib.stride_tricks.sliding_window_view(returns, window)[at - window]
+
+
+def targets(returns: Array, at: npt.NDArray[np.int64], horizon: int) -> Array:
+    """For each origin the log return from it to 1, 2, … `horizon` sessions later; shape (origins, horizon)."""
+    level = np.concatenate([[0.0], np.cumsum(returns)])
+    ahead: Array = level[at[:, None] + np.arange(1, horizon + 1)] - level[at][:, None]
+    return ahead
