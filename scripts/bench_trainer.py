@@ -22,8 +22,8 @@ import torch
 from step_contract.commit import open_artifact
 from step_contract.store import Store
 from torch import nn
-from trainer.checkpoint import Checkpoints
-from trainer.config import DEFAULT, Configuration, Recipe, read_configuration
+from trainer.checkpoint import CheckpointManager
+from trainer.config import DEFAULT_CONFIG, ModelConfig, TrainingConfig, read_model_config
 from trainer.dataset import Array, Scaler, committed, log_returns, origins, targets, windows
 from trainer.fitting import fit, pinball_loss
 from trainer.model import MODELS
@@ -38,8 +38,7 @@ import os, sys, time
 began = time.perf_counter()
 from datetime import date
 from step_contract.store import Store
-from trainer.config import DEFAULT, read_configuration
-from trainer.config import Recipe
+from trainer.config import DEFAULT_CONFIG, TrainingConfig, read_model_config
 from trainer.train import train
 
 reading = 0.0
@@ -61,8 +60,8 @@ def first(*_):
 import trainer.train as steps
 steps.committed, steps.read_closes = timed(steps.committed), timed(steps.read_closes)
 from trainer import checkpoint
-checkpoint.Checkpoints.after_step = first
-train(Store(sys.argv[1]), "KS11", date.fromisoformat(sys.argv[2]), Recipe(read_configuration(DEFAULT), None), 200)
+checkpoint.CheckpointManager.after_step = first
+train(Store(sys.argv[1]), "KS11", date.fromisoformat(sys.argv[2]), TrainingConfig(read_model_config(DEFAULT_CONFIG), None), 200)
 """
 
 
@@ -73,7 +72,7 @@ def sample_closes() -> Array:
     return np.array([float(row["Close"]) for row in rows])
 
 
-def plain(returns: Array, at: np.ndarray, configuration: Configuration) -> nn.Module:
+def plain(returns: Array, at: np.ndarray, configuration: ModelConfig) -> nn.Module:
     """The same network fitted by the loop that one would write down: nothing told, nothing kept, nothing checked."""
     torch.manual_seed(configuration.seed)
     horizon = configuration.horizon
@@ -97,12 +96,12 @@ def plain(returns: Array, at: np.ndarray, configuration: Configuration) -> nn.Mo
 
 def loops(folder: Path) -> None:
     """Prints how much longer a fit takes than the plain loop, with the same weights at the end."""
-    configuration = replace(read_configuration(DEFAULT), epochs=6)
+    configuration = replace(read_model_config(DEFAULT_CONFIG), epochs=6)
     returns = log_returns(sample_closes())
     at = origins(returns, configuration.window)[: -configuration.horizon]
 
     def ours(number: int) -> nn.Module:
-        kept = Checkpoints(Store(f"file://{folder}"), f"checkpoints/{number}", EVERY)
+        kept = CheckpointManager(Store(f"file://{folder}"), f"checkpoints/{number}", EVERY)
         return fit(returns, at, configuration, "fit", kept).network
 
     ours(-1), plain(returns, at, configuration)
@@ -138,7 +137,7 @@ def whole(folder: Path) -> None:
         taken.append([float(figure) for figure in shown.stdout.split()])
     without, with_all = (statistics.median(figures) for figures in zip(*taken, strict=True))
     print(f"import to first step: {without:.2f} s (at most 3); with {count} sessions read between: {with_all:.2f} s")
-    recipe = Recipe(replace(read_configuration(DEFAULT), epochs=1), None)
+    recipe = TrainingConfig(replace(read_model_config(DEFAULT_CONFIG), epochs=1), None)
     facts = open_artifact(train(store, SYMBOL, LAST, recipe, EVERY).uri)[0].facts
     print(f"a training on them held at most {facts['peak_memory_mib']} MiB (at most 1024), with {facts['threads']} threads")
 

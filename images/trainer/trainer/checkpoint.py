@@ -20,7 +20,7 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-KEPT = 2  # checkpoints: the last may be cut off by the end of its writer
+MAX_TO_KEEP = 2  # checkpoints: the last may be cut off by the end of its writer
 _NAME = re.compile(r"/(\d{9})-([0-9a-f]{16})\.safetensors$")
 
 
@@ -59,19 +59,19 @@ class State:
         return cls(done, about["name"], now, about["numbers"])
 
 
-class Checkpoints:
+class CheckpointManager:
     """The checkpoints of one training in `directory`, one every `every` steps. Nothing else writes there."""
 
     def __init__(self, store: Store, directory: str, every: int) -> None:
         self.store, self.directory, self.every = store, directory, every
-        self.told_to_end = False
-        self.state, self.steps = self._latest()
+        self.sigterm_received = False
+        self.state, self.steps = self._load_latest()
 
-    def _listed(self) -> list[str]:
+    def _list_names(self) -> list[str]:
         return [name for name in self.store.list(self.directory) if _NAME.search(name)]
 
-    def _latest(self) -> tuple[State, int]:
-        for name in reversed(self._listed()):
+    def _load_latest(self) -> tuple[State, int]:
+        for name in reversed(self._list_names()):
             found = _NAME.search(name)
             data = self.store.read(name)
             if found and data and digest(data)[:16] == found.group(2):
@@ -84,28 +84,28 @@ class Checkpoints:
             log.warning("the checkpoint %s is damaged and passed over", self.store.uri(name))
         return State(), 0
 
-    def weights_of(self, fit: str) -> Mapping[str, Tensor] | None:
+    def finished_weights(self, fit: str) -> Mapping[str, Tensor] | None:
         """The weights of `fit` if it is done."""
         return self.state.done.get(fit)
 
-    def begun(self, fit: str) -> State | None:
+    def unfinished(self, fit: str) -> State | None:
         """The state in which `fit` was left, if it was."""
         return self.state if self.state.name == fit else None
 
     def after_step(self, fit: str, state: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]) -> None:
         """Saves the `state` of `fit` where it is time to; ends the process once it is saved where it was told to end."""
         self.steps += 1
-        if self.steps % self.every and not self.told_to_end:
+        if self.steps % self.every and not self.sigterm_received:
             return
         tensors, numbers = state()
         # What has gone astray is no state to go on from.
         if all(torch.isfinite(one).all() for one in tensors.values() if one.is_floating_point()):
             self._save(State(self.state.done, fit, tensors, numbers))
-        if self.told_to_end:
+        if self.sigterm_received:
             log.info("told to end: the state after %d steps is kept", self.steps)
             raise SystemExit(128 + signal.SIGTERM)
 
-    def fit_ended(self, fit: str, weights: Mapping[str, Tensor]) -> None:
+    def finish_fit(self, fit: str, weights: Mapping[str, Tensor]) -> None:
         """Keeps the weights of `fit`, which is done."""
         self._save(State(self.state.done | {fit: dict(weights)}))
 
@@ -113,7 +113,7 @@ class Checkpoints:
         data = state.to_bytes()
         self.store.replace(f"{self.directory}/{self.steps:09}-{digest(data)[:16]}.safetensors", data)
         self.state = state
-        for name in self._listed()[:-KEPT]:
+        for name in self._list_names()[:-MAX_TO_KEEP]:
             self.store.remove_folder(name)
 
     def clear(self) -> None:
@@ -121,11 +121,11 @@ class Checkpoints:
         self.store.remove_folder(self.directory)
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
+    def handle_sigterm(self) -> Iterator[None]:
         """Within, a SIGTERM ends the process only after the next step, with its state kept."""
 
         def told(number: int, frame: object) -> None:
-            self.told_to_end = True
+            self.sigterm_received = True
 
         before = signal.signal(signal.SIGTERM, told)
         try:

@@ -10,8 +10,8 @@ from pathlib import Path
 from step_contract.cli import Parser, add_artifact_options, add_common_options, add_option, make_parser, make_result, run_step
 from step_contract.result import Result
 
-from trainer.config import DEFAULT, Recipe, read_configuration
-from trainer.model_registry import current, promote, read_moves, roll_back
+from trainer.config import DEFAULT_CONFIG, TrainingConfig, read_model_config
+from trainer.model_registry import current, promote, read_entries, roll_back
 from trainer.texts import LANGUAGES
 
 TRAIN = """\
@@ -63,16 +63,16 @@ def language(text: str) -> str:
     return text
 
 
-def recipe_of(options: argparse.Namespace) -> Recipe:
+def training_config(options: argparse.Namespace) -> TrainingConfig:
     """How the model is made that `options` ask for."""
-    return Recipe(read_configuration(options.model_config), options.history_years)
+    return TrainingConfig(read_model_config(options.model_config), options.history_years)
 
 
 def train(options: argparse.Namespace) -> Result:
     """Trains the forecaster on the sessions up to the session's day."""
     from trainer.train import train
 
-    committed = train(options.artifacts, options.symbol, options.session, recipe_of(options), options.checkpoint_steps)
+    committed = train(options.artifacts, options.symbol, options.session, training_config(options), options.checkpoint_steps)
     became = promote(options.artifacts, options.symbol, options.session, committed)
     result = make_result(committed, f"{committed.manifest.facts['in_words']} {became.capitalize()}.")
     return replace(result, facts={**result.facts, "promotion": became})
@@ -82,7 +82,7 @@ def plot(options: argparse.Namespace) -> Result:
     """Plots the forecast of the session's model."""
     from trainer.plot import plot
 
-    made = plot(options.artifacts, options.symbol, options.session, recipe_of(options), options.plot_language)
+    made = plot(options.artifacts, options.symbol, options.session, training_config(options), options.plot_language)
     return make_result(made, "plotted")
 
 
@@ -95,7 +95,7 @@ def rollback(options: argparse.Namespace) -> Result:
 
 def history(options: argparse.Namespace) -> Result:
     """Lists the promotions and roll-backs."""
-    moves = read_moves(options.artifacts, options.symbol)
+    moves = read_entries(options.artifacts, options.symbol)
     now = current(moves)
     for move in moves:
         mark = "*" if move == now else " "
@@ -126,7 +126,7 @@ def build_parser() -> Parser:
     for added in with_recipe:
         add_common_options(added)
         add_option(added, "history-years", "the model sees the last N years only", type=years, metavar="N", required=False)
-        add_option(added, "model-config", "TOML file that configures the model", str(DEFAULT), type=Path, metavar="FILE")
+        add_option(added, "model-config", "TOML file that configures the model", str(DEFAULT_CONFIG), type=Path, metavar="FILE")
     return parser
 
 

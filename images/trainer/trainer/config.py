@@ -14,11 +14,11 @@ from step_contract.manifest import canonical, digest
 
 MODEL_CODE = ("model.py", "fitting.py", "dataset.py", "evaluation.py")
 PLOT_CODE = ("figure.py", "texts.py")
-DEFAULT = Path(__file__).with_name("model.toml")
+DEFAULT_CONFIG = Path(__file__).with_name("model.toml")
 
 
 @dataclass(frozen=True)
-class Configuration:
+class ModelConfig:
     """What `model.toml` holds. `window`, `horizon` and `minimum_sessions` count sessions; `interval` is a probability."""
 
     model: str
@@ -41,7 +41,7 @@ class Configuration:
         return (1 - self.interval) / 2, 0.5, (1 + self.interval) / 2
 
 
-def read_configuration(path: Path) -> Configuration:
+def read_model_config(path: Path) -> ModelConfig:
     """The configuration in the file at `path`; raises ConfigurationError naming the key that is missing, unknown or wrong."""
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -49,14 +49,14 @@ def read_configuration(path: Path) -> Configuration:
         raise ConfigurationError(f"the model's configuration {path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"the model's configuration {path} is no TOML: {error}") from None
-    types = {field.name: str(field.type) for field in fields(Configuration)}
+    types = {field.name: str(field.type) for field in fields(ModelConfig)}
     if unknown := sorted(content.keys() - types.keys()):
         raise ConfigurationError(f"{path}: unknown {', '.join(unknown)}; it may hold {', '.join(types)}")
     if missing := sorted(types.keys() - content.keys()):
         raise ConfigurationError(f"{path}: {', '.join(missing)} is missing")
     for name, value in content.items():
         _check(f"{path}: {name}", name, types[name], value)
-    return Configuration(**content)
+    return ModelConfig(**content)
 
 
 def _check(where: str, name: str, type: str, value: Any) -> None:
@@ -79,10 +79,10 @@ def _code(names: tuple[str, ...]) -> list[str]:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingConfig:
     """The model's configuration, and the years of history before the session that it sees (None: all that there are)."""
 
-    configuration: Configuration
+    configuration: ModelConfig
     history_years: int | None
 
     @property

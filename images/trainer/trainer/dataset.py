@@ -20,13 +20,13 @@ from step_contract.store import Store
 Array = npt.NDArray[np.float64]
 
 # Days between two sessions: the Korean exchange's longest closure since 1995 led from 29 September to 10 October 2017.
-LONGEST_CLOSURE = 14
+LONGEST_CLOSURE_DAYS = 14
 # The source rounds a change to four decimals, and a close to two.
 CHANGE_STEP, CLOSE_STEP = 0.0001, 0.01
 
 
 @dataclass(frozen=True)
-class Partitions:
+class PricePartitions:
     """The committed price partitions of a symbol in order of their sessions, and the digest of all that they hold."""
 
     symbol: str
@@ -43,7 +43,7 @@ class _Bar(NamedTuple):
     change: float | None
 
 
-def committed(store: Store, symbol: str, until: date, since: date | None = None, last: int | None = None) -> Partitions:
+def committed(store: Store, symbol: str, until: date, since: date | None = None, last: int | None = None) -> PricePartitions:
     """The partitions of `symbol` up to `until`, that day included: those from `since` on, and of them the `last` ones.
 
     Of a session that was revised it is the latest revision.
@@ -60,21 +60,21 @@ def committed(store: Store, symbol: str, until: date, since: date | None = None,
             f"collect them with collector fetch-prices --from YYYY-MM-DD --to {until}"
         )
     files = {}
-    for path, manifest in _manifests(store, [found[session] for session in sessions]).items():
+    for path, manifest in _read_manifests(store, [found[session] for session in sessions]).items():
         file = manifest.file(PRICES_FILE)
         files[f"{path.rpartition('/')[0]}/{file.path}"] = file
     held = [[session.isoformat(), file.sha256] for session, file in zip(sessions, files.values(), strict=True)]
-    return Partitions(symbol, sessions, files, digest(canonical(held)))
+    return PricePartitions(symbol, sessions, files, digest(canonical(held)))
 
 
-def read_closes(store: Store, partitions: Partitions) -> Array:
+def read_closes(store: Store, partitions: PricePartitions) -> Array:
     """The close of each of the partitions' sessions, in index points.
 
     Raises DataError when a partition is damaged, when its close is no price, and when sessions are missing between two.
     """
     contents = store.read_many(partitions.files)
     bars = [
-        _bar(check_content(store.uri(path), file, contents[path]), session, store.uri(path))
+        _parse_bar(check_content(store.uri(path), file, contents[path]), session, store.uri(path))
         for session, (path, file) in zip(partitions.sessions, partitions.files.items(), strict=True)
     ]
     for before, after in pairwise(bars):
@@ -90,7 +90,7 @@ def read_closes(store: Store, partitions: Partitions) -> Array:
 def _gap(before: _Bar, after: _Bar) -> str:
     """What shows that `after` is not the session that follows `before`; or nothing."""
     days = (after.session - before.session).days
-    if days > LONGEST_CLOSURE:
+    if days > LONGEST_CLOSURE_DAYS:
         return f"the exchange was never closed for {days - 1} days"
     if after.change is None:
         return ""
@@ -100,7 +100,7 @@ def _gap(before: _Bar, after: _Bar) -> str:
     return f"the source says that {after.session} changed by {after.change:+.2%}, the closes differ by {change:+.2%}"
 
 
-def _manifests(store: Store, names: list[str]) -> dict[str, Manifest]:
+def _read_manifests(store: Store, names: list[str]) -> dict[str, Manifest]:
     contents = store.read_many(names)
     manifests = {}
     for name in names:
@@ -114,7 +114,7 @@ def _manifests(store: Store, names: list[str]) -> dict[str, Manifest]:
     return manifests
 
 
-def _bar(data: bytes, session: date, where: str) -> _Bar:
+def _parse_bar(data: bytes, session: date, where: str) -> _Bar:
     table = read_parquet(io.BytesIO(data)).read_all()
     days = table.column("date").to_pylist()
     if days != [session]:

@@ -21,7 +21,7 @@ from matplotlib.font_manager import fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import StrMethodFormatter
 
-from trainer.texts import ENGLISH, LANGUAGES, Words, past_in_words, written
+from trainer.texts import ENGLISH, LANGUAGES, Texts, format_date, format_past_coverage
 
 # Okabe and Ito's colours, which people who see few colours tell apart; the lines differ in form as well.
 INDEX, FORECAST, NAIVE, PAST = "#000000", "#0072B2", "#D55E00", "#56B4E9"
@@ -31,7 +31,7 @@ HANGUL = ("NanumGothic.ttf", "NanumGothicBold.ttf")
 
 
 @dataclass(frozen=True)
-class Picture:
+class PlotData:
     """What is drawn: the last `closes` in index points and the `forecast` made from the last of them, what earlier forecasts
     said, and its worth in `words`.
 
@@ -47,11 +47,11 @@ class Picture:
     in_words: str
 
 
-def draw(picture: Picture, language: str) -> bytes:
+def render_png(picture: PlotData, language: str) -> bytes:
     """The PNG of `picture`. The same arguments give the same bytes."""
     buffer = io.BytesIO()
     with mpl.rc_context(style(language)):
-        compose(picture, LANGUAGES[language]).savefig(buffer, format="png", metadata={"Software": None})
+        build_figure(picture, LANGUAGES[language]).savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 
@@ -67,14 +67,14 @@ def style(language: str) -> dict[Any, Any]:
     return style
 
 
-def compose(picture: Picture, words: Words) -> Figure:
-    """The figure that `draw` stores."""
+def build_figure(picture: PlotData, words: Texts) -> Figure:
+    """The figure that `render_png` stores."""
     forecast = picture.forecast
-    low, middle, high = _line(forecast)
+    low, middle, high = _quantile_lines(forecast)
     figure = Figure(figsize=INCHES, dpi=DOTS, facecolor="white", layout=ConstrainedLayoutEngine(rect=(0.03, 0.34, 0.94, 0.52)))
     axes = figure.add_subplot()
     at = np.arange(1 - len(picture.closes), 1)
-    held = [_draw_past(axes, picture, one) for one in picture.past]
+    held = [_draw_past_forecast(axes, picture, one) for one in picture.past]
     if held:
         axes.fill_between(
             [], [], color=PAST, alpha=0.45, linewidth=0, label=words.issued if picture.issued else words.out_of_sample
@@ -87,7 +87,7 @@ def compose(picture: Picture, words: Words) -> Figure:
     axes.plot(ahead, [middle[0]] * len(ahead), color=NAIVE, linewidth=2, linestyle=(0, (2, 1.5)), label=words.naive)
     axes.plot([0], picture.closes[-1:], "o", color=INDEX, markersize=6)
     ticks = np.linspace(0, len(at) - 1, 4).round().astype(int)
-    axes.set_xticks(at[ticks].tolist(), [written(picture.sessions[i], words, year=False) for i in ticks])
+    axes.set_xticks(at[ticks].tolist(), [format_date(picture.sessions[i], words, year=False) for i in ticks])
     axes.set_xlim(at[0] - 1, ahead[-1] + 1)
     bottom, top = axes.get_ylim()
     axes.set_ylim(bottom, top + 0.3 * (top - bottom))  # room for the legend above the lines
@@ -96,11 +96,11 @@ def compose(picture: Picture, words: Words) -> Figure:
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     axes.legend(loc="upper left", frameon=False, fontsize=11, ncols=2, borderaxespad=0, columnspacing=1.2, handlelength=1.6)
-    _write(figure, picture, words, past_in_words(held, words, issued=picture.issued))
+    _add_text(figure, picture, words, format_past_coverage(held, words, issued=picture.issued))
     return figure
 
 
-def _line(forecast: Mapping[str, Any]) -> list[list[float]]:
+def _quantile_lines(forecast: Mapping[str, Any]) -> list[list[float]]:
     """Low, middle and high of a forecast in index points, each from the close that it was made from."""
     return [
         [forecast["last_close"]] + [point[name]["points"] for point in forecast["forecast"]]
@@ -108,10 +108,10 @@ def _line(forecast: Mapping[str, Any]) -> list[list[float]]:
     ]
 
 
-def _draw_past(axes: Axes, picture: Picture, forecast: Mapping[str, Any]) -> bool:
+def _draw_past_forecast(axes: Axes, picture: PlotData, forecast: Mapping[str, Any]) -> bool:
     """Draws a past forecast as far as its sessions have come; returns whether the last of them was within its interval."""
     start = list(picture.sessions).index(date.fromisoformat(forecast["last_session"]))
-    low, middle, high = (line[: len(picture.closes) - start] for line in _line(forecast))
+    low, middle, high = (line[: len(picture.closes) - start] for line in _quantile_lines(forecast))
     end = start + len(middle) - 1
     at = np.arange(start, end + 1) - len(picture.closes) + 1
     axes.fill_between(at, low, high, color=PAST, alpha=0.45, linewidth=0)
@@ -119,24 +119,24 @@ def _draw_past(axes: Axes, picture: Picture, forecast: Mapping[str, Any]) -> boo
     return bool(low[-1] <= picture.closes[end] <= high[-1])
 
 
-def _write(figure: Figure, picture: Picture, words: Words, past: str) -> None:
+def _add_text(figure: Figure, picture: PlotData, words: Texts, past: str) -> None:
     """The text around the axes: what it is above, what it says and is worth below, where it comes from in the corner."""
     forecast = picture.forecast
-    low, middle, high = _line(forecast)
+    low, middle, high = _quantile_lines(forecast)
     decimals = 0 if middle[0] >= 100 else 2
-    after = written(date.fromisoformat(forecast["last_session"]), words)
-    _fit(figure, 0.958, words.title.format(symbol=forecast["symbol"], ahead=len(middle) - 1), 20, fontweight=words.bold)
-    _fit(figure, 0.902, words.after.format(day=after, close=f"{middle[0]:,.2f}"), 14, color="#333333")
+    after = format_date(date.fromisoformat(forecast["last_session"]), words)
+    _add_line(figure, 0.958, words.title.format(symbol=forecast["symbol"], ahead=len(middle) - 1), 20, fontweight=words.bold)
+    _add_line(figure, 0.902, words.after.format(day=after, close=f"{middle[0]:,.2f}"), 14, color="#333333")
     points = {name: f"{line[-1]:,.{decimals}f}" for name, line in (("low", low), ("middle", middle), ("high", high))}
     says = words.says.format(change=middle[-1] / middle[0] - 1, **points)
-    _fit(figure, 0.3, says, 16, fontweight=words.bold, color=FORECAST)
+    _add_line(figure, 0.3, says, 16, fontweight=words.bold, color=FORECAST)
     text = textwrap.fill(f"{picture.in_words} {past}", width=words.width)
     figure.text(LEFT, 0.27, text, fontsize=12.5, va="top", linespacing=1.35)
     corner = words.corner.format(session=forecast["session"], model=forecast["model"])
-    _fit(figure, 0.024, corner, 10.5, color="#555555", right=True)
+    _add_line(figure, 0.024, corner, 10.5, color="#555555", right=True)
 
 
-def _fit(figure: Figure, y: float, text: str, size: float, *, right: bool = False, **style: Any) -> None:
+def _add_line(figure: Figure, y: float, text: str, size: float, *, right: bool = False, **style: Any) -> None:
     """Writes a line of `text`, smaller than `size` where it would not fit."""
     line = figure.text(RIGHT if right else LEFT, y, text, fontsize=size, ha="right" if right else "left", va="center", **style)
     width = line.get_window_extent().width / (figure.bbox.width * (RIGHT - LEFT))

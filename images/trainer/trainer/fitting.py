@@ -18,28 +18,28 @@ from step_contract.errors import ConfigurationError, DataError
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from trainer.config import Configuration
+from trainer.config import ModelConfig
 from trainer.dataset import Array, Scaler, targets, windows
 from trainer.model import MODELS
-from trainer.threads import threads
+from trainer.threads import thread_count
 
 if TYPE_CHECKING:
-    from trainer.checkpoint import Checkpoints
+    from trainer.checkpoint import CheckpointManager
 
 log = logging.getLogger(__name__)
 
 Indexes = npt.NDArray[np.int64]
 # The mean loss of an epoch is in units of the targets' deviation: forecasting nothing costs 0.3 of whatever index.
-DIVERGED = 3.0
+DIVERGENCE_LOSS = 3.0
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedModel:
     """A fitted network with the scaler of its training part."""
 
     network: nn.Module
     scaler: Scaler
-    configuration: Configuration
+    configuration: ModelConfig
 
     def forecast(self, returns: Array, at: Indexes) -> Array:
         """Low, middle and high cumulative log return of each horizon from each origin; shape (origins, horizon, 3)."""
@@ -61,13 +61,13 @@ def pinball_loss(forecast: Tensor, target: Tensor, quantiles: Tensor) -> Tensor:
     return torch.maximum(quantiles * error, (quantiles - 1) * error).mean()
 
 
-class Loop:
+class TrainingLoop:
     """The batches of all epochs of a fit to `samples` samples, with optimizer and schedule.
 
     `epoch` and `step` count from 1 and say which batch is under way.
     """
 
-    def __init__(self, network: nn.Module, configuration: Configuration, samples: int) -> None:
+    def __init__(self, network: nn.Module, configuration: ModelConfig, samples: int) -> None:
         self.network, self.samples = network, samples
         self.epochs, self.batch = configuration.epochs, configuration.batch
         self.optimizer = torch.optim.AdamW(network.parameters(), weight_decay=configuration.weight_decay)
@@ -121,7 +121,7 @@ class Loop:
         self.epoch, self.step, self.loss = numbers["epoch"], numbers["step"], numbers["loss"]
 
 
-class Epochs:
+class EpochProgress:
     """The `count` epochs of the fit `name`, each over `samples` samples, from the epoch `first` on."""
 
     def __init__(self, name: str, count: int, samples: int, first: int) -> None:
@@ -129,7 +129,7 @@ class Epochs:
         self.started, self.done, self.before = time.monotonic(), first - 1, first - 1
         self.bar = tqdm(total=count, initial=self.before, desc=name, unit=" epochs", disable=None, file=sys.stderr)
 
-    def __enter__(self) -> Epochs:
+    def __enter__(self) -> EpochProgress:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -147,7 +147,9 @@ class Epochs:
             log.info(told, self.name, self.done, self.count, loss, left, pace)
 
 
-def fit(returns: Array, at: Indexes, configuration: Configuration, name: str, checkpoints: Checkpoints | None = None) -> Fitted:
+def fit(
+    returns: Array, at: Indexes, configuration: ModelConfig, name: str, checkpoints: CheckpointManager | None = None
+) -> FittedModel:
     """A network fitted to forecast from the origins `at`, with a scaler of the log returns up to the last target alone.
 
     The same arguments give the same network on the same machine, however often it was interrupted and went on from
@@ -160,21 +162,21 @@ def fit(returns: Array, at: Indexes, configuration: Configuration, name: str, ch
     # The same as use_deterministic_algorithms, which would load the compiler first and take four seconds for it.
     torch.set_deterministic_debug_mode("error")
     # The order of sums, and so the last digits of the weights, depend on how many there are.
-    torch.set_num_threads(threads())
+    torch.set_num_threads(thread_count())
     horizon = configuration.horizon
     scaler = Scaler.fit(returns[: at[-1] + horizon])
     network = MODELS[configuration.model](configuration)
-    if checkpoints and (weights := checkpoints.weights_of(name)):
+    if checkpoints and (weights := checkpoints.finished_weights(name)):
         network.load_state_dict(dict(weights))
-        return Fitted(network.eval(), scaler, configuration)
+        return FittedModel(network.eval(), scaler, configuration)
     seen = _scaled(windows(returns, at, configuration.window), scaler)
     drift = scaler.mean * np.arange(1, horizon + 1)
     wanted = torch.from_numpy((targets(returns, at, horizon) - drift) / scaler.units(horizon)).float()
-    loop = Loop(network, configuration, len(at))
-    if checkpoints and (left := checkpoints.begun(name)):
+    loop = TrainingLoop(network, configuration, len(at))
+    if checkpoints and (left := checkpoints.unfinished(name)):
         loop.resume(left.tensors, left.numbers)
     quantiles = torch.tensor(configuration.quantiles)
-    with Epochs(name, configuration.epochs, len(at), loop.epoch) as epochs:
+    with EpochProgress(name, configuration.epochs, len(at), loop.epoch) as epochs:
         for batch in loop:
             loop.optimizer.zero_grad()
             loss = pinball_loss(network(seen[batch]), wanted[batch], quantiles)
@@ -183,7 +185,7 @@ def fit(returns: Array, at: Indexes, configuration: Configuration, name: str, ch
             loop.schedule.step()
             where = f"step {loop.step} of epoch {loop.epoch}"
             mean = loop.ended(value := loss.item(), len(batch))
-            if not math.isfinite(value) or (mean or 0) > DIVERGED:
+            if not math.isfinite(value) or (mean or 0) > DIVERGENCE_LOSS:
                 raise DataError(
                     f"{name}: the training diverged, the loss is {value:.4g} in {where}: lower learning_rate in the model's "
                     "configuration"
@@ -193,5 +195,5 @@ def fit(returns: Array, at: Indexes, configuration: Configuration, name: str, ch
             if checkpoints:
                 checkpoints.after_step(name, loop.state)
     if checkpoints:
-        checkpoints.fit_ended(name, network.state_dict())
-    return Fitted(network.eval(), scaler, configuration)
+        checkpoints.finish_fit(name, network.state_dict())
+    return FittedModel(network.eval(), scaler, configuration)

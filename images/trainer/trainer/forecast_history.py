@@ -16,7 +16,7 @@ from step_contract.manifest import Manifest
 from step_contract.schemas import FORECAST_FILE, MODEL_VERSION
 from step_contract.store import Store
 
-SHOWN = 60  # sessions of a picture: a quarter, so that a week's forecast is wide enough to be seen on a phone
+PLOTTED_SESSIONS = 60  # sessions of a picture: a quarter, so that a week's forecast is wide enough to be seen on a phone
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ def issued(store: Store, symbol: str, session: date, recipe: str, since: date) -
     names = [name for name in names if since <= paths.parse_session(name) < session]
     for name, data in store.read_many(names).items():
         directory = name.removesuffix(f"/{paths.MANIFEST}")
-        with _damaged_left_out():
+        with _skip_damaged():
             manifest = Manifest.from_json(data or b"", store.uri(name))
             if manifest.schema_version == MODEL_VERSION:
                 rank = (not directory.endswith(f"/recipe={recipe}"), manifest.created.isoformat(), directory, manifest)
@@ -42,21 +42,21 @@ def issued(store: Store, symbol: str, session: date, recipe: str, since: date) -
     forecasts: dict[str, Forecast] = {}
     for _, candidates in sorted(found.items()):
         _, _, directory, manifest = min(candidates, key=lambda rank: rank[:3])
-        with _damaged_left_out():
+        with _skip_damaged():
             forecast = json.loads(read(store, directory, manifest)[FORECAST_FILE])
             forecasts.setdefault(forecast["last_session"], forecast)  # two closed days after one close say the same twice
     return list(forecasts.values())
 
 
 @contextmanager
-def _damaged_left_out() -> Iterator[None]:
+def _skip_damaged() -> Iterator[None]:
     try:
         yield
     except DataError as wrong:
         log.warning("left out of the past forecasts: %s", wrong)
 
 
-def drawable(forecasts: Sequence[Forecast], sessions: Sequence[date]) -> list[Forecast]:
+def select_plottable(forecasts: Sequence[Forecast], sessions: Sequence[date]) -> list[Forecast]:
     """Those of `forecasts` that start from one of `sessions` and of which at least one session has come by the last."""
     starts = {day.isoformat() for day in sessions[:-1]}
     return [forecast for forecast in forecasts if forecast["last_session"] in starts]

@@ -12,16 +12,16 @@ from step_contract.manifest import canonical, digest
 from step_contract.schemas import FORECAST_FILE, METRICS_FILE, MODEL_VERSION, PLOT_FILE, PLOT_VERSION
 from step_contract.store import Store
 
-from trainer.config import Recipe
+from trainer.config import TrainingConfig
 from trainer.dataset import committed, read_closes
-from trainer.figure import Picture, draw
-from trainer.forecast_history import SHOWN, drawable, issued
+from trainer.figure import PlotData, render_png
+from trainer.forecast_history import PLOTTED_SESSIONS, issued, select_plottable
 from trainer.texts import LANGUAGES, in_words
 
 STEP = "plot"
 
 
-def plot(store: Store, symbol: str, session: date, recipe: Recipe, language: str) -> Committed:
+def plot(store: Store, symbol: str, session: date, recipe: TrainingConfig, language: str) -> Committed:
     """Draws the forecast of the model of `session` by `recipe`, or returns the plot committed from the same model and prices.
 
     Beside it what earlier models have forecast, or where there are none what the validation has. Raises DataError when there
@@ -42,10 +42,10 @@ def plot(store: Store, symbol: str, session: date, recipe: Recipe, language: str
         )
     files = read(store, model_directory, model)
     forecast = json.loads(files[FORECAST_FILE])
-    partitions = committed(store, symbol, date.fromisoformat(forecast["last_session"]), last=SHOWN)
+    partitions = committed(store, symbol, date.fromisoformat(forecast["last_session"]), last=PLOTTED_SESSIONS)
     sessions = partitions.sessions
-    before = drawable(issued(store, symbol, session, recipe.model, sessions[0]), sessions)
-    past = before or drawable(forecast["out_of_sample"], sessions)
+    before = select_plottable(issued(store, symbol, session, recipe.model, sessions[0]), sessions)
+    past = before or select_plottable(forecast["out_of_sample"], sessions)
     plot_recipe = recipe.plot(language, digest(canonical(past)))
     directory = paths.plot(symbol, session, plot_recipe)
     inputs = {"symbol": symbol, "forecast": model.file(FORECAST_FILE).sha256}
@@ -60,7 +60,7 @@ def plot(store: Store, symbol: str, session: date, recipe: Recipe, language: str
             f"or remove its folder and run trainer train --session {session} --symbol {symbol} again"
         )
     worth = in_words(json.loads(files[METRICS_FILE]), forecast["interval"], LANGUAGES[language])
-    picture = draw(Picture(sessions, closes, forecast, past, bool(before), worth), language)
+    picture = render_png(PlotData(sessions, closes, forecast, past, bool(before), worth), language)
     facts = {"in_words": model.facts["in_words"], "past_forecasts": len(past)}
     content = Content({PLOT_FILE: picture}, rows=0, schema_version=PLOT_VERSION, facts=facts)
     return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Words:
+class Texts:
     """The texts of one language, to be filled in.
 
     `dates` are a day with and without its year. `width` is how many letters fit into a line of the picture, `bold` the weight
@@ -40,7 +40,7 @@ class Words:
     bold: int
 
 
-ENGLISH = Words(
+ENGLISH = Texts(
     title="{symbol}, {ahead} sessions ahead",
     after="after the close of {day}: {close}",
     says="{middle} ({change:+.1%}), between {low} and {high}",
@@ -56,14 +56,15 @@ ENGLISH = Words(
     better="{horizons} sessions ahead it beats that and the mere drift in every fold, beyond noise.",
     no_better="It does not reliably beat both that and the mere drift.",
     direction="It has the direction right {directional_accuracy:.0%} of the time "
-    "({directional_low:.0%} to {directional_high:.0%}), and its {interval:.0%} interval held {coverage:.0%} of the time.",
+    "({directional_accuracy_low:.0%} to {directional_accuracy_high:.0%}), and its {interval:.0%} interval "
+    "held {coverage:.0%} of the time.",
     held="Of the {count} {past} shown {held} held.",
     dates=("{day} {month} {year}", "{day} {month}"),
     months=("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
     width=60,
     bold=700,
 )
-KOREAN = Words(
+KOREAN = Texts(
     title="{symbol}, {ahead}거래일 예측",
     after="{day} 종가 {close} 기준",
     says="{middle} ({change:+.1%}), {low}~{high} 사이",
@@ -78,7 +79,7 @@ KOREAN = Words(
     "마지막 종가를 그대로 쓰면 {mae_naive:.2%} 빗나갑니다.",
     better="{horizons}거래일 뒤 예측은 모든 검증 구간에서 우연이라 보기 어려울 만큼 이것과 단순 추세보다 낫습니다.",
     no_better="이것과 단순 추세를 모두 확실히 앞서지는 못합니다.",
-    direction="방향은 {directional_accuracy:.0%} 맞혔고({directional_low:.0%}~{directional_high:.0%}), "
+    direction="방향은 {directional_accuracy:.0%} 맞혔고({directional_accuracy_low:.0%}~{directional_accuracy_high:.0%}), "
     "{interval:.0%} 구간 안에 {coverage:.0%}가 들어왔습니다.",
     held="그림의 {past} {count}번 중 {held}번이 구간 안에 들어왔습니다.",
     dates=("{year}년 {month} {day}일", "{month} {day}일"),
@@ -89,20 +90,20 @@ KOREAN = Words(
 LANGUAGES = {"en": ENGLISH, "ko": KOREAN}
 
 
-def in_words(evaluation: Evaluation, interval: float, words: Words = ENGLISH) -> str:
+def in_words(evaluation: Evaluation, interval: float, words: Texts = ENGLISH) -> str:
     """The evaluation in a few sentences for a person, without dressing anything up."""
-    horizons = [str(horizon) for horizon in evaluation["better_at"]]
+    horizons = [str(horizon) for horizon in evaluation["significant_horizons"]]
     verdict = words.better.format(horizons=", ".join(horizons)) if horizons else words.no_better
     last = evaluation["overall"][-1]
     return f"{words.errors.format(**last)} {verdict} {words.direction.format(interval=interval, **last)}"
 
 
-def written(day: date, words: Words, *, year: bool = True) -> str:
+def format_date(day: date, words: Texts, *, year: bool = True) -> str:
     """The date `day` as people write it, with its year or without."""
     return words.dates[0 if year else 1].format(year=day.year, month=words.months[day.month - 1], day=day.day)
 
 
-def past_in_words(held: Sequence[bool], words: Words, *, issued: bool) -> str:
+def format_past_coverage(held: Sequence[bool], words: Texts, *, issued: bool) -> str:
     """How many of the past forecasts held what came within their interval; empty where there are none."""
     past = words.issued if issued else words.out_of_sample
     return words.held.format(past=past, count=len(held), held=sum(held)) if held else ""

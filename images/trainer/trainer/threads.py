@@ -6,19 +6,19 @@ import os
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
-MOST = 4  # the networks are small: more threads only wait for each other
+MAX_THREADS = 4  # the networks are small: more threads only wait for each other
 
 
-def threads(cgroup: Path = CGROUP) -> int:
-    """The CPUs of this container's quota or CPU set, in whole ones, at least 1 and at most MOST.
+def thread_count(cgroup: Path = CGROUP) -> int:
+    """The CPUs of this container's quota or CPU set, in whole ones, at least 1 and at most MAX_THREADS.
 
     It is 1 where nobody gave it any: threads that share their CPUs with others wait for whichever of them has none.
     """
-    given = [int(cpus) for cpus in (_quota(cgroup), _cpu_set()) if cpus is not None]
-    return max(1, min([*given, MOST])) if given else 1
+    given = [int(cpus) for cpus in (_cpu_quota(cgroup), _cpu_set_size()) if cpus is not None]
+    return max(1, min([*given, MAX_THREADS])) if given else 1
 
 
-def _quota(cgroup: Path) -> float | None:
+def _cpu_quota(cgroup: Path) -> float | None:
     """CPUs by the quota below `cgroup`; see cgroup-v2.rst (cpu.max) and sched-bwc.rst (v1) in the kernel's documentation."""
     for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         if all((cgroup / name).is_file() for name in names):
@@ -27,7 +27,7 @@ def _quota(cgroup: Path) -> float | None:
     return None
 
 
-def _cpu_set() -> int | None:
+def _cpu_set_size() -> int | None:
     """How many CPUs this process may run on where these are not all; None where they are."""
     if not hasattr(os, "sched_getaffinity"):  # a Mac
         return None

@@ -20,21 +20,21 @@ from step_contract.manifest import Fact, canonical, digest
 from step_contract.schemas import FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_VERSION
 from step_contract.store import Store
 
-from trainer.config import Configuration, Recipe
+from trainer.config import ModelConfig, TrainingConfig
 from trainer.dataset import Array, committed, log_returns, origins, read_closes
 from trainer.evaluation import Evaluation, split, walk_forward
-from trainer.forecast_history import SHOWN
+from trainer.forecast_history import PLOTTED_SESSIONS
 from trainer.texts import in_words
-from trainer.threads import threads
+from trainer.threads import thread_count
 
 if TYPE_CHECKING:
-    from trainer.fitting import Fitted
+    from trainer.fitting import FittedModel
 
 STEP = "train"
 
 
 def check_history(
-    sessions: list[date], closes: Array, configuration: Configuration, symbol: str, session: date, since: date | None
+    sessions: list[date], closes: Array, configuration: ModelConfig, symbol: str, session: date, since: date | None
 ) -> None:
     """Raises DataError when there are too few sessions for the configuration, or the first fold is fitted to no movement."""
     window, horizon, folds = configuration.window, configuration.horizon, configuration.folds
@@ -56,7 +56,7 @@ def check_history(
         )
 
 
-def forecast_from(session: date, close: float, values: Array) -> dict[str, Any]:
+def forecast_record(session: date, close: float, values: Array) -> dict[str, Any]:
     """The forecast `values` (horizon, 3) from `session`: of each horizon low, middle and high as log return and in points."""
     points = [
         {"horizon": horizon}
@@ -69,7 +69,9 @@ def forecast_from(session: date, close: float, values: Array) -> dict[str, Any]:
     return {"last_session": session.isoformat(), "last_close": close, "forecast": points}
 
 
-def files_of(fitted: Fitted, evaluation: Evaluation, forecast: dict[str, Any], inputs: Mapping[str, str]) -> dict[str, bytes]:
+def artifact_files(
+    fitted: FittedModel, evaluation: Evaluation, forecast: dict[str, Any], inputs: Mapping[str, str]
+) -> dict[str, bytes]:
     """The artifact's files: weights with scaler, configuration, inputs and libraries beside them, metrics, forecast."""
     import safetensors.torch
 
@@ -86,7 +88,7 @@ def files_of(fitted: Fitted, evaluation: Evaluation, forecast: dict[str, Any], i
     }
 
 
-def peak_memory() -> int:
+def peak_memory_bytes() -> int:
     """The most memory that this process has held so far, in bytes."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024  # getrusage(2): kilobytes, but on a Mac bytes
@@ -96,7 +98,7 @@ def _json(content: object) -> bytes:
     return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def train(store: Store, symbol: str, session: date, recipe: Recipe, every: int) -> Committed:
+def train(store: Store, symbol: str, session: date, recipe: TrainingConfig, every: int) -> Committed:
     """Trains by `recipe` on the sessions of `symbol` up to `session`, or returns the model committed from the same ones.
 
     Keeps its state every `every` steps, and goes on from there when it was interrupted.
@@ -120,47 +122,47 @@ def train(store: Store, symbol: str, session: date, recipe: Recipe, every: int) 
     closes = read_closes(store, partitions)
     check_history(sessions, closes, configuration, symbol, session, since)
     # Loading torch takes longer than all that was done so far; who finds the model committed need not wait for it.
-    from trainer.checkpoint import Checkpoints
+    from trainer.checkpoint import CheckpointManager
     from trainer.fitting import fit
 
     returns = log_returns(closes)
-    kept = Checkpoints(store, unfinished, every)
+    kept = CheckpointManager(store, unfinished, every)
 
     def fit_fold(known: Array, at: Any, name: str) -> Any:
         return fit(known, at, configuration, name, kept).forecast
 
     plan = (configuration.window, configuration.horizon, configuration.folds, configuration.test_share)
-    with kept.listening():
+    with kept.handle_sigterm():
         evaluation, tests = walk_forward(returns, *plan, fit_fold)
         fitted = fit(
             returns, origins(returns, configuration.window)[: -configuration.horizon], configuration, "final fit", kept
         )
     values = fitted.forecast(returns, np.array([len(returns)]))[0]
     # One after the other, up to the last close.
-    apart = range(len(tests.at) - 1, max(-1, len(tests.at) - 1 - SHOWN), -configuration.horizon)
+    apart = range(len(tests.at) - 1, max(-1, len(tests.at) - 1 - PLOTTED_SESSIONS), -configuration.horizon)
     forecast: dict[str, Any] = {
         "symbol": symbol,
         "session": session.isoformat(),
         "model": configuration.model,
         "interval": configuration.interval,
-        **forecast_from(sessions[-1], float(closes[-1]), values),
+        **forecast_record(sessions[-1], float(closes[-1]), values),
         "out_of_sample": [
-            forecast_from(sessions[tests.at[i]], float(closes[tests.at[i]]), tests.forecast[i]) for i in reversed(apart)
+            forecast_record(sessions[tests.at[i]], float(closes[tests.at[i]]), tests.forecast[i]) for i in reversed(apart)
         ],
     }
     last = evaluation["overall"][-1]
     facts: dict[str, Fact] = {"last_session": forecast["last_session"], "last_close": forecast["last_close"]}
     facts |= {
         "in_words": in_words(evaluation, configuration.interval),
-        "beats_naive": bool(evaluation["better_at"]),
+        "beats_baselines": bool(evaluation["significant_horizons"]),
         "p_value": last["p_value"],
         "horizon": last["horizon"],
         "mae": last["mae"],
         "mae_naive": last["mae_naive"],
         "skill": last["skill"],
     }
-    facts |= {"peak_memory_mib": peak_memory() // 2**20, "threads": threads()}
-    content = Content(files_of(fitted, evaluation, forecast, inputs), len(sessions), MODEL_VERSION, facts)
+    facts |= {"peak_memory_mib": peak_memory_bytes() // 2**20, "threads": thread_count()}
+    content = Content(artifact_files(fitted, evaluation, forecast, inputs), len(sessions), MODEL_VERSION, facts)
     made = commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)
     kept.clear()
     return made

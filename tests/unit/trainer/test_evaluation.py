@@ -8,9 +8,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from trainer.config import DEFAULT, Configuration, read_configuration
+from trainer.config import DEFAULT_CONFIG, ModelConfig, read_model_config
 from trainer.dataset import Array, Scaler, log_returns, origins, targets, windows
-from trainer.evaluation import Baselines, Evaluation, Indexes, better_at, diebold_mariano, score, split, walk_forward, wilson
+from trainer.evaluation import (
+    Baselines,
+    Evaluation,
+    Indexes,
+    diebold_mariano,
+    score,
+    significant_horizons,
+    split,
+    walk_forward,
+    wilson_interval,
+)
 from trainer.fitting import fit
 from trainer.texts import in_words
 
@@ -18,12 +28,12 @@ from .conftest import SMALL
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Configuration:
+def small(tmp_path: Path) -> ModelConfig:
     (tmp_path / "small.toml").write_text(SMALL)
-    return read_configuration(tmp_path / "small.toml")
+    return read_model_config(tmp_path / "small.toml")
 
 
-def evaluate(returns: Array, configuration: Configuration) -> Evaluation:
+def evaluate(returns: Array, configuration: ModelConfig) -> Evaluation:
     plan = (configuration.window, configuration.horizon, configuration.folds, configuration.test_share)
     return walk_forward(returns, *plan, lambda known, at, name: fit(known, at, configuration, name).forecast)[0]
 
@@ -53,7 +63,7 @@ def test_no_target_of_a_folds_training_part_reaches_into_its_test(
     assert tested.tolist() == list(range(tested[0], at[-1] - horizon + 1)), "each origin is tested once, to the last"
 
 
-def test_a_fold_is_fitted_to_nothing_that_its_test_would_not_have_known(small: Configuration) -> None:
+def test_a_fold_is_fitted_to_nothing_that_its_test_would_not_have_known(small: ModelConfig) -> None:
     returns = np.random.default_rng(0).normal(0, 0.01, 300)
     seen = []
 
@@ -67,32 +77,32 @@ def test_a_fold_is_fitted_to_nothing_that_its_test_would_not_have_known(small: C
         assert known <= test[0]
 
 
-def test_the_scaler_is_of_the_training_part_alone(small: Configuration) -> None:
+def test_the_scaler_is_of_the_training_part_alone(small: ModelConfig) -> None:
     calm = np.random.default_rng(0).normal(0, 0.01, 200)
     stormy = np.concatenate([calm, np.random.default_rng(1).normal(0, 0.5, 100)])
     at = origins(calm, small.window)[: -small.horizon]
     assert fit(stormy, at, small, "fold").scaler == fit(calm, at, small, "fold").scaler == Scaler.fit(calm)
 
 
-def test_the_same_arguments_give_the_same_forecast_to_the_last_bit(small: Configuration) -> None:
+def test_the_same_arguments_give_the_same_forecast_to_the_last_bit(small: ModelConfig) -> None:
     returns = np.random.default_rng(0).normal(0, 0.01, 300)
     assert evaluate(returns, small) == evaluate(returns, small)
 
 
 @pytest.mark.slow
-def test_a_signal_is_found(small: Configuration) -> None:
+def test_a_signal_is_found(small: ModelConfig) -> None:
     """Returns that swing with a period of eight sessions, as much again of noise."""
     noise = np.random.default_rng(0).normal(0, 0.004, 800)
     returns = 0.01 * np.sin(np.arange(800) * 2 * np.pi / 8) + noise
     evaluation = evaluate(returns, replace(small, epochs=20, channels=8))
-    assert evaluation["better_at"] == [1, 2, 3]
+    assert evaluation["significant_horizons"] == [1, 2, 3]
     assert evaluation["overall"][0]["skill"] > 0.4
     assert evaluation["overall"][0]["directional_accuracy"] > 0.8
     assert "1, 2, 3 sessions ahead it beats that and the mere drift in every fold" in in_words(evaluation, 0.8)
 
 
 @pytest.mark.slow
-def test_on_a_random_walk_there_is_no_skill_and_the_interval_holds(small: Configuration) -> None:
+def test_on_a_random_walk_there_is_no_skill_and_the_interval_holds(small: ModelConfig) -> None:
     returns = np.random.default_rng(7).normal(0, 0.01, 1500)
     overall = evaluate(returns, replace(small, epochs=8))["overall"]
     assert all(abs(one["skill"]) < 0.05 for one in overall)
@@ -108,13 +118,13 @@ def test_the_figures_are_those_of_their_formulas() -> None:
     assert one["mae_naive"] == pytest.approx(0.02)
     assert one["mae_drift"] == pytest.approx((0.0 + 0.04) / 2)
     assert one["rmse_drift"] == pytest.approx(np.sqrt((0.0**2 + 0.04**2) / 2))
-    assert one["mae_average"] == pytest.approx((0.01 + 0.05) / 2)
-    assert one["rmse_average"] == pytest.approx(np.sqrt((0.01**2 + 0.05**2) / 2))
+    assert one["mae_moving_average"] == pytest.approx((0.01 + 0.05) / 2)
+    assert one["rmse_moving_average"] == pytest.approx(np.sqrt((0.01**2 + 0.05**2) / 2))
     assert one["skill"] == pytest.approx(1 - 0.015 / 0.02)
     assert (one["directional_accuracy"], one["coverage"], one["forecasts"]) == (1.0, 0.5, 2)
 
 
-def test_each_fold_is_compared_with_the_drift_that_was_known_then(small: Configuration) -> None:
+def test_each_fold_is_compared_with_the_drift_that_was_known_then(small: ModelConfig) -> None:
     """The drift changes its sign half way: a mean over the folds would know that before it comes."""
     returns = np.where(np.arange(300) < 200, 0.01, -0.01)
 
@@ -140,8 +150,8 @@ def test_a_model_that_is_worse_in_one_fold_is_not_said_to_be_better() -> None:
     overall = score(np.concatenate([better, better, better, worse]), np.concatenate([came] * 4), none)
     assert overall[0]["skill"] > 0 and overall[0]["p_value"] < 0.01
     for parts, verdict in ((folds, []), (folds[:1], [1])):
-        assert better_at(parts, overall) == verdict
-        told = in_words(Evaluation(folds=parts, overall=overall, better_at=verdict), 0.8)
+        assert significant_horizons(parts, overall) == verdict
+        told = in_words(Evaluation(folds=parts, overall=overall, significant_horizons=verdict), 0.8)
         assert ("does not reliably beat both that and the mere drift" in told) is (verdict == [])
 
 
@@ -150,9 +160,9 @@ def test_a_model_that_has_found_the_drift_alone_is_not_said_to_be_better() -> No
     drift = Baselines(drift=0.02, average=0.0)
     [one] = overall = score(constant(0.0201, 400), came, drift)
     assert one["p_value"] < 1e-6 and one["skill"] > 0.4
-    assert better_at([overall], overall) == []
+    assert significant_horizons([overall], overall) == []
     overall = score(constant(0.0201, 400), came, Baselines(drift=0.0, average=0.0))
-    assert better_at([overall], overall) == [1]
+    assert significant_horizons([overall], overall) == [1]
 
 
 def test_a_signal_at_one_horizon_is_enough_and_is_held_to_that_horizons_part_of_the_noise() -> None:
@@ -160,11 +170,11 @@ def test_a_signal_at_one_horizon_is_enough_and_is_held_to_that_horizons_part_of_
     chances = []
     for horizon, chance in enumerate((0.012, 0.009, 0.3, 0.5, 0.9), start=1):
         chances.append(one | {"horizon": horizon, "p_value": chance, "p_value_drift": 0.001})
-    assert better_at([chances], chances) == [2]
+    assert significant_horizons([chances], chances) == [2]
 
 
 def test_the_shipped_configuration_is_right() -> None:
-    assert read_configuration(DEFAULT).quantiles == pytest.approx((0.1, 0.5, 0.9))
+    assert read_model_config(DEFAULT_CONFIG).quantiles == pytest.approx((0.1, 0.5, 0.9))
 
 
 @pytest.mark.parametrize(
@@ -172,7 +182,7 @@ def test_the_shipped_configuration_is_right() -> None:
     [(0.5, 100, 0.4038, 0.5962), (0.9, 10, 0.5958, 0.9821), (0.0, 10, 0.0, 0.2775), (1.0, 10, 0.7225, 1.0), (0.5, 0, 0.0, 1.0)],
 )
 def test_the_interval_of_a_share_is_wilsons(share: float, count: float, low: float, high: float) -> None:
-    assert wilson(share, count) == pytest.approx((low, high), abs=1e-4)
+    assert wilson_interval(share, count) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_a_forecast_that_is_better_throughout_is_beyond_noise_and_one_that_is_worse_is_not() -> None:

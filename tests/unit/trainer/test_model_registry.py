@@ -12,7 +12,7 @@ from step_contract import paths
 from step_contract.commit import Committed, Content, commit
 from step_contract.manifest import Fact
 from step_contract.store import Store
-from trainer.model_registry import current, promote, read_moves, roll_back
+from trainer.model_registry import current, promote, read_entries, roll_back
 
 from .conftest import SMALL, Run, put, weekdays
 
@@ -20,7 +20,7 @@ DAY = date(2026, 1, 15)
 
 
 def model(store: Store, session: date, beats: bool = True) -> Committed:
-    facts: dict[str, Fact] = {"beats_naive": beats, "in_words": "Out of sample …"}
+    facts: dict[str, Fact] = {"beats_baselines": beats, "in_words": "Out of sample …"}
     content = Content({"model.safetensors": b"weights"}, 1, 1, facts)
     directory = paths.model("KS11", session, "a")
     return commit(store, directory, step="train", session=session, inputs={"session": str(session)}, content=content)
@@ -44,7 +44,7 @@ def test_a_model_that_beats_naive_becomes_current_and_one_that_does_not_leaves_i
     assert place.uri(str(pointed_at(place)["model"])) == first.uri
     assert f"the current model stays that of {DAY}" in promote(place, "KS11", second.manifest.session, second)
     assert promote(place, "KS11", DAY, first) == "the current one"
-    assert len(read_moves(place, "KS11")) == 1
+    assert len(read_entries(place, "KS11")) == 1
 
 
 def test_a_roll_back_goes_to_the_one_before_and_holds(place: Store) -> None:
@@ -56,7 +56,7 @@ def test_a_roll_back_goes_to_the_one_before_and_holds(place: Store) -> None:
     assert "as it was rolled back" in promote(place, "KS11", models[1].manifest.session, models[1])
     assert roll_back(place, "KS11", "this too") == "rolled back: no model is current"
     assert pointed_at(place)["model"] is None
-    assert [move.done for move in read_moves(place, "KS11")] == ["promoted", "promoted", "rolled back", "rolled back"]
+    assert [move.done for move in read_entries(place, "KS11")] == ["promoted", "promoted", "rolled back", "rolled back"]
 
 
 def test_a_model_of_an_earlier_session_does_not_take_the_place_of_a_later_one(place: Store) -> None:
@@ -71,7 +71,7 @@ def test_of_trainers_at_once_each_moves_in_turn_and_the_pointer_says_where_it_en
     models = [model(place, DAY + timedelta(days=number)) for number in range(8)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda one: promote(Store(place.root), "KS11", one.manifest.session, one), models))
-    moves = read_moves(place, "KS11")
+    moves = read_entries(place, "KS11")
     assert [move.number for move in moves] == list(range(1, len(moves) + 1))
     now = current(moves)
     assert now and now.session == str(models[-1].manifest.session)

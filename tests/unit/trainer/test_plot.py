@@ -16,7 +16,7 @@ from step_contract.commit import open_artifact
 from step_contract.manifest import Manifest
 from step_contract.store import Store
 from trainer.evaluation import Evaluation, Score
-from trainer.figure import Picture, compose, draw, style
+from trainer.figure import PlotData, build_figure, render_png, style
 from trainer.texts import LANGUAGES, in_words
 
 from .conftest import Run, StepResult, put, weekdays
@@ -51,22 +51,29 @@ def forecast_of(session: date, close: float, change: float = 0.01, symbol: str =
     return about | {"last_session": session.isoformat(), "last_close": close, "forecast": points}
 
 
-def picture(closes: list[float], symbol: str = "KS11") -> Picture:
+def picture(closes: list[float], symbol: str = "KS11") -> PlotData:
     """A picture of the last 60 of `closes` with every kind of text in it."""
     days = weekdays(closes)
     sessions = list(days)[-60:]
     past = [forecast_of(day, days[day]) for day in sessions[-20:-2:3]]
     forecast = forecast_of(sessions[-1], days[sessions[-1]], symbol=symbol)
-    return Picture(sessions, np.array([days[day] for day in sessions]), forecast, past, True, "It is not better.")
+    return PlotData(sessions, np.array([days[day] for day in sessions]), forecast, past, True, "It is not better.")
 
 
 @pytest.mark.slow
 def test_the_same_forecast_gives_the_same_bytes_and_another_gives_others() -> None:
     one = picture([1000.0 + i for i in range(60)])
-    drawn = draw(one, "en")
-    assert draw(one, "en") == drawn
+    drawn = render_png(one, "en")
+    assert render_png(one, "en") == drawn
     assert (
-        len({drawn, draw(replace(one, in_words="It is better."), "en"), draw(one, "ko"), draw(replace(one, past=[]), "en")})
+        len(
+            {
+                drawn,
+                render_png(replace(one, in_words="It is better."), "en"),
+                render_png(one, "ko"),
+                render_png(replace(one, past=[]), "en"),
+            }
+        )
         == 4
     )
 
@@ -83,11 +90,11 @@ def test_no_text_is_clipped_lies_on_other_text_or_lacks_a_letter(
     words = LANGUAGES[language]
     closes = list(level * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.02, 60))))
     last: dict[str, float] = dict.fromkeys(Score.__annotations__, 1.0) | {"horizon": 5, "forecasts": 2331}
-    evaluation = Evaluation(folds=[], overall=[cast(Score, last)], better_at=[1, 2, 3, 4, 5])
+    evaluation = Evaluation(folds=[], overall=[cast(Score, last)], significant_horizons=[1, 2, 3, 4, 5])
     one = replace(picture(closes, symbol), in_words=in_words(evaluation, 0.8, words), issued=False)
-    draw(one, language)
+    render_png(one, language)
     with mpl.rc_context(style(language)):
-        figure = compose(one, words)
+        figure = build_figure(one, words)
         figure.draw_without_rendering()
         [axes] = figure.axes
         legend = axes.get_legend()

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from trainer.threads import threads
+from trainer.threads import thread_count
 
 V1 = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
 
@@ -30,7 +30,7 @@ def test_a_fit_takes_as_many_threads_as_its_container_was_given_cpus(
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
-    assert threads(tmp_path) == expected
+    assert thread_count(tmp_path) == expected
 
 
 @pytest.fixture
@@ -45,4 +45,4 @@ def one_cpu() -> Iterator[None]:
 
 def test_a_cpu_set_counts_where_it_is_smaller_than_the_quota(one_cpu: None, tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text("400000 100000")
-    assert threads(tmp_path) == 1
+    assert thread_count(tmp_path) == 1
