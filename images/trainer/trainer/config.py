@@ -1,4 +1,7 @@
-"""How a model and its plot are made. Whoever changes it gets an artifact beside the one before, not in its place."""
+"""The configuration of a model, its training and its plot.
+
+The digest of a configuration is part of an artifact's path: a change gives another artifact beside the first.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any
 from step_contract.errors import ConfigurationError
 from step_contract.manifest import canonical, digest
 
+# The modules whose code determines a model and a plot: their digests are part of the configuration's.
 MODEL_CODE = ("model.py", "fitting.py", "dataset.py", "evaluation.py")
 PLOT_CODE = ("figure.py", "texts.py")
 DEFAULT_CONFIG = Path(__file__).with_name("model.toml")
@@ -19,7 +23,10 @@ DEFAULT_CONFIG = Path(__file__).with_name("model.toml")
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What `model.toml` holds. `window`, `horizon` and `minimum_sessions` count sessions; `interval` is a probability."""
+    """The content of `model.toml`, which describes each key.
+
+    `window`, `horizon` and `min_sessions` count sessions; `interval` is a probability, the nominal coverage.
+    """
 
     model: str
     window: int
@@ -27,13 +34,13 @@ class ModelConfig:
     interval: float
     channels: int
     epochs: int
-    batch: int
+    batch_size: int
     learning_rate: float
     weight_decay: float
     seed: int
     folds: int
     test_share: float
-    minimum_sessions: int
+    min_sessions: int
 
     @property
     def quantiles(self) -> tuple[float, float, float]:
@@ -41,59 +48,69 @@ class ModelConfig:
         return (1 - self.interval) / 2, 0.5, (1 + self.interval) / 2
 
 
-def read_model_config(path: Path) -> ModelConfig:
-    """The configuration in the file at `path`; raises ConfigurationError naming the key that is missing, unknown or wrong."""
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"the model's configuration {path} cannot be read: {error.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the model's configuration {path} is no TOML: {error}") from None
-    types = {field.name: str(field.type) for field in fields(ModelConfig)}
-    if unknown := sorted(content.keys() - types.keys()):
-        raise ConfigurationError(f"{path}: unknown {', '.join(unknown)}; it may hold {', '.join(types)}")
-    if missing := sorted(types.keys() - content.keys()):
-        raise ConfigurationError(f"{path}: {', '.join(missing)} is missing")
-    for name, value in content.items():
-        _check(f"{path}: {name}", name, types[name], value)
-    return ModelConfig(**content)
-
-
-def _check(where: str, name: str, type: str, value: Any) -> None:
-    allowed: tuple[Any, ...] = {"str": (str,), "int": (int,), "float": (int, float)}[type]
-    right: bool = isinstance(value, allowed) and not isinstance(value, bool)
-    if not right:
-        raise ConfigurationError(f"{where} is {value!r} and must be of type {type}")
-    if type == "float" and not math.isfinite(value):
-        raise ConfigurationError(f"{where} is {value!r} and must be a finite number")
-    if name == "weight_decay" and value < 0:
-        raise ConfigurationError(f"{where} is {value!r} and must not be less than 0")
-    if type != "str" and name not in ("seed", "weight_decay") and not value > 0:
-        raise ConfigurationError(f"{where} is {value!r} and must be greater than 0")
-    if name in ("interval", "test_share") and not value < 1:
-        raise ConfigurationError(f"{where} is {value!r} and must be less than 1")
-
-
-def _code(names: tuple[str, ...]) -> list[str]:
-    return [digest(Path(__file__).with_name(name).read_bytes()) for name in names]
-
-
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The model's configuration, and the years of history before the session that it sees (None: all that there are)."""
+    """The model's configuration and the years of history before the session that it is trained on; None means all."""
 
-    configuration: ModelConfig
+    model: ModelConfig
     history_years: int | None
 
     @property
-    def model(self) -> str:
-        """Twelve digits that stand for this recipe and the code that fits and measures a model."""
-        return digest(canonical([asdict(self.configuration), self.history_years, _code(MODEL_CODE)]))[:12]
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that identify this configuration and the code that fits and evaluates a model."""
+        return digest(canonical([asdict(self.model), self.history_years, _code_digests(MODEL_CODE)]))[:12]
 
-    def plot(self, language: str, past: str) -> str:
-        """Twelve digits that stand for the model's recipe, the code that draws, the language, and `past` forecasts."""
-        return digest(canonical([self.model, _code(PLOT_CODE), language, past]))[:12]
+    def plot_digest(self, language: str, past_forecasts: str) -> str:
+        """Return twelve hexadecimal digits that identify a plot's configuration.
 
-    def since(self, session: date) -> date | None:
-        """The first day that a model of `session` sees; None for all that there are."""
+        Args:
+            language: the language of the texts.
+            past_forecasts: the digest of the past forecasts that are drawn.
+        """
+        return digest(canonical([self.digest, _code_digests(PLOT_CODE), language, past_forecasts]))[:12]
+
+    def first_date(self, session: date) -> date | None:
+        """Return the first day of the history for a model of `session`, or None if it is not limited."""
         return session - timedelta(days=round(365.25 * self.history_years)) if self.history_years else None
+
+
+def _code_digests(names: tuple[str, ...]) -> list[str]:
+    return [digest(Path(__file__).with_name(name).read_bytes()) for name in names]
+
+
+def read_model_config(path: Path) -> ModelConfig:
+    """Return the configuration in the TOML file at `path`.
+
+    Raises ConfigurationError naming the key that is missing, unknown or invalid.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the model's configuration {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the model's configuration {path} is not valid TOML: {error}") from None
+    types = {field.name: str(field.type) for field in fields(ModelConfig)}
+    if unknown := sorted(content.keys() - types.keys()):
+        raise ConfigurationError(f"{path}: unknown key {', '.join(unknown)}; known keys: {', '.join(types)}")
+    if missing := sorted(types.keys() - content.keys()):
+        raise ConfigurationError(f"{path}: missing key {', '.join(missing)}")
+    for name, value in content.items():
+        if problem := _find_problem(name, types[name], value):
+            raise ConfigurationError(f"{path}: invalid {name} {value!r}: {problem}")
+    return ModelConfig(**content)
+
+
+def _find_problem(name: str, type: str, value: Any) -> str | None:
+    """Return why `value` is invalid for the key `name`, or None if it is valid."""
+    allowed: tuple[Any, ...] = {"str": (str,), "int": (int,), "float": (int, float)}[type]
+    if not isinstance(value, allowed) or isinstance(value, bool):
+        return f"must be of type {type}"
+    if type == "float" and not math.isfinite(value):
+        return "must be a finite number"
+    if name == "weight_decay" and value < 0:
+        return "must not be negative"
+    if type != "str" and name not in ("seed", "weight_decay") and not value > 0:
+        return "must be greater than 0"
+    if name in ("interval", "test_share") and not value < 1:
+        return "must be less than 1"
+    return None

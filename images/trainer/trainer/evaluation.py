@@ -1,4 +1,4 @@
-"""How good the forecasts are, out of sample, against those that cost nothing: walk-forward validation."""
+"""Out-of-sample evaluation: walk-forward validation against baselines, and the significance of the difference."""
 
 from __future__ import annotations
 
@@ -8,25 +8,30 @@ from statistics import NormalDist
 from typing import NamedTuple, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 
-from trainer.dataset import Array, origins, targets, windows
+from trainer.dataset import Array, Indexes, cumulative_returns, forecast_origins, input_windows
 
-MOVING_AVERAGE_SESSIONS = 20  # sessions of the moving average: a month
-# Of models that are worth nothing so many are taken for better, at most, however many horizons they have (Bonferroni).
+MOVING_AVERAGE_SESSIONS = 20  # a month
+# The share of models without skill that are promoted, at most: divided by the number of horizons (Bonferroni correction).
 SIGNIFICANCE_LEVEL = 0.05
 NORMAL = NormalDist()
-Indexes = npt.NDArray[np.int64]
-# From the log returns up to the last that may be known and the origins to fit, a forecaster of (origins, horizon, 3).
+# Fit a fold: (log returns up to the last target, training origins, name) -> forecaster.
+# A forecaster maps (log returns, origins) to cumulative log returns, shape (origins, horizon, 3).
 FitFold = Callable[[Array, Indexes, str], Callable[[Array, Indexes], Array]]
 
 
 class Score(TypedDict):
-    """Figures of one horizon, out of sample; errors are in log returns, the rest are shares.
+    """Out-of-sample scores of one horizon. Errors are log returns, the rest are shares from 0 to 1.
 
-    `skill` is 1 - mae / mae_naive, `p_value` how likely so much of it would be without any (Diebold and Mariano);
-    `skill_drift` and `p_value_drift` are the same against the drift forecast. `directional_accuracy_low` and
-    `directional_accuracy_high` are the 95 % interval of `directional_accuracy`.
+    The naive forecast is no change, the drift forecast the training part's mean log return per session.
+
+    Attributes:
+        skill: 1 - mae / mae_naive.
+        diebold_mariano: the statistic of the test that the model's absolute errors are smaller than the naive forecast's.
+        p_value: its one-sided p-value.
+        skill_drift: the skill against the drift forecast; `p_value_drift` likewise.
+        directional_accuracy_low: lower end of the 95 % confidence interval; `directional_accuracy_high`: upper end.
+        coverage: the share of outcomes within the prediction interval.
     """
 
     horizon: int
@@ -51,14 +56,14 @@ class Score(TypedDict):
 
 
 class Baselines(TypedDict):
-    """The forecasts that cost nothing, beside no change: log returns a session, one for all origins or one for each."""
+    """Baselines besides the naive forecast: log return per session, for all origins or for each, shape (origins,)."""
 
     drift: float | Array
-    average: float | Array
+    moving_average: float | Array
 
 
 class Evaluation(TypedDict):
-    """Scores by fold and horizon, by horizon over all folds together, and the horizons at which it is worth something."""
+    """Scores by fold and horizon, scores of all folds together by horizon, and the horizons with significant skill."""
 
     folds: list[list[Score]]
     overall: list[Score]
@@ -66,45 +71,52 @@ class Evaluation(TypedDict):
 
 
 class OutOfSampleForecasts(NamedTuple):
-    """The forecasts of all tests, as log returns (origins, horizon, 3), and the origins that they were made from."""
+    """The origins of all test parts, and the forecasts from them as cumulative log returns, shape (origins, horizon, 3)."""
 
-    at: Indexes
-    forecast: Array
+    origins: Indexes
+    forecasts: Array
 
 
 class DieboldMarianoTest(NamedTuple):
-    """A test's statistic and its one-sided p-value: how likely so much or more would be if there were nothing."""
+    """The test's statistic and its one-sided p-value, the probability of at least this statistic if there is no difference."""
 
     statistic: float
     p_value: float
 
 
 def wilson_interval(share: float, count: float, confidence: float = 0.95) -> tuple[float, float]:
-    """The interval of a `share` of `count` independent trials (Wilson, 1927); (0, 1) for none."""
+    """Return the confidence interval of a `share` of `count` independent trials (Wilson, 1927); (0, 1) without trials."""
     if count <= 0:
         return 0.0, 1.0
     z = NORMAL.inv_cdf((1 + confidence) / 2)
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    reach = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return max(0.0, middle - reach), min(1.0, middle + reach)
+    center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    margin = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return max(0.0, center - margin), min(1.0, center + margin)
 
 
-def diebold_mariano(losses: Array, others: Array, horizon: int) -> DieboldMarianoTest:
-    """Whether forecasts `horizon` sessions ahead, made each session, lose less than `others`, from both losses in order.
+def diebold_mariano(losses: Array, baseline_losses: Array, horizon: int) -> DieboldMarianoTest:
+    """Test whether forecasts `horizon` sessions ahead, one per session, have smaller losses than a baseline.
 
-    Diebold and Mariano (1995) with the correction of Harvey, Leybourne and Newbold (1997). Errors of overlapping forecasts hang
-    together for `horizon` - 1 sessions: so many autocovariances count. Where these make the variance negative, they are
-    weighted as Newey and West (1987) do. No difference at all, or fewer than two horizons of forecasts, shows nothing.
+    Diebold and Mariano (1995) with the correction of Harvey, Leybourne and Newbold (1997). Errors of overlapping forecasts are
+    correlated over `horizon` - 1 sessions, so as many autocovariances are included, with the weights of Newey and West (1987)
+    if the variance would be negative otherwise. Without any difference, or with fewer than two horizons of forecasts, the
+    p-value is 0.5.
+
+    Args:
+        losses: loss of each forecast in order of time, shape (forecasts,).
+        baseline_losses: the baseline's, same shape.
+        horizon: sessions ahead.
     """
-    differences = others - losses
+    differences = baseline_losses - losses
     count = len(differences)
     if count < 2 * horizon or not np.ptp(differences):
         return DieboldMarianoTest(0.0, 0.5)
-    centred = differences - differences.mean()
-    covariances = [float(centred[lag:] @ centred[: count - lag]) / count for lag in range(horizon)]
+    centered = differences - differences.mean()
+    covariances = [float(centered[lag:] @ centered[: count - lag]) / count for lag in range(horizon)]
     variance = covariances[0] + 2 * sum(covariances[1:])
     if variance <= 0:
-        variance = covariances[0] + 2 * sum((1 - lag / horizon) * one for lag, one in enumerate(covariances[1:], start=1))
+        weighted = ((1 - lag / horizon) * covariance for lag, covariance in enumerate(covariances[1:], start=1))
+        variance = covariances[0] + 2 * sum(weighted)
     if variance <= 0:
         return DieboldMarianoTest(0.0, 0.5)
     correction = math.sqrt((count + 1 - 2 * horizon + horizon * (horizon - 1) / count) / count)
@@ -112,58 +124,61 @@ def diebold_mariano(losses: Array, others: Array, horizon: int) -> DieboldMarian
     return DieboldMarianoTest(statistic, 1 - NORMAL.cdf(statistic))
 
 
-def split(at: Indexes, folds: int, test_share: float, horizon: int) -> list[tuple[Indexes, Indexes]]:
-    """The training and test origins of each fold, the training part growing.
+def split_folds(origins: Indexes, folds: int, test_share: float, horizon: int) -> list[tuple[Indexes, Indexes]]:
+    """Return the training and test origins of each fold; the training part grows from fold to fold.
 
-    Between them lie `horizon` - 1 origins that are in neither: their targets reach into the test's.
+    The `horizon` - 1 origins between them are in neither: their targets overlap the test part.
     """
-    known = at[:-horizon]
-    tested = np.array_split(known[-max(folds, int(len(known) * test_share)) :], folds)
-    return [(known[known <= test[0] - horizon], test) for test in tested]
+    with_targets = origins[:-horizon]
+    tests = np.array_split(with_targets[-max(folds, int(len(with_targets) * test_share)) :], folds)
+    return [(with_targets[with_targets <= test[0] - horizon], test) for test in tests]
 
 
-def score(forecast: Array, came: Array, baselines: Baselines) -> list[Score]:
-    """The scores by horizon of `forecast` (origins, horizon, 3) against what `came` (origins, horizon), in log returns.
+def score(forecasts: Array, outcomes: Array, baselines: Baselines) -> list[Score]:
+    """Return the scores of each horizon.
 
-    The naive forecast is no change, the drift forecast the training part's mean a session, the average that of the last
-    sessions. The origins follow each other.
+    Args:
+        forecasts: low, middle and high cumulative log returns, shape (origins, horizon, 3), of consecutive origins.
+        outcomes: cumulative log returns, shape (origins, horizon).
+        baselines: forecasts to compare with, besides no change.
     """
-    return [_score(forecast[:, i], came[:, i], i + 1, baselines) for i in range(came.shape[1])]
+    return [_score_horizon(forecasts[:, i], outcomes[:, i], i + 1, baselines) for i in range(outcomes.shape[1])]
 
 
-def _score(forecast: Array, came: Array, horizon: int, baselines: Baselines) -> Score:
-    low, middle, high = forecast.T
-    error, moved = came - middle, came != 0
-    drift, average = came - baselines["drift"] * horizon, came - baselines["average"] * horizon
-    test = diebold_mariano(np.abs(error), np.abs(came), horizon)
-    right = float((np.sign(middle) == np.sign(came))[moved].mean()) if moved.any() else 0.0
-    # Of forecasts that overlap only each horizon's first is a trial of its own.
-    directional_accuracy_low, directional_accuracy_high = wilson_interval(right, moved.sum() / horizon)
+def _score_horizon(forecasts: Array, outcomes: Array, horizon: int, baselines: Baselines) -> Score:
+    low, middle, high = forecasts.T
+    errors, moved = outcomes - middle, outcomes != 0
+    drift_errors = outcomes - baselines["drift"] * horizon
+    moving_average_errors = outcomes - baselines["moving_average"] * horizon
+    test = diebold_mariano(np.abs(errors), np.abs(outcomes), horizon)
+    accuracy = float((np.sign(middle) == np.sign(outcomes))[moved].mean()) if moved.any() else 0.0
+    # Forecasts overlap: only one per `horizon` sessions is an independent trial.
+    accuracy_low, accuracy_high = wilson_interval(accuracy, moved.sum() / horizon)
     return Score(
         horizon=horizon,
-        forecasts=len(came),
-        mae=_mae(error),
-        rmse=_rmse(error),
-        mae_naive=_mae(came),
-        rmse_naive=_rmse(came),
-        mae_drift=_mae(drift),
-        rmse_drift=_rmse(drift),
-        mae_moving_average=_mae(average),
-        rmse_moving_average=_rmse(average),
-        skill=_skill(error, came),
+        forecasts=len(outcomes),
+        mae=_mae(errors),
+        rmse=_rmse(errors),
+        mae_naive=_mae(outcomes),
+        rmse_naive=_rmse(outcomes),
+        mae_drift=_mae(drift_errors),
+        rmse_drift=_rmse(drift_errors),
+        mae_moving_average=_mae(moving_average_errors),
+        rmse_moving_average=_rmse(moving_average_errors),
+        skill=_skill(errors, outcomes),
         diebold_mariano=test.statistic,
         p_value=test.p_value,
-        skill_drift=_skill(error, drift),
-        p_value_drift=diebold_mariano(np.abs(error), np.abs(drift), horizon).p_value,
-        directional_accuracy=right,
-        directional_accuracy_low=directional_accuracy_low,
-        directional_accuracy_high=directional_accuracy_high,
-        coverage=float(((low <= came) & (came <= high)).mean()),
+        skill_drift=_skill(errors, drift_errors),
+        p_value_drift=diebold_mariano(np.abs(errors), np.abs(drift_errors), horizon).p_value,
+        directional_accuracy=accuracy,
+        directional_accuracy_low=accuracy_low,
+        directional_accuracy_high=accuracy_high,
+        coverage=float(((low <= outcomes) & (outcomes <= high)).mean()),
     )
 
 
-def _skill(errors: Array, others: Array) -> float:
-    return 1 - _mae(errors) / _mae(others) if others.any() else 0.0
+def _skill(errors: Array, baseline_errors: Array) -> float:
+    return 1 - _mae(errors) / _mae(baseline_errors) if baseline_errors.any() else 0.0
 
 
 def _mae(errors: Array) -> float:
@@ -175,37 +190,39 @@ def _rmse(errors: Array) -> float:
 
 
 def walk_forward(
-    returns: Array, window: int, horizon: int, folds: int, test_share: float, fit: FitFold
+    returns: Array, window: int, horizon: int, folds: int, test_share: float, fit_fold: FitFold
 ) -> tuple[Evaluation, OutOfSampleForecasts]:
-    """Fits and scores each fold; `fit` gets no log return that its fold's test would not have known."""
-    forecasts, outcomes, drifts, averages, tested, by_fold = [], [], [], [], [], []
-    for number, (train, test) in enumerate(split(origins(returns, window), folds, test_share, horizon), start=1):
+    """Fit and score each fold; `fit_fold` receives no log return later than the fold's first test origin."""
+    forecasts, outcomes, drifts, averages, test_origins, fold_scores = [], [], [], [], [], []
+    origins = forecast_origins(returns, window)
+    for number, (train, test) in enumerate(split_folds(origins, folds, test_share, horizon), start=1):
         known = returns[: train[-1] + horizon]
-        forecaster = fit(known, train, f"fold {number} of {folds}")
+        forecaster = fit_fold(known, train, f"fold {number} of {folds}")
         forecasts.append(forecaster(returns, test))
-        outcomes.append(targets(returns, test, horizon))
-        tested.append(test)
-        # Each origin keeps its own fold's drift: a mean over the folds would know later ones.
+        outcomes.append(cumulative_returns(returns, test, horizon))
+        test_origins.append(test)
+        # Each origin keeps the drift of its own fold: a mean over all folds would use later returns.
         drifts.append(np.full(len(test), known.mean()))
-        averages.append(windows(returns, test, min(window, MOVING_AVERAGE_SESSIONS)).mean(axis=1))
-        by_fold.append(score(forecasts[-1], outcomes[-1], Baselines(drift=drifts[-1], average=averages[-1])))
-    baselines = Baselines(drift=np.concatenate(drifts), average=np.concatenate(averages))
-    forecast = np.concatenate(forecasts)
-    overall = score(forecast, np.concatenate(outcomes), baselines)
-    evaluation = Evaluation(folds=by_fold, overall=overall, significant_horizons=significant_horizons(by_fold, overall))
-    return evaluation, OutOfSampleForecasts(np.concatenate(tested), forecast)
+        averages.append(input_windows(returns, test, min(window, MOVING_AVERAGE_SESSIONS)).mean(axis=1))
+        fold_scores.append(score(forecasts[-1], outcomes[-1], Baselines(drift=drifts[-1], moving_average=averages[-1])))
+    baselines = Baselines(drift=np.concatenate(drifts), moving_average=np.concatenate(averages))
+    all_forecasts = np.concatenate(forecasts)
+    overall = score(all_forecasts, np.concatenate(outcomes), baselines)
+    significant = find_significant_horizons(fold_scores, overall)
+    evaluation = Evaluation(folds=fold_scores, overall=overall, significant_horizons=significant)
+    return evaluation, OutOfSampleForecasts(np.concatenate(test_origins), all_forecasts)
 
 
-def significant_horizons(folds: list[list[Score]], overall: list[Score]) -> list[int]:
-    """The horizons at which the forecast is better than no change and than the drift, in every fold and beyond noise.
+def find_significant_horizons(folds: list[list[Score]], overall: list[Score]) -> list[int]:
+    """Return the horizons with skill against the naive and the drift forecast: in every fold, and significant overall.
 
-    Any of them makes the model worth having; as each horizon is a chance to be lucky, each is held to its part of
-    SIGNIFICANCE_LEVEL. The drift is asked as well because an index that rises beats no change with no forecaster at all.
+    One such horizon is enough for a promotion. The drift forecast is included because a rising index beats the naive forecast
+    without any skill.
     """
-    noise = SIGNIFICANCE_LEVEL / len(overall)
+    level = SIGNIFICANCE_LEVEL / len(overall)
     return [
-        all_folds["horizon"]
-        for all_folds, *by_fold in zip(overall, *folds, strict=True)
-        if max(all_folds["p_value"], all_folds["p_value_drift"]) < noise
+        total["horizon"]
+        for total, *by_fold in zip(overall, *folds, strict=True)
+        if max(total["p_value"], total["p_value_drift"]) < level
         and all(fold["skill"] > 0 and fold["skill_drift"] > 0 for fold in by_fold)
     ]

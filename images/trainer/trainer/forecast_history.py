@@ -1,4 +1,4 @@
-"""What earlier models have forecast, to be drawn beside what came."""
+"""The forecasts of earlier models, which a plot compares with the closes that followed."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from step_contract.manifest import Manifest
 from step_contract.schemas import FORECAST_FILE, MODEL_VERSION
 from step_contract.store import Store
 
-PLOTTED_SESSIONS = 60  # sessions of a picture: a quarter, so that a week's forecast is wide enough to be seen on a phone
+# Sessions in a plot: about a quarter. With more, a week's forecast would be too narrow on a phone.
+PLOTTED_SESSIONS = 60
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 Forecast = Mapping[str, Any]  # the content of a model's forecast.json
 
 
-def issued(store: Store, symbol: str, session: date, recipe: str, since: date) -> list[Forecast]:
-    """The forecasts of the models from `since` to before `session`, in order of their sessions.
+def read_forecasts(store: Store, symbol: str, session: date, config: str, since: date) -> list[Forecast]:
+    """Return the forecasts of the models of sessions from `since` to before `session`, ordered by session.
 
-    Of a session with several models it is that of the same `recipe`, otherwise of the first. What is damaged or of another
-    schema version is left out and told: a picture of this day does not fail for an earlier one.
+    Of several models of one session, the one with the configuration digest `config` is used, otherwise the first. Models that
+    are damaged or have another schema version are skipped with a warning: they must not fail the plot of a later session.
     """
-    found: dict[date, list[tuple[bool, str, str, Manifest]]] = {}
+    candidates: dict[date, list[tuple[bool, str, str, Manifest]]] = {}
     names = [name for name in store.list(paths.models_root(symbol)) if name.endswith(f"/{paths.MANIFEST}")]
     names = [name for name in names if since <= paths.parse_session(name) < session]
     for name, data in store.read_many(names).items():
@@ -37,14 +38,16 @@ def issued(store: Store, symbol: str, session: date, recipe: str, since: date) -
         with _skip_damaged():
             manifest = Manifest.from_json(data or b"", store.uri(name))
             if manifest.schema_version == MODEL_VERSION:
-                rank = (not directory.endswith(f"/recipe={recipe}"), manifest.created.isoformat(), directory, manifest)
-                found.setdefault(manifest.session, []).append(rank)
+                other_config = directory != paths.model(symbol, manifest.session, config)
+                candidate = (other_config, manifest.created.isoformat(), directory, manifest)
+                candidates.setdefault(manifest.session, []).append(candidate)
     forecasts: dict[str, Forecast] = {}
-    for _, candidates in sorted(found.items()):
-        _, _, directory, manifest = min(candidates, key=lambda rank: rank[:3])
+    for _, models in sorted(candidates.items()):
+        _, _, directory, manifest = min(models, key=lambda model: model[:3])
         with _skip_damaged():
             forecast = json.loads(read(store, directory, manifest)[FORECAST_FILE])
-            forecasts.setdefault(forecast["last_session"], forecast)  # two closed days after one close say the same twice
+            # Models trained on two closed days after one session start from the same close.
+            forecasts.setdefault(forecast["last_session"], forecast)
     return list(forecasts.values())
 
 
@@ -52,11 +55,11 @@ def issued(store: Store, symbol: str, session: date, recipe: str, since: date) -
 def _skip_damaged() -> Iterator[None]:
     try:
         yield
-    except DataError as wrong:
-        log.warning("left out of the past forecasts: %s", wrong)
+    except DataError as error:
+        logger.warning("Skipping a past forecast: %s", error)
 
 
 def select_plottable(forecasts: Sequence[Forecast], sessions: Sequence[date]) -> list[Forecast]:
-    """Those of `forecasts` that start from one of `sessions` and of which at least one session has come by the last."""
+    """Return the forecasts that start from one of `sessions` before the last, so that at least one outcome is known."""
     starts = {day.isoformat() for day in sessions[:-1]}
     return [forecast for forecast in forecasts if forecast["last_session"] in starts]

@@ -1,7 +1,7 @@
-"""Which model is the current one: moved to a better one by rule, and back by hand.
+"""The model registry: which model is current. A rule promotes models, a person rolls them back.
 
-Each move is an object of its own, created only if its number is free: of two trainers at once one is first, and the other sees
-it. `current.json` repeats where that led, for whoever reads one object.
+Each promotion and roll-back is an object of its own, created only if its number is free: concurrent trainers take turns, and
+each decides on the entries before its own. `current.json` repeats the result for readers of a single object.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime
+from enum import StrEnum
+from typing import NamedTuple
 
 from step_contract import paths
 from step_contract.commit import Committed
@@ -22,106 +24,149 @@ PROMOTED, ROLLED_BACK = "promoted", "rolled back"
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """One move: its number from 1, what was done, the model's manifest and session, why, and when (UTC).
+    """A promotion or a roll-back.
 
-    A roll-back names the model that it took away.
+    Attributes:
+        number: counts from 1.
+        action: PROMOTED or ROLLED_BACK.
+        model: the path of the manifest of the model that was promoted or rolled back.
+        session: the model's session, YYYY-MM-DD.
+        reason: the evaluation's summary, or the person's reason.
+        time: UTC, ISO 8601.
     """
 
     number: int
-    done: str
+    action: str
     model: str
     session: str
-    why: str
-    at: str
+    reason: str
+    time: str
 
 
-def current(moves: Sequence[RegistryEntry]) -> RegistryEntry | None:
-    """The promotion that is in force after `moves`; None where there is none or the last one was taken back."""
-    standing: list[RegistryEntry] = []
-    for move in moves:
-        if move.done == PROMOTED:
-            standing.append(move)
-        elif standing:
-            standing.pop()
-    return standing[-1] if standing else None
+class Outcome(StrEnum):
+    """The outcome of an attempt to promote a model."""
+
+    PROMOTED = "promoted"
+    NOT_PROMOTED = "not promoted"
+    ALREADY_CURRENT = "already current"
+
+
+class Promotion(NamedTuple):
+    """The outcome of an attempt to promote a model, and a sentence that explains it."""
+
+    outcome: Outcome
+    explanation: str
+
+
+def current_entry(entries: Sequence[RegistryEntry]) -> RegistryEntry | None:
+    """Return the promotion of the current model; None if no model was promoted or all were rolled back."""
+    promotions: list[RegistryEntry] = []
+    for entry in entries:
+        if entry.action == PROMOTED:
+            promotions.append(entry)
+        elif promotions:
+            promotions.pop()
+    return promotions[-1] if promotions else None
 
 
 def read_entries(store: Store, symbol: str) -> list[RegistryEntry]:
-    """All moves for `symbol` in their order; raises DataError where one is damaged or missing."""
-    # A writer's unfinished file has another ending.
+    """Return all entries for `symbol` in their order. Raises DataError if one is damaged or missing."""
+    # An entry that is being written has another suffix.
     names = [name for name in store.list(paths.promotions(symbol)) if name.endswith(".json")]
-    moves = []
+    entries = []
     for number, (name, data) in enumerate(store.read_many(names).items(), start=1):
         try:
-            moves.append(RegistryEntry(**json.loads(data or b"")))
+            entries.append(RegistryEntry(**json.loads(data or b"")))
         except (ValueError, TypeError):
-            raise DataError(f"{store.uri(name)} is no promotion: restore it, or remove it and all after it") from None
-        if moves[-1].number != number:
-            raise DataError(f"{store.uri(name)} has number {moves[-1].number}, and {number} is missing: restore it")
-    return moves
+            raise DataError(
+                f"{store.uri(name)} is not a valid registry entry: restore it, or remove it and all later ones"
+            ) from None
+        if entries[-1].number != number:
+            raise DataError(f"{store.uri(name)} has number {entries[-1].number}, expected {number}: restore the missing entry")
+    return entries
 
 
-def promote(store: Store, symbol: str, session: date, model: Committed) -> str:
-    """Makes `model` the current one if it beats the naive forecast beyond noise; returns in a sentence what became of it.
+def promote(store: Store, symbol: str, session: date, model: Committed) -> Promotion:
+    """Make `model` the current one if its improvement over the baselines is significant.
 
-    A model that was promoted once is not promoted again, so a roll-back holds; nor is one of an earlier session.
+    A model that was rolled back is not promoted again, nor is one that is older than the current model.
     """
-    name = model.uri.removeprefix(f"{store.root}/")
+    path = model.uri.removeprefix(f"{store.root}/")
 
-    def wanted(moves: Sequence[RegistryEntry]) -> RegistryEntry | str:
-        now = current(moves)
-        stays = f"the current model stays that of {now.session}" if now else "there is still no current model"
+    def decide(entries: Sequence[RegistryEntry]) -> RegistryEntry | Promotion:
+        current = current_entry(entries)
         if not model.manifest.facts["beats_baselines"]:
-            return f"not promoted, as it does not beat repeating the last close and the drift beyond noise: {stays}"
-        if any(move.model == name and move.done == PROMOTED for move in moves):
-            is_current = now is not None and now.model == name
-            return "the current one" if is_current else f"not promoted again, as it was rolled back: {stays}"
-        if now and now.session > session.isoformat():
-            return f"not promoted, as it is older: {stays}"
-        return RegistryEntry(len(moves) + 1, PROMOTED, name, session.isoformat(), str(model.manifest.facts["in_words"]), _now())
+            return _reject("improvement not significant", current)
+        if any(entry.model == path and entry.action == PROMOTED for entry in entries):
+            if current is not None and current.model == path:
+                return Promotion(Outcome.ALREADY_CURRENT, "Already the current model.")
+            return _reject("rolled back earlier", current)
+        if current and current.session > session.isoformat():
+            return _reject("older than the current model", current)
+        reason = str(model.manifest.facts["evaluation"])
+        return RegistryEntry(len(entries) + 1, PROMOTED, path, session.isoformat(), reason, _now())
 
-    return _append_entry(store, symbol, wanted) or "promoted: it is the current one"
+    return _append_entry(store, symbol, decide) or Promotion(Outcome.PROMOTED, "Promoted to current model.")
 
 
-def roll_back(store: Store, symbol: str, why: str) -> str:
-    """Takes the last promotion back; returns in a sentence what is current now. Raises NothingToDoError where nothing is."""
+def _reject(reason: str, current: RegistryEntry | None) -> Promotion:
+    remains = f"the current model remains that of {current.session}" if current else "there is no current model"
+    return Promotion(Outcome.NOT_PROMOTED, f"Not promoted ({reason}); {remains}.")
 
-    def wanted(moves: Sequence[RegistryEntry]) -> RegistryEntry | str:
-        now = current(moves)
-        if now is None:
-            raise NothingToDoError(f"no model of {symbol} is current: there is nothing to roll back")
-        return RegistryEntry(len(moves) + 1, ROLLED_BACK, now.model, now.session, why, _now())
 
-    _append_entry(store, symbol, wanted)
-    now = current(read_entries(store, symbol))
-    return f"rolled back: the current model is that of {now.session}" if now else "rolled back: no model is current"
+def roll_back(store: Store, symbol: str, reason: str) -> str:
+    """Roll back the current model; return a sentence that names its successor.
+
+    Raises NothingToDoError if there is no current model.
+    """
+
+    def decide(entries: Sequence[RegistryEntry]) -> RegistryEntry:
+        current = current_entry(entries)
+        if current is None:
+            raise NothingToDoError(f"there is no current model of {symbol}: nothing to roll back")
+        return RegistryEntry(len(entries) + 1, ROLLED_BACK, current.model, current.session, reason, _now())
+
+    _append_entry(store, symbol, decide)
+    return f"Rolled back; {describe_current(read_entries(store, symbol))}."
+
+
+def describe_current(entries: Sequence[RegistryEntry]) -> str:
+    """Return a phrase that names the current model."""
+    current = current_entry(entries)
+    return f"the current model is that of {current.session}" if current else "there is no current model"
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _append_entry(store: Store, symbol: str, wanted: Callable[[Sequence[RegistryEntry]], RegistryEntry | str]) -> str:
-    """Makes the move that is `wanted` after those there are, asked again when another came first; or says why not."""
+def _append_entry(
+    store: Store, symbol: str, decide: Callable[[Sequence[RegistryEntry]], RegistryEntry | Promotion]
+) -> Promotion | None:
+    """Append the entry that `decide` returns for the entries so far, or return its Promotion if it returns that instead.
+
+    `decide` is called again if another writer was first.
+    """
     while True:
-        moves = read_entries(store, symbol)
-        move = wanted(moves)
-        if isinstance(move, str):
+        entries = read_entries(store, symbol)
+        decision = decide(entries)
+        if isinstance(decision, Promotion):
             _update_current_model(store, symbol)
-            return move
-        if store.create(f"{paths.promotions(symbol)}/{move.number:06}.json", canonical(asdict(move)) + b"\n"):
+            return decision
+        path = f"{paths.promotions(symbol)}/{decision.number:06}.json"
+        if store.create(path, canonical(asdict(decision)) + b"\n"):
             _update_current_model(store, symbol)
-            return ""
+            return None
 
 
 def _update_current_model(store: Store, symbol: str) -> None:
-    """Has current.json say what the moves say; again when another moved meanwhile, so the last to write has seen all."""
-    moves = read_entries(store, symbol)
-    while moves:
-        now = current(moves)
-        said = canonical(asdict(now) if now else {"number": moves[-1].number, "model": None}) + b"\n"
-        if store.read(paths.current_model(symbol)) != said:
-            store.replace(paths.current_model(symbol), said)
-        if (later := read_entries(store, symbol)) == moves:
+    """Write current.json to match the entries; repeat until none was added meanwhile, so that the last writer has seen all."""
+    entries = read_entries(store, symbol)
+    while entries:
+        current = current_entry(entries)
+        content = canonical(asdict(current) if current else {"number": entries[-1].number, "model": None}) + b"\n"
+        if store.read(paths.current_model(symbol)) != content:
+            store.replace(paths.current_model(symbol), content)
+        if (latest := read_entries(store, symbol)) == entries:
             return
-        moves = later
+        entries = latest
