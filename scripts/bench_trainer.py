@@ -1,4 +1,4 @@
-"""What the trainer costs: its loop beside the same one in plain PyTorch, the time to the first step, the memory of a training.
+"""Benchmark the trainer: its training loop against plain PyTorch, the time to the first step, the memory of a training.
 
 Runs in the environment trainer, on all sessions of the sample. See `make bench`.
 """
@@ -22,131 +22,140 @@ import torch
 from step_contract.commit import open_artifact
 from step_contract.store import Store
 from torch import nn
-from trainer.checkpoint import Checkpoints
-from trainer.configuration import DEFAULT, Configuration, read_configuration
-from trainer.fit import fit, pinball_loss
+from trainer.checkpoint import CheckpointManager
+from trainer.config import DEFAULT_CONFIG, ModelConfig, TrainingConfig, read_model_config
+from trainer.dataset import (
+    Array,
+    Indexes,
+    Scaler,
+    cumulative_returns,
+    forecast_origins,
+    input_windows,
+    list_partitions,
+    log_returns,
+)
+from trainer.fitting import fit, pinball_loss
 from trainer.model import MODELS
-from trainer.partitions import committed
-from trainer.recipe import Recipe
-from trainer.samples import Array, Scaler, log_returns, origins, targets, windows
 from trainer.train import train
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "krx" / "index"
-SYMBOL, FIRST, LAST = "KS11", date(1995, 5, 2), date(2026, 3, 20)
-ROUNDS, EVERY = 5, 200
+SYMBOL, FIRST_SESSION, LAST_SESSION = "KS11", date(1995, 5, 2), date(2026, 3, 20)
+ROUNDS, CHECKPOINT_INTERVAL = 5, 200
+# Print the seconds from the first import to the first step, without and with reading the prices.
 FIRST_STEP = """
 import os, sys, time
-began = time.perf_counter()
+started = time.perf_counter()
 from datetime import date
 from step_contract.store import Store
-from trainer.configuration import DEFAULT, read_configuration
-from trainer.recipe import Recipe
-from trainer.train import train
+import trainer.train
+from trainer import checkpoint
+from trainer.config import DEFAULT_CONFIG, TrainingConfig, read_model_config
 
-reading = 0.0
-def timed(what):
+read_seconds = 0.0
+def timed(function):
     def call(*arguments, **options):
-        global reading
-        started = time.perf_counter()
+        global read_seconds
+        call_started = time.perf_counter()
         try:
-            return what(*arguments, **options)
+            return function(*arguments, **options)
         finally:
-            reading += time.perf_counter() - started
+            read_seconds += time.perf_counter() - call_started
     return call
 
-def first(*_):
-    taken = time.perf_counter() - began
-    print(taken - reading, taken, flush=True)
+def report(*_):
+    seconds = time.perf_counter() - started
+    print(seconds - read_seconds, seconds, flush=True)
     os._exit(0)
 
-import trainer.train as steps
-steps.committed, steps.read_closes = timed(steps.committed), timed(steps.read_closes)
-from trainer import checkpoint
-checkpoint.Checkpoints.after_step = first
-train(Store(sys.argv[1]), "KS11", date.fromisoformat(sys.argv[2]), Recipe(read_configuration(DEFAULT), None), 200)
+step = trainer.train
+step.list_partitions, step.read_closes = timed(step.list_partitions), timed(step.read_closes)
+checkpoint.CheckpointManager.after_step = report
+config = TrainingConfig(read_model_config(DEFAULT_CONFIG), None)
+step.train(Store(sys.argv[1]), "KS11", date.fromisoformat(sys.argv[2]), config, 200)
 """
 
 
-def sample_closes() -> Array:
-    """The closes of all sessions of the sample, in index points."""
+def read_sample_closes() -> Array:
+    """Return the closes of all sessions of the sample in index points."""
     files = sorted((SAMPLE / f"year_{SYMBOL.lower()}").glob("*.csv"))
     rows = [row for file in files for row in csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines())]
     return np.array([float(row["Close"]) for row in rows])
 
 
-def plain(returns: Array, at: np.ndarray, configuration: Configuration) -> nn.Module:
-    """The same network fitted by the loop that one would write down: nothing told, nothing kept, nothing checked."""
-    torch.manual_seed(configuration.seed)
-    horizon = configuration.horizon
-    scaler = Scaler.fit(returns[: at[-1] + horizon])
-    network = MODELS[configuration.model](configuration)
-    seen = torch.from_numpy((windows(returns, at, configuration.window) - scaler.mean) / scaler.deviation).float()
+def fit_plainly(returns: Array, origins: Indexes, config: ModelConfig) -> nn.Module:
+    """Fit the same network with a minimal loop: no progress, checkpoints or checks."""
+    torch.manual_seed(config.seed)
+    horizon = config.horizon
+    scaler = Scaler.fit(returns[: origins[-1] + horizon])
+    network = MODELS[config.model](config)
+    inputs = torch.from_numpy((input_windows(returns, origins, config.window) - scaler.mean) / scaler.std).float()
     drift = scaler.mean * np.arange(1, horizon + 1)
-    wanted = torch.from_numpy((targets(returns, at, horizon) - drift) / scaler.units(horizon)).float()
-    quantiles = torch.tensor(configuration.quantiles)
-    steps = configuration.epochs * math.ceil(len(at) / configuration.batch)
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=configuration.weight_decay)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, configuration.learning_rate, total_steps=steps)
-    for _ in range(configuration.epochs):
-        for batch in torch.randperm(len(at)).split(configuration.batch):
+    scaled = (cumulative_returns(returns, origins, horizon) - drift) / scaler.target_scale(horizon)
+    targets = torch.from_numpy(scaled).float()
+    quantiles = torch.tensor(config.quantiles)
+    steps = config.epochs * math.ceil(len(origins) / config.batch_size)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=config.weight_decay)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=steps)
+    for _ in range(config.epochs):
+        for batch in torch.randperm(len(origins)).split(config.batch_size):
             optimizer.zero_grad()
-            pinball_loss(network(seen[batch]), wanted[batch], quantiles).backward()
+            pinball_loss(network(inputs[batch]), targets[batch], quantiles).backward()
             optimizer.step()
-            schedule.step()
+            scheduler.step()
     return network
 
 
-def loops(folder: Path) -> None:
-    """Prints how much longer a fit takes than the plain loop, with the same weights at the end."""
-    configuration = replace(read_configuration(DEFAULT), epochs=6)
-    returns = log_returns(sample_closes())
-    at = origins(returns, configuration.window)[: -configuration.horizon]
+def compare_loops(folder: Path) -> None:
+    """Print how much longer a fit takes than the minimal loop; both must give the same weights."""
+    config = replace(read_model_config(DEFAULT_CONFIG), epochs=6)
+    returns = log_returns(read_sample_closes())
+    origins = forecast_origins(returns, config.window)[: -config.horizon]
 
-    def ours(number: int) -> nn.Module:
-        kept = Checkpoints(Store(f"file://{folder}"), f"checkpoints/{number}", EVERY)
-        return fit(returns, at, configuration, "fit", kept).network
+    def fit_with_checkpoints(number: int) -> nn.Module:
+        checkpoints = CheckpointManager(Store(f"file://{folder}"), f"checkpoints/{number}", CHECKPOINT_INTERVAL)
+        return fit(returns, origins, config, "fit", checkpoints).network
 
-    ours(-1), plain(returns, at, configuration)
-    pairs = []
+    fit_with_checkpoints(-1), fit_plainly(returns, origins, config)
+    seconds = []
     for number in range(ROUNDS):
         started = time.perf_counter()
-        one = ours(number)
-        between = time.perf_counter()
-        other = plain(returns, at, configuration)
-        pairs.append((between - started, time.perf_counter() - between))
-        same = all(torch.equal(left, right) for left, right in zip(one.parameters(), other.parameters(), strict=True))
-        if not same:
-            sys.exit("the two loops did not end with the same weights: they are no measure of each other")
-    ratio = statistics.median(one / other for one, other in pairs)
-    mine, theirs = (statistics.median(pair[which] for pair in pairs) for which in (0, 1))
-    print(f"fit of {len(at)} samples, {configuration.epochs} epochs: {mine:.2f} s, plain PyTorch {theirs:.2f} s, ", end="")
-    print(f"{ratio:.3f} times as long (at most 1.05), with the same weights")
+        network = fit_with_checkpoints(number)
+        fitted = time.perf_counter()
+        plain_network = fit_plainly(returns, origins, config)
+        seconds.append((fitted - started, time.perf_counter() - fitted))
+        pairs = zip(network.parameters(), plain_network.parameters(), strict=True)
+        if not all(torch.equal(parameter, plain) for parameter, plain in pairs):
+            sys.exit("the two loops gave different weights: their times are not comparable")
+    ratio = statistics.median(ours / plain for ours, plain in seconds)
+    ours, plain = (statistics.median(pair[index] for pair in seconds) for index in (0, 1))
+    print(f"fit of {len(origins)} samples, {config.epochs} epochs: {ours:.2f} s, plain PyTorch {plain:.2f} s, ", end="")
+    print(f"ratio {ratio:.3f} (at most 1.05), with the same weights")
 
 
-def whole(folder: Path) -> None:
-    """Prints the time from the first import to the first step, and the memory of a training, on all sessions."""
+def measure_training(folder: Path) -> None:
+    """Print the time from the first import to the first step, and the peak memory of a training, on all sessions."""
     url = f"file://{SAMPLE}/year_{{symbol}}/{{year}}.csv"
     command = [str(ROOT / ".venvs" / "collector" / "bin" / "collector"), "fetch-prices", "--prices-url", url]
-    command += ["--from", str(FIRST), "--to", str(LAST), "--artifacts", f"file://{folder}"]
+    command += ["--from", str(FIRST_SESSION), "--to", str(LAST_SESSION), "--artifacts", f"file://{folder}"]
     subprocess.run(command, check=True, capture_output=True)
     store = Store(f"file://{folder}")
-    count = len(committed(store, SYMBOL, LAST).sessions)
-    taken = []
+    count = len(list_partitions(store, SYMBOL, LAST_SESSION).sessions)
+    seconds = []
     for _ in range(ROUNDS):
-        shown = subprocess.run(
-            [sys.executable, "-c", FIRST_STEP, f"file://{folder}", str(LAST)], capture_output=True, text=True
+        process = subprocess.run(
+            [sys.executable, "-c", FIRST_STEP, f"file://{folder}", str(LAST_SESSION)], capture_output=True, text=True
         )
-        taken.append([float(figure) for figure in shown.stdout.split()])
-    without, with_all = (statistics.median(figures) for figures in zip(*taken, strict=True))
-    print(f"import to first step: {without:.2f} s (at most 3); with {count} sessions read between: {with_all:.2f} s")
-    recipe = Recipe(replace(read_configuration(DEFAULT), epochs=1), None)
-    facts = open_artifact(train(store, SYMBOL, LAST, recipe, EVERY).uri)[0].facts
-    print(f"a training on them held at most {facts['peak_memory_mib']} MiB (at most 1024), with {facts['threads']} threads")
+        seconds.append([float(value) for value in process.stdout.split()])
+    without_reading, total = (statistics.median(values) for values in zip(*seconds, strict=True))
+    print(f"import to first step: {without_reading:.2f} s (at most 3); with reading {count} sessions: {total:.2f} s")
+    config = TrainingConfig(replace(read_model_config(DEFAULT_CONFIG), epochs=1), None)
+    facts = open_artifact(train(store, SYMBOL, LAST_SESSION, config, CHECKPOINT_INTERVAL).uri)[0].facts
+    print(f"peak memory of a training: {facts['peak_memory_mib']} MiB (at most 1024), with {facts['threads']} threads")
 
 
 if __name__ == "__main__":
     os.environ.setdefault("TQDM_DISABLE", "1")
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
-        loops(Path(temporary))
-        whole(Path(temporary))
+        compare_loops(Path(temporary))
+        measure_training(Path(temporary))

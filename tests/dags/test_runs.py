@@ -106,7 +106,7 @@ def test_a_training_day_ends_with_the_path_of_a_picture(kind: str, runs: dict[st
 @pytest.mark.timeout(180)
 def test_a_training_day_in_a_bucket_ends_with_the_uri_of_a_picture(kind: str, runs: dict[str, Future[Run]]) -> None:
     last = runs[kind].result().shown.strip().splitlines()[-1]
-    assert last.startswith("plot: s3://market/kospi/plots/symbol=KS11/session=2026-01-15/recipe=")
+    assert last.startswith("plot: s3://market/kospi/plots/symbol=KS11/session=2026-01-15/config=")
 
 
 @pytest.mark.parametrize("kind", ["open training day"])

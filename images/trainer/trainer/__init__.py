@@ -1,1 +1,1 @@
-"""Trains the forecaster on the index's sessions and plots its forecast."""
+"""Train the forecaster on an index's sessions and plot its forecasts."""

@@ -1,4 +1,4 @@
-"""Where an interrupted training goes on: its state, in the object store, every so many steps and when it is told to end."""
+"""Checkpoints of a training in the object store: saved at an interval of steps and on SIGTERM, and resumed from."""
 
 from __future__ import annotations
 
@@ -18,117 +18,121 @@ from step_contract.manifest import digest
 from step_contract.store import Store
 from torch import Tensor
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-KEPT = 2  # checkpoints: the last may be cut off by the end of its writer
+MAX_TO_KEEP = 2  # the last may be truncated if its writer was killed
 _NAME = re.compile(r"/(\d{9})-([0-9a-f]{16})\.safetensors$")
 
 
 @dataclass
-class State:
-    """The state of a training: the weights of each fit that is done, by its name, and of the one that is not.
+class Checkpoint:
+    """The state of a training.
 
-    `tensors` and `numbers` are all that the unfinished fit `name` needs to go on as if it had never stopped.
+    Attributes:
+        finished: the weights of each finished fit, by its name.
+        fit: the name of the unfinished fit; empty between two fits.
+        tensors: the unfinished fit's state, as TrainingState.state_dict returns it; `values` likewise.
     """
 
-    done: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    name: str = ""
+    finished: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    fit: str = ""
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    numbers: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
-        """The state as one safetensors file."""
-        tensors = {f"now/{key}": one.contiguous() for key, one in self.tensors.items()}
-        for name, weights in self.done.items():
-            tensors |= {f"done/{name}/{key}": one.contiguous() for key, one in weights.items()}
-        about = {"name": self.name, "numbers": self.numbers, "done": list(self.done)}
-        return safetensors.torch.save(tensors, {"training": json.dumps(about)})
+        """Serialize the checkpoint as one safetensors file."""
+        tensors = {f"unfinished/{name}": tensor.contiguous() for name, tensor in self.tensors.items()}
+        for fit, weights in self.finished.items():
+            tensors |= {f"finished/{fit}/{name}": tensor.contiguous() for name, tensor in weights.items()}
+        metadata = {"fit": self.fit, "values": self.values, "finished": list(self.finished)}
+        return safetensors.torch.save(tensors, {"training": json.dumps(metadata)})
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> State:
-        """The state that was stored as `data`; raises safetensors.SafetensorError or ValueError when it is none."""
+    def from_bytes(cls, data: bytes) -> Checkpoint:
+        """Parse a checkpoint. Raises safetensors.SafetensorError, ValueError or KeyError if it is invalid."""
         tensors = safetensors.torch.load(data)
         length = int.from_bytes(data[:8], "little")
-        about = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["training"])
-        done: dict[str, dict[str, Tensor]] = {name: {} for name in about["done"]}
-        for key, tensor in tensors.items():
-            if key.startswith("done/"):
-                _, name, parameter = key.split("/", 2)
-                done[name][parameter] = tensor
-        now = {key.removeprefix("now/"): tensor for key, tensor in tensors.items() if key.startswith("now/")}
-        return cls(done, about["name"], now, about["numbers"])
+        metadata = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["training"])
+        finished: dict[str, dict[str, Tensor]] = {fit: {} for fit in metadata["finished"]}
+        for path, tensor in tensors.items():
+            if path.startswith("finished/"):
+                _, fit, name = path.split("/", 2)
+                finished[fit][name] = tensor
+        prefix = "unfinished/"
+        unfinished = {path.removeprefix(prefix): tensor for path, tensor in tensors.items() if path.startswith(prefix)}
+        return cls(finished, metadata["fit"], unfinished, metadata["values"])
 
 
-class Checkpoints:
-    """The checkpoints of one training in `directory`, one every `every` steps. Nothing else writes there."""
+class CheckpointManager:
+    """The checkpoints of one training in `directory`, saved every `interval` steps. Nothing else may write there."""
 
-    def __init__(self, store: Store, directory: str, every: int) -> None:
-        self.store, self.directory, self.every = store, directory, every
-        self.told_to_end = False
-        self.state, self.steps = self._latest()
+    def __init__(self, store: Store, directory: str, interval: int) -> None:
+        self.store, self.directory, self.interval = store, directory, interval
+        self.sigterm_received = False
+        self.latest, self.step = self._load_latest()
 
-    def _listed(self) -> list[str]:
+    def _list_names(self) -> list[str]:
         return [name for name in self.store.list(self.directory) if _NAME.search(name)]
 
-    def _latest(self) -> tuple[State, int]:
-        for name in reversed(self._listed()):
-            found = _NAME.search(name)
+    def _load_latest(self) -> tuple[Checkpoint, int]:
+        """Return the latest valid checkpoint and its step; an empty one and 0 if there is none."""
+        for name in reversed(self._list_names()):
+            match = _NAME.search(name)
             data = self.store.read(name)
-            if found and data and digest(data)[:16] == found.group(2):
+            if match and data and digest(data)[:16] == match.group(2):
                 with suppress(safetensors.SafetensorError, ValueError, KeyError):
-                    state = State.from_bytes(data)
-                    log.info(
-                        "going on from the checkpoint after %d steps, in %s", int(found.group(1)), state.name or "a fit's end"
-                    )
-                    return state, int(found.group(1))
-            log.warning("the checkpoint %s is damaged and passed over", self.store.uri(name))
-        return State(), 0
+                    checkpoint = Checkpoint.from_bytes(data)
+                    step = int(match.group(1))
+                    logger.info("Resuming from the checkpoint at step %d (%s)", step, checkpoint.fit or "between two fits")
+                    return checkpoint, step
+            logger.warning("Skipping the damaged checkpoint %s", self.store.uri(name))
+        return Checkpoint(), 0
 
-    def weights_of(self, fit: str) -> Mapping[str, Tensor] | None:
-        """The weights of `fit` if it is done."""
-        return self.state.done.get(fit)
+    def finished_weights(self, fit: str) -> Mapping[str, Tensor] | None:
+        """Return the weights of `fit` if it is finished."""
+        return self.latest.finished.get(fit)
 
-    def begun(self, fit: str) -> State | None:
-        """The state in which `fit` was left, if it was."""
-        return self.state if self.state.name == fit else None
+    def unfinished(self, fit: str) -> Checkpoint | None:
+        """Return the checkpoint to resume `fit` from, or None if it has not started."""
+        return self.latest if self.latest.fit == fit else None
 
-    def after_step(self, fit: str, state: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]) -> None:
-        """Saves the `state` of `fit` where it is time to; ends the process once it is saved where it was told to end."""
-        self.steps += 1
-        if self.steps % self.every and not self.told_to_end:
+    def after_step(self, fit: str, state_dict: Callable[[], tuple[dict[str, Tensor], dict[str, Any]]]) -> None:
+        """Count a step of `fit`; save its state if the interval has passed or SIGTERM was received, and exit on SIGTERM."""
+        self.step += 1
+        if self.step % self.interval and not self.sigterm_received:
             return
-        tensors, numbers = state()
-        # What has gone astray is no state to go on from.
-        if all(torch.isfinite(one).all() for one in tensors.values() if one.is_floating_point()):
-            self._save(State(self.state.done, fit, tensors, numbers))
-        if self.told_to_end:
-            log.info("told to end: the state after %d steps is kept", self.steps)
+        tensors, values = state_dict()
+        # A diverged state is not worth resuming from.
+        if all(torch.isfinite(tensor).all() for tensor in tensors.values() if tensor.is_floating_point()):
+            self._save(Checkpoint(self.latest.finished, fit, tensors, values))
+        if self.sigterm_received:
+            logger.info("Terminated (SIGTERM); checkpoint saved at step %d", self.step)
             raise SystemExit(128 + signal.SIGTERM)
 
-    def fit_ended(self, fit: str, weights: Mapping[str, Tensor]) -> None:
-        """Keeps the weights of `fit`, which is done."""
-        self._save(State(self.state.done | {fit: dict(weights)}))
+    def save_finished(self, fit: str, weights: Mapping[str, Tensor]) -> None:
+        """Save the weights of `fit`, which is finished."""
+        self._save(Checkpoint(self.latest.finished | {fit: dict(weights)}))
 
-    def _save(self, state: State) -> None:
-        data = state.to_bytes()
-        self.store.replace(f"{self.directory}/{self.steps:09}-{digest(data)[:16]}.safetensors", data)
-        self.state = state
-        for name in self._listed()[:-KEPT]:
+    def _save(self, checkpoint: Checkpoint) -> None:
+        data = checkpoint.to_bytes()
+        self.store.replace(f"{self.directory}/{self.step:09}-{digest(data)[:16]}.safetensors", data)
+        self.latest = checkpoint
+        for name in self._list_names()[:-MAX_TO_KEEP]:
             self.store.remove_folder(name)
 
-    def clear(self) -> None:
-        """Removes the checkpoints: the training is done."""
+    def remove_all(self) -> None:
+        """Remove the checkpoints once the model is committed."""
         self.store.remove_folder(self.directory)
 
     @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Within, a SIGTERM ends the process only after the next step, with its state kept."""
+    def handle_sigterm(self) -> Iterator[None]:
+        """In this context, SIGTERM ends the process after the current step, with a checkpoint."""
 
-        def told(number: int, frame: object) -> None:
-            self.told_to_end = True
+        def set_flag(number: int, frame: object) -> None:
+            self.sigterm_received = True
 
-        before = signal.signal(signal.SIGTERM, told)
+        previous = signal.signal(signal.SIGTERM, set_flag)
         try:
             yield
         finally:
-            signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, previous)

@@ -1,4 +1,4 @@
-"""The program `trainer`: parses and calls."""
+"""The program `trainer`: parse the options and call the step."""
 
 from __future__ import annotations
 
@@ -10,129 +10,133 @@ from pathlib import Path
 from step_contract.cli import Parser, add_artifact_options, add_common_options, add_option, make_parser, make_result, run_step
 from step_contract.result import Result
 
-from trainer.configuration import DEFAULT, read_configuration
-from trainer.promotion import current, promote, read_moves, roll_back
-from trainer.recipe import Recipe
-from trainer.words import LANGUAGES
+from trainer.config import DEFAULT_CONFIG, TrainingConfig, read_model_config
+from trainer.model_registry import current_entry, describe_current, promote, read_entries, roll_back
+from trainer.texts import LANGUAGES
 
 TRAIN = """\
-Reads every committed price partition of the symbol up to the session's day and none after it, fits the network that the
-configuration names, measures it out of sample by walk-forward validation, and forecasts the next sessions from the last one.
-The day itself need not be a session. Writes models/symbol=…/session=…/recipe=…/: model.safetensors, metrics.json,
-forecast.json. Its state is kept in checkpoints/ while it trains: interrupted, it goes on from there, to the same bytes.
-Another configuration, number of years or network is another recipe, and another model beside the first.
+Reads every committed price partition of the symbol up to and including --session, which need not be a session, fits the
+network that the configuration names, evaluates it out of sample by walk-forward validation, and forecasts from the last
+session. A model with a significant improvement over the naive and drift forecasts becomes the current model.
+Writes models/symbol=…/session=…/config=…/: model.safetensors, metrics.json, forecast.json. Checkpoints are saved below
+checkpoints/; an interrupted training resumes from the last one, and the result is byte-identical.
+Another configuration or --history-years gives another model beside the first.
 
   trainer train --session 2026-01-15 --artifacts file:///tmp/artifacts
 """
 PLOT = """\
-Reads the model that was trained for the session and the last sessions' prices, and draws the forecast as one picture, with
-what earlier models have forecast beside what came; before there are such, what the validation has.
-Writes plots/symbol=…/session=…/recipe=…/: forecast.png. The options name the model: give those it was trained with.
+Reads the model of the session and the prices of the last sessions, and plots the forecast with the forecasts of earlier
+models, or the validation forecasts if there are none.
+Writes plots/symbol=…/session=…/config=…/: forecast.png. Use the --history-years and --model-config of the training.
 
   trainer plot --session 2026-01-15 --artifacts s3://market
 """
 ROLLBACK = """\
-Moves models/symbol=…/current.json back to the model that was current before. What was rolled back is not promoted again.
+Moves models/symbol=…/current.json back to the previous current model. A model that was rolled back is not promoted again.
 
-  trainer rollback --why "it follows the index down" --artifacts s3://market
+  trainer rollback --reason "follows the index down" --artifacts s3://market
 """
 HISTORY = """\
-Lists every promotion and roll-back with the reason, the current one marked by a star.
+Lists every promotion and roll-back with its reason; a star marks the current model.
 
   trainer history --artifacts s3://market
 """
 
 
-def years(text: str) -> int:
-    """The number of years written as `text`; raises argparse.ArgumentTypeError when it is none from 1 to 100."""
+def history_years(text: str) -> int:
+    """Parse a number of years. Raises argparse.ArgumentTypeError unless it is from 1 to 100."""
     if not (text.isdecimal() and 1 <= int(text) <= 100):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of years from 1 to 100")
+        raise argparse.ArgumentTypeError(f"invalid number of years {text!r}: use 1 to 100")
     return int(text)
 
 
-def count(text: str) -> int:
-    """The number written as `text`; raises argparse.ArgumentTypeError when it is none from 1 on."""
+def positive_integer(text: str) -> int:
+    """Parse an integer. Raises argparse.ArgumentTypeError unless it is at least 1."""
     if not (text.isdecimal() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 on")
+        raise argparse.ArgumentTypeError(f"invalid number {text!r}: use an integer of at least 1")
     return int(text)
 
 
 def language(text: str) -> str:
-    """`text` itself if it is a language of the picture; raises argparse.ArgumentTypeError otherwise."""
+    """Return `text` if it is a language of the plot. Raises argparse.ArgumentTypeError otherwise."""
     if text not in LANGUAGES:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of the languages {', '.join(LANGUAGES)}")
+        raise argparse.ArgumentTypeError(f"invalid language {text!r}: must be one of {', '.join(LANGUAGES)}")
     return text
 
 
-def recipe_of(options: argparse.Namespace) -> Recipe:
-    """How the model is made that `options` ask for."""
-    return Recipe(read_configuration(options.model_config), options.history_years)
+def read_training_config(options: argparse.Namespace) -> TrainingConfig:
+    """Return the training configuration that the options describe."""
+    return TrainingConfig(read_model_config(options.model_config), options.history_years)
 
 
 def train(options: argparse.Namespace) -> Result:
-    """Trains the forecaster on the sessions up to the session's day."""
+    """Train the forecaster, and promote the model if its improvement is significant."""
     from trainer.train import train
 
-    committed = train(options.artifacts, options.symbol, options.session, recipe_of(options), options.checkpoint_steps)
-    became = promote(options.artifacts, options.symbol, options.session, committed)
-    result = make_result(committed, f"{committed.manifest.facts['in_words']} {became.capitalize()}.")
-    return replace(result, facts={**result.facts, "promotion": became})
+    config = read_training_config(options)
+    committed = train(options.artifacts, options.symbol, options.session, config, options.checkpoint_steps)
+    promotion = promote(options.artifacts, options.symbol, options.session, committed)
+    result = make_result(committed, f"{committed.manifest.facts['evaluation']} {promotion.explanation}")
+    return replace(result, facts={**result.facts, "promotion": promotion.outcome.value})
 
 
 def plot(options: argparse.Namespace) -> Result:
-    """Plots the forecast of the session's model."""
+    """Plot the forecast of the session's model."""
     from trainer.plot import plot
 
-    made = plot(options.artifacts, options.symbol, options.session, recipe_of(options), options.plot_language)
-    return make_result(made, "plotted")
+    config = read_training_config(options)
+    committed = plot(options.artifacts, options.symbol, options.session, config, options.plot_language)
+    return make_result(committed, "plotted")
 
 
 def rollback(options: argparse.Namespace) -> Result:
-    """Takes the last promotion back."""
-    told = roll_back(options.artifacts, options.symbol, options.why)
-    print(told)
-    return Result(facts={"summary": told})
+    """Roll back the current model."""
+    summary = roll_back(options.artifacts, options.symbol, options.reason)
+    print(summary)
+    return Result(facts={"summary": summary})
 
 
 def history(options: argparse.Namespace) -> Result:
-    """Lists the promotions and roll-backs."""
-    moves = read_moves(options.artifacts, options.symbol)
-    now = current(moves)
-    for move in moves:
-        mark = "*" if move == now else " "
-        print(f"{mark} {move.number:>4}  {move.at}  {move.done:<11}  {move.session}  {move.model}\n        {move.why}")
-    told = f"{len(moves)} moves; " + (f"the current model is that of {now.session}" if now else "no model is current")
-    print(told)
-    return Result(facts={"summary": told})
+    """List the promotions and roll-backs."""
+    entries = read_entries(options.artifacts, options.symbol)
+    current = current_entry(entries)
+    for entry in entries:
+        mark = "*" if entry == current else " "
+        print(f"{mark} {entry.number:>4}  {entry.time}  {entry.action:<11}  {entry.session}  {entry.model}")
+        print(f"        {entry.reason}")
+    summary = f"{len(entries)} entries; {describe_current(entries)}"
+    print(summary)
+    return Result(facts={"summary": summary})
 
 
 def build_parser() -> Parser:
-    """The parser of the whole program; each step's options in one place."""
-    parser, add_step = make_parser("trainer", "Trains the forecaster and plots its forecast.")
+    """Return the program's parser with the options of each step."""
+    parser, add_step = make_parser("trainer", "Train the forecaster and plot its forecasts.")
 
-    added = add_step("train", train, "Train the forecaster on every session up to the session's day.", TRAIN)
-    add_option(added, "checkpoint-steps", "steps after which the state is kept", "200", type=count, metavar="N")
-    with_recipe = [added]
-    added = add_step("plot", plot, "Plot the forecast of the session's model.", PLOT)
-    add_option(
-        added, "plot-language", f"the picture's language: {' or '.join(LANGUAGES)}", "en", type=language, metavar="LANGUAGE"
-    )
-    with_recipe.append(added)
+    train_parser = add_step("train", train, "Train the forecaster on every session up to a day.", TRAIN)
+    steps_help = "steps between two checkpoints"
+    add_option(train_parser, "checkpoint-steps", steps_help, "200", type=positive_integer, metavar="N")
 
-    added = add_step("rollback", rollback, "Make the model before the current one the current one.", ROLLBACK)
-    add_artifact_options(added)
-    added.add_argument("--why", required=True, metavar="TEXT", help="why: it is kept with the roll-back")
-    add_artifact_options(add_step("history", history, "List what was promoted and rolled back.", HISTORY))
+    plot_parser = add_step("plot", plot, "Plot the forecast of the session's model.", PLOT)
+    language_help = f"the language of the plot: {' or '.join(LANGUAGES)}"
+    add_option(plot_parser, "plot-language", language_help, "en", type=language, metavar="LANGUAGE")
 
-    for added in with_recipe:
-        add_common_options(added)
-        add_option(added, "history-years", "the model sees the last N years only", type=years, metavar="N", required=False)
-        add_option(added, "model-config", "TOML file that configures the model", str(DEFAULT), type=Path, metavar="FILE")
+    rollback_parser = add_step("rollback", rollback, "Roll back the current model to the previous one.", ROLLBACK)
+    add_artifact_options(rollback_parser)
+    rollback_parser.add_argument("--reason", required=True, metavar="TEXT", help="the reason, stored in the model registry")
+    add_artifact_options(add_step("history", history, "List promotions and roll-backs.", HISTORY))
+
+    for step_parser in (train_parser, plot_parser):
+        add_common_options(step_parser)
+        years_help = "train on the last N years only"
+        add_option(step_parser, "history-years", years_help, type=history_years, metavar="N", required=False)
+        config_help = "TOML file with the model's configuration"
+        add_option(step_parser, "model-config", config_help, str(DEFAULT_CONFIG), type=Path, metavar="FILE")
     return parser
 
 
 def main() -> int:
-    """Runs the program with this process's arguments; returns the exit code."""
+    """Run the program with this process's arguments; return the exit code."""
     return run_step(build_parser, sys.argv[1:])
 
 

@@ -1,4 +1,4 @@
-"""The networks. To add one, write a class that takes a Configuration, and name it in MODELS and in model.toml."""
+"""The networks. To add one, write a class that takes a ModelConfig, add it to MODELS and name it in model.toml."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainer.configuration import Configuration
+from trainer.config import ModelConfig
 
 
-class Interval(nn.Module):
-    """From features to low, middle and high value of each horizon, which cannot cross; shape (samples, horizon, 3)."""
+class QuantileHead(nn.Module):
+    """Map features to the low, middle and high value of each horizon, which cannot cross."""
 
     def __init__(self, features: int, horizon: int) -> None:
         super().__init__()
@@ -20,49 +20,52 @@ class Interval(nn.Module):
         self.linear = nn.Linear(features, 3 * horizon)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Maps (samples, features) to (samples, horizon, 3)."""
+        """Map (samples, features) to (samples, horizon, 3)."""
         below, middle, above = self.linear(features).view(-1, self.horizon, 3).unbind(-1)
         return torch.stack([middle - functional.softplus(below), middle, middle + functional.softplus(above)], dim=-1)
 
 
-class TemporalConvolution(nn.Module):
-    """Causal convolutions over the window whose dilation doubles until they see all of it, with residual connections.
+class TemporalConvolutionalNetwork(nn.Module):
+    """Causal convolutions with residual connections whose receptive field doubles with each layer until it covers the window.
 
-    After Bai, Kolter and Koltun (2018), An Empirical Evaluation of Generic Convolutional and Recurrent Networks. As only the
-    last session's output is used, each layer is evaluated only where the next one looks: stride 2 in place of dilation.
+    Source: Bai, Kolter and Koltun (2018), An Empirical Evaluation of Generic Convolutional and Recurrent Networks for Sequence
+    Modeling. As only the last session's output is used, stride 2 replaces dilation: each layer computes what the next needs.
     """
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        channels = configuration.channels
-        self.enter = nn.Conv1d(1, channels, kernel_size=1)
-        levels = max(1, (configuration.window - 1).bit_length())
-        self.missing = 2**levels - configuration.window
+        channels = config.channels
+        self.input_projection = nn.Conv1d(1, channels, kernel_size=1)
+        levels = max(1, (config.window - 1).bit_length())
+        self.padding = 2**levels - config.window
         self.layers = nn.ModuleList(nn.Conv1d(channels, channels, 2, stride=2) for _ in range(levels))
-        self.leave = Interval(channels, configuration.horizon)
+        self.head = QuantileHead(channels, config.horizon)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Maps scaled log returns (samples, window) to scaled low, middle and high values (samples, horizon, 3)."""
-        state = self.enter(functional.pad(windows[:, None, :], (self.missing, 0)))
+        """Map scaled log returns (samples, window) to scaled low, middle and high values (samples, horizon, 3)."""
+        hidden = self.input_projection(functional.pad(windows[:, None, :], (self.padding, 0)))
         for layer in self.layers:
-            state = state[:, :, 1::2] + functional.gelu(layer(state))
-        out: Tensor = self.leave(state[:, :, 0])
-        return out
+            hidden = hidden[:, :, 1::2] + functional.gelu(layer(hidden))
+        output: Tensor = self.head(hidden[:, :, 0])
+        return output
 
 
-class Recurrent(nn.Module):
-    """A gated recurrent unit over the window."""
+class GatedRecurrentNetwork(nn.Module):
+    """A gated recurrent unit (GRU) over the window."""
 
-    def __init__(self, configuration: Configuration) -> None:
+    def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.unit = nn.GRU(1, configuration.channels, batch_first=True)
-        self.leave = Interval(configuration.channels, configuration.horizon)
+        self.gru = nn.GRU(1, config.channels, batch_first=True)
+        self.head = QuantileHead(config.channels, config.horizon)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Maps scaled log returns (samples, window) to scaled low, middle and high values (samples, horizon, 3)."""
-        states, _ = self.unit(windows[:, :, None])
-        out: Tensor = self.leave(states[:, -1])
-        return out
+        """Map scaled log returns (samples, window) to scaled low, middle and high values (samples, horizon, 3)."""
+        hidden, _ = self.gru(windows[:, :, None])
+        output: Tensor = self.head(hidden[:, -1])
+        return output
 
 
-MODELS: dict[str, Callable[[Configuration], nn.Module]] = {"tcn": TemporalConvolution, "gru": Recurrent}
+MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "tcn": TemporalConvolutionalNetwork,
+    "gru": GatedRecurrentNetwork,
+}

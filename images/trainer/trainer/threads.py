@@ -1,4 +1,4 @@
-"""How many threads a fit takes: as many as the container was given CPUs, whatever the host has."""
+"""The number of threads for PyTorch: the CPUs that the container has, not those of the node."""
 
 from __future__ import annotations
 
@@ -6,20 +6,23 @@ import os
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
-MOST = 4  # the networks are small: more threads only wait for each other
+MAX_THREADS = 4  # the networks are small: more threads only wait for each other
 
 
-def threads(cgroup: Path = CGROUP) -> int:
-    """The CPUs of this container's quota or CPU set, in whole ones, at least 1 and at most MOST.
+def thread_count(cgroup: Path = CGROUP) -> int:
+    """Return the whole CPUs of this container's quota or CPU set, at least 1 and at most MAX_THREADS.
 
-    It is 1 where nobody gave it any: threads that share their CPUs with others wait for whichever of them has none.
+    Without a quota or a CPU set it is 1: threads that share their CPUs with other processes wait for the slowest of them.
     """
-    given = [int(cpus) for cpus in (_quota(cgroup), _cpu_set()) if cpus is not None]
-    return max(1, min([*given, MOST])) if given else 1
+    limits = [int(cpus) for cpus in (_cpu_quota(cgroup), _cpu_set_size()) if cpus is not None]
+    return max(1, min([*limits, MAX_THREADS])) if limits else 1
 
 
-def _quota(cgroup: Path) -> float | None:
-    """CPUs by the quota below `cgroup`; see cgroup-v2.rst (cpu.max) and sched-bwc.rst (v1) in the kernel's documentation."""
+def _cpu_quota(cgroup: Path) -> float | None:
+    """Return the quota in CPUs, or None if there is none.
+
+    Source: the kernel's documentation, cgroup-v2.rst (cpu.max) and sched-bwc.rst (version 1).
+    """
     for names in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         if all((cgroup / name).is_file() for name in names):
             quota, period = " ".join((cgroup / name).read_text() for name in names).split()
@@ -27,9 +30,9 @@ def _quota(cgroup: Path) -> float | None:
     return None
 
 
-def _cpu_set() -> int | None:
-    """How many CPUs this process may run on where these are not all; None where they are."""
-    if not hasattr(os, "sched_getaffinity"):  # a Mac
+def _cpu_set_size() -> int | None:
+    """Return the number of CPUs that this process may run on, or None if these are all."""
+    if not hasattr(os, "sched_getaffinity"):  # macOS
         return None
     allowed = len(os.sched_getaffinity(0))
     return allowed if allowed < (os.cpu_count() or 1) else None

@@ -1,4 +1,4 @@
-"""The step `train`: a forecaster fitted to every session up to a day, how good it is, and its forecast."""
+"""The step `train`: fit the forecaster, evaluate it out of sample, forecast from the last session, and commit the model."""
 
 from __future__ import annotations
 
@@ -20,149 +20,178 @@ from step_contract.manifest import Fact, canonical, digest
 from step_contract.schemas import FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_VERSION
 from step_contract.store import Store
 
-from trainer.configuration import Configuration
-from trainer.evaluate import Evaluation, split, walk_forward
-from trainer.partitions import committed, read_closes
-from trainer.past import SHOWN
-from trainer.recipe import Recipe
-from trainer.samples import Array, log_returns, origins
-from trainer.threads import threads
-from trainer.words import in_words
+from trainer.config import ModelConfig, TrainingConfig
+from trainer.dataset import Array, forecast_origins, list_partitions, log_returns, read_closes
+from trainer.evaluation import Evaluation, OutOfSampleForecasts, split_folds, walk_forward
+from trainer.forecast_history import PLOTTED_SESSIONS
+from trainer.texts import summarize_evaluation
+from trainer.threads import thread_count
 
 if TYPE_CHECKING:
-    from trainer.fit import Fitted
+    from trainer.fitting import FittedModel
 
 STEP = "train"
 
 
+def train(store: Store, symbol: str, session: date, config: TrainingConfig, checkpoint_interval: int) -> Committed:
+    """Train a model on the sessions up to `session` and commit it, or return the one committed from the same sessions.
+
+    A training that was interrupted resumes from its last checkpoint and gives the same bytes.
+
+    Args:
+        store: the artifacts.
+        symbol: the index's symbol.
+        session: the last day of the history; it need not be a session.
+        config: the model's configuration and the length of the history.
+        checkpoint_interval: steps between two checkpoints.
+
+    Raises:
+        DataError: there are too few sessions, one is damaged, the training diverged, or the model was committed from other
+            sessions.
+    """
+    model_config, since = config.model, config.first_date(session)
+    partitions = list_partitions(store, symbol, session, since)
+    sessions = partitions.sessions
+    directory = paths.model(symbol, session, config.digest)
+    inputs = {
+        "symbol": symbol,
+        "sessions": f"{len(sessions)} from {sessions[0]} to {sessions[-1]}",
+        "prices": partitions.digest,
+        "config": config.digest,
+    }
+    checkpoint_directory = paths.checkpoints(symbol, session, config.digest, digest(canonical(inputs))[:12])
+    if committed := find(store, directory, inputs):
+        store.remove_folder(checkpoint_directory)  # left if the writer was killed after the commit
+        return committed
+    closes = read_closes(store, partitions)
+    check_history(sessions, closes, model_config, symbol, session, since)
+    # Importing torch takes longer than everything before: a model that is committed already does not need it.
+    from trainer.checkpoint import CheckpointManager
+    from trainer.fitting import fit
+
+    returns = log_returns(closes)
+    checkpoints = CheckpointManager(store, checkpoint_directory, checkpoint_interval)
+
+    def fit_fold(known: Array, origins: Any, name: str) -> Any:
+        return fit(known, origins, model_config, name, checkpoints).forecast
+
+    window, horizon = model_config.window, model_config.horizon
+    with checkpoints.handle_sigterm():
+        evaluation, out_of_sample = walk_forward(
+            returns, window, horizon, model_config.folds, model_config.test_share, fit_fold
+        )
+        origins = forecast_origins(returns, window)[:-horizon]
+        model = fit(returns, origins, model_config, "final fit", checkpoints)
+    forecast: dict[str, Any] = {
+        "symbol": symbol,
+        "session": session.isoformat(),
+        "model": model_config.model,
+        "interval": model_config.interval,
+        **forecast_record(sessions[-1], float(closes[-1]), model.forecast(returns, np.array([len(returns)]))[0]),
+        "out_of_sample": select_validation_forecasts(sessions, closes, out_of_sample, horizon),
+    }
+    facts = {"last_session": forecast["last_session"], "last_close": forecast["last_close"]}
+    facts |= make_facts(evaluation, model_config.interval)
+    content = Content(artifact_files(model, evaluation, forecast, inputs), len(sessions), MODEL_VERSION, facts)
+    committed = commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)
+    checkpoints.remove_all()
+    return committed
+
+
 def check_history(
-    sessions: list[date], closes: Array, configuration: Configuration, symbol: str, session: date, since: date | None
+    sessions: list[date], closes: Array, config: ModelConfig, symbol: str, session: date, since: date | None
 ) -> None:
-    """Raises DataError when there are too few sessions for the configuration, or the first fold is fitted to no movement."""
-    window, horizon, folds = configuration.window, configuration.horizon, configuration.folds
-    # The first fold must have something to be fitted to beside what the tests take.
-    least = window + horizon + math.ceil((window + horizon + folds) / (1 - configuration.test_share))
-    needed = max(configuration.minimum_sessions, least)
-    if len(sessions) < needed:
-        shortened = f", or raise --history-years, which leaves out all before {since}" if since else ""
+    """Raise DataError if there are too few sessions for the configuration, or the first fold has constant closes only."""
+    window, horizon, folds = config.window, config.horizon, config.folds
+    # The first fold needs at least one training origin beside the test parts.
+    minimum = window + horizon + math.ceil((window + horizon + folds) / (1 - config.test_share))
+    required = max(config.min_sessions, minimum)
+    if len(sessions) < required:
+        advice = f", or raise --history-years, which excludes sessions before {since}" if since else ""
         raise DataError(
-            f"{len(sessions)} sessions of {symbol} from {sessions[0]} to {sessions[-1]} are too few to train on, "
-            f"{needed} are needed: collect them with collector fetch-prices --from YYYY-MM-DD --to {session}{shortened}"
+            f"too few sessions of {symbol} to train on: {len(sessions)} from {sessions[0]} to {sessions[-1]}, "
+            f"{required} required; collect them with collector fetch-prices --from YYYY-MM-DD --to {session}{advice}"
         )
-    train, _ = split(np.arange(window, len(closes)), folds, configuration.test_share, horizon)[0]
-    still = int(np.argmax(closes != closes[0])) or len(closes)
-    if still > train[-1] + horizon:
+    train_origins, _ = split_folds(np.arange(window, len(closes)), folds, config.test_share, horizon)[0]
+    constant = int(np.argmax(closes != closes[0])) or len(closes)
+    if constant > train_origins[-1] + horizon:
         raise DataError(
-            f"{symbol} closes at {closes[0]} on each of {still} sessions from {sessions[0]} to {sessions[still - 1]}: "
-            "look at the source"
+            f"{symbol} has the same close {closes[0]} in each of {constant} sessions from {sessions[0]} to "
+            f"{sessions[constant - 1]}: check the source"
         )
 
 
-def forecast_from(session: date, close: float, values: Array) -> dict[str, Any]:
-    """The forecast `values` (horizon, 3) from `session`: of each horizon low, middle and high as log return and in points."""
+def forecast_record(session: date, close: float, log_returns: Array) -> dict[str, Any]:
+    """Return a forecast in the form of forecast.json: each horizon's values as log return and in index points.
+
+    Args:
+        session: the session that is forecast from.
+        close: its close in index points.
+        log_returns: low, middle and high cumulative log return, shape (horizon, 3).
+    """
     points = [
         {"horizon": horizon}
         | {
             name: {"log_return": round(float(value), 8), "points": round(close * float(np.exp(value)), 2)}
             for name, value in zip(("low", "middle", "high"), row, strict=True)
         }
-        for horizon, row in enumerate(values, start=1)
+        for horizon, row in enumerate(log_returns, start=1)
     ]
     return {"last_session": session.isoformat(), "last_close": close, "forecast": points}
 
 
-def files_of(fitted: Fitted, evaluation: Evaluation, forecast: dict[str, Any], inputs: Mapping[str, str]) -> dict[str, bytes]:
-    """The artifact's files: weights with scaler, configuration, inputs and libraries beside them, metrics, forecast."""
-    import safetensors.torch
-
-    about = {"scaler": asdict(fitted.scaler), "configuration": asdict(fitted.configuration)}
-    about["data"] = {name: inputs[name] for name in ("symbol", "sessions", "prices")}
-    about["libraries"] = {name: version(name) for name in ("numpy", "safetensors", "torch")}
-    # One entry: safetensors writes several in any order, and the bytes would differ.
-    metadata = {"trainer": json.dumps(about, sort_keys=True)}
-    weights = {name: tensor.contiguous() for name, tensor in sorted(fitted.network.state_dict().items())}
-    return {
-        MODEL_FILE: safetensors.torch.save(weights, metadata),
-        METRICS_FILE: _json(evaluation),
-        FORECAST_FILE: _json(forecast),
-    }
+def select_validation_forecasts(
+    sessions: list[date], closes: Array, out_of_sample: OutOfSampleForecasts, horizon: int
+) -> list[dict[str, Any]]:
+    """Return the last validation forecasts that a plot can show, without overlap; the last one ends at the last close."""
+    last = len(out_of_sample.origins) - 1
+    selected = range(last, max(-1, last - PLOTTED_SESSIONS), -horizon)
+    return [
+        forecast_record(sessions[out_of_sample.origins[i]], float(closes[out_of_sample.origins[i]]), out_of_sample.forecasts[i])
+        for i in reversed(selected)
+    ]
 
 
-def peak_memory() -> int:
-    """The most memory that this process has held so far, in bytes."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else most * 1024  # getrusage(2): kilobytes, but on a Mac bytes
-
-
-def _json(content: object) -> bytes:
-    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
-
-
-def train(store: Store, symbol: str, session: date, recipe: Recipe, every: int) -> Committed:
-    """Trains by `recipe` on the sessions of `symbol` up to `session`, or returns the model committed from the same ones.
-
-    Keeps its state every `every` steps, and goes on from there when it was interrupted.
-
-    Raises DataError when there are too few, when one is damaged, and when the model was committed from other sessions.
-    """
-    configuration, since = recipe.configuration, recipe.since(session)
-    partitions = committed(store, symbol, session, since)
-    sessions = partitions.sessions
-    directory = paths.model(symbol, session, recipe.model)
-    inputs = {
-        "symbol": symbol,
-        "sessions": f"{len(sessions)} from {sessions[0]} to {sessions[-1]}",
-        "prices": partitions.digest,
-        "recipe": recipe.model,
-    }
-    unfinished = paths.checkpoints(symbol, session, recipe.model, digest(canonical(inputs))[:12])
-    if before := find(store, directory, inputs):
-        store.remove_folder(unfinished)  # where the one who committed it did not come to that
-        return before
-    closes = read_closes(store, partitions)
-    check_history(sessions, closes, configuration, symbol, session, since)
-    # Loading torch takes longer than all that was done so far; who finds the model committed need not wait for it.
-    from trainer.checkpoint import Checkpoints
-    from trainer.fit import fit
-
-    returns = log_returns(closes)
-    kept = Checkpoints(store, unfinished, every)
-
-    def fit_fold(known: Array, at: Any, name: str) -> Any:
-        return fit(known, at, configuration, name, kept).forecast
-
-    plan = (configuration.window, configuration.horizon, configuration.folds, configuration.test_share)
-    with kept.listening():
-        evaluation, tests = walk_forward(returns, *plan, fit_fold)
-        fitted = fit(
-            returns, origins(returns, configuration.window)[: -configuration.horizon], configuration, "final fit", kept
-        )
-    values = fitted.forecast(returns, np.array([len(returns)]))[0]
-    # One after the other, up to the last close.
-    apart = range(len(tests.at) - 1, max(-1, len(tests.at) - 1 - SHOWN), -configuration.horizon)
-    forecast: dict[str, Any] = {
-        "symbol": symbol,
-        "session": session.isoformat(),
-        "model": configuration.model,
-        "interval": configuration.interval,
-        **forecast_from(sessions[-1], float(closes[-1]), values),
-        "out_of_sample": [
-            forecast_from(sessions[tests.at[i]], float(closes[tests.at[i]]), tests.forecast[i]) for i in reversed(apart)
-        ],
-    }
+def make_facts(evaluation: Evaluation, interval: float) -> dict[str, Fact]:
+    """Return the manifest's facts on the evaluation at the last horizon, and on the resources used so far."""
     last = evaluation["overall"][-1]
-    facts: dict[str, Fact] = {"last_session": forecast["last_session"], "last_close": forecast["last_close"]}
-    facts |= {
-        "in_words": in_words(evaluation, configuration.interval),
-        "beats_naive": bool(evaluation["better_at"]),
+    return {
+        "evaluation": summarize_evaluation(evaluation, interval),
+        "beats_baselines": bool(evaluation["significant_horizons"]),
         "p_value": last["p_value"],
         "horizon": last["horizon"],
         "mae": last["mae"],
         "mae_naive": last["mae_naive"],
         "skill": last["skill"],
+        "peak_memory_mib": peak_memory_bytes() // 2**20,
+        "threads": thread_count(),
     }
-    facts |= {"peak_memory_mib": peak_memory() // 2**20, "threads": threads()}
-    content = Content(files_of(fitted, evaluation, forecast, inputs), len(sessions), MODEL_VERSION, facts)
-    made = commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)
-    kept.clear()
-    return made
+
+
+def artifact_files(
+    model: FittedModel, evaluation: Evaluation, forecast: dict[str, Any], inputs: Mapping[str, str]
+) -> dict[str, bytes]:
+    """Return the artifact's files by name; the weights carry scaler, configuration, inputs and library versions as metadata."""
+    import safetensors.torch
+
+    content = {"scaler": asdict(model.scaler), "config": asdict(model.config)}
+    content["data"] = {name: inputs[name] for name in ("symbol", "sessions", "prices")}
+    content["libraries"] = {name: version(name) for name in ("numpy", "safetensors", "torch")}
+    # A single entry: safetensors writes several in any order, and the bytes would differ.
+    metadata = {"trainer": json.dumps(content, sort_keys=True)}
+    weights = {name: tensor.contiguous() for name, tensor in sorted(model.network.state_dict().items())}
+    return {
+        MODEL_FILE: safetensors.torch.save(weights, metadata),
+        METRICS_FILE: _to_json(evaluation),
+        FORECAST_FILE: _to_json(forecast),
+    }
+
+
+def peak_memory_bytes() -> int:
+    """Return the peak resident memory of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): bytes on macOS, kilobytes elsewhere
+
+
+def _to_json(content: object) -> bytes:
+    return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()

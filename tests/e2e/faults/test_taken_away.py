@@ -103,4 +103,4 @@ def test_a_training_whose_node_is_drained_goes_on_where_it_was(airflow: Airflow,
     )
     assert wait_for_end(airflow, "market_daily", RUN, 240) == "success"
     assert airflow.tasks("market_daily", RUN)["train"]["try_number"] == 2
-    wait_for_log(airflow, "market_daily", RUN, "train", "going on from the checkpoint after", 2)
+    wait_for_log(airflow, "market_daily", RUN, "train", "Resuming from the checkpoint at step", 2)

@@ -12,13 +12,13 @@ from step_contract.commit import Content, commit
 from step_contract.store import Store
 
 PICTURE = b"\x89PNG a picture"
-DIRECTORY = "plots/symbol=KS11/session=2026-01-15/recipe=ab12"
+DIRECTORY = "plots/symbol=KS11/session=2026-01-15/config=ab12"
 
 
 @pytest.fixture
 def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setenv("ARTIFACTS", f"file://{tmp_path}/artifacts")
-    content = Content({"forecast.png": PICTURE, "rows.bin": b"12"}, rows=0, schema_version=1, facts={"in_words": "<b>up</b>"})
+    content = Content({"forecast.png": PICTURE, "rows.bin": b"12"}, rows=0, schema_version=1, facts={"evaluation": "<b>up</b>"})
     store = Store(f"file://{tmp_path}/artifacts")
     return commit(store, DIRECTORY, step="plot", session=date(2026, 1, 15), inputs={}, content=content).uri
 

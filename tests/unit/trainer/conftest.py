@@ -19,60 +19,60 @@ from trainer.cli import build_parser
 from ...conftest import Run as Run
 from ...conftest import StepResult as StepResult
 
-REAL = Path(__file__).resolve().parents[3] / "data" / "krx" / "index" / "year_ks11"
+SAMPLE = Path(__file__).resolve().parents[3] / "data" / "krx" / "index" / "year_ks11"
 Close = TypeVar("Close", float, float | None)
 
-SMALL = """
+SMALL_CONFIG = """
 model = "tcn"
 window = 16
 horizon = 3
 interval = 0.8
 channels = 4
 epochs = 2
-batch = 64
+batch_size = 64
 learning_rate = 0.01
 weight_decay = 0.01
 seed = 1
 folds = 2
 test_share = 0.3
-minimum_sessions = 100
+min_sessions = 100
 """
 
 
-def parquet(session: date, close: float | None, change: float | None = None) -> bytes:
-    days = arrow.Array([(session - date(1970, 1, 1)).days], arrow.DataType.int32()).cast(arrow.DataType.date32())
-    figures = [arrow.Array([figure], arrow.DataType.float64()) for figure in (close, change)]
-    table = arrow.Table.from_arrays([days, *figures], names=["date", "close", "change"])
+def make_parquet(session: date, close: float | None, change: float | None = None) -> bytes:
+    dates = arrow.Array([(session - date(1970, 1, 1)).days], arrow.DataType.int32()).cast(arrow.DataType.date32())
+    values = [arrow.Array([value], arrow.DataType.float64()) for value in (close, change)]
+    table = arrow.Table.from_arrays([dates, *values], names=["date", "close", "change"])
     buffer = io.BytesIO()
     write_parquet(table, buffer)
     return buffer.getvalue()
 
 
-def put(
+def commit_price(
     store: Store, session: date, close: float | None, symbol: str = "KS11", revision: int = 1, change: float | None = None
 ) -> None:
-    content = Content({PRICES_FILE: parquet(session, close, change)}, 1, PRICES_VERSION, {})
+    content = Content({PRICES_FILE: make_parquet(session, close, change)}, 1, PRICES_VERSION, {})
     directory = paths.prices(symbol, session, revision)
     commit(store, directory, step="fetch-prices", session=session, inputs={"close": str(close)}, content=content)
 
 
 def real_changes(first: int, last: int) -> dict[date, tuple[float, float]]:
-    """The KOSPI's real closes of the years `first` to `last`, and their changes as the source gives them."""
-    found = {}
+    """Return the KOSPI's closes of the years `first` to `last` with the changes that the source reports."""
+    changes = {}
     for year in range(first, last + 1):
-        with (REAL / f"{year}.csv").open(encoding="utf-8-sig") as file:
+        with (SAMPLE / f"{year}.csv").open(encoding="utf-8-sig") as file:
             for row in csv.DictReader(file):
-                found[date.fromisoformat(row["Date"])] = float(row["Close"]), float(row["Change"])
-    return found
+                changes[date.fromisoformat(row["Date"])] = float(row["Close"]), float(row["Change"])
+    return changes
 
 
 def real_closes(first: int, last: int) -> dict[date, float]:
-    """The KOSPI's real closes of the years `first` to `last`."""
+    """Return the KOSPI's closes of the years `first` to `last`."""
     return {session: close for session, (close, _) in real_changes(first, last).items()}
 
 
-def weekdays(closes: Sequence[Close], last: date = date(2026, 1, 15)) -> dict[date, Close]:
-    """`closes` on the weekdays up to `last`, a Thursday."""
+def on_weekdays(closes: Sequence[Close], last: date = date(2026, 1, 15)) -> dict[date, Close]:
+    """Return `closes` on the weekdays up to `last`, a Thursday."""
     days: list[date] = []
     day = last
     while len(days) < len(closes):
@@ -89,7 +89,7 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def trainer(run_program: Callable[..., Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a step of the trainer with a small configuration."""
-    (tmp_path / "model.toml").write_text(SMALL)
+    """A function that runs a step of the trainer with a small configuration."""
+    (tmp_path / "model.toml").write_text(SMALL_CONFIG)
     monkeypatch.setenv("MODEL_CONFIG", str(tmp_path / "model.toml"))
     return run_program(build_parser)

@@ -15,60 +15,62 @@ import pytest
 from step_contract.commit import open_artifact
 from step_contract.manifest import Manifest
 from step_contract.store import Store
-from trainer.evaluate import Evaluation, Score
-from trainer.figure import Picture, compose, draw, style
-from trainer.words import LANGUAGES, in_words
+from trainer.evaluation import Evaluation, Score
+from trainer.figure import PlotData, build_figure, load_style, render_png
+from trainer.texts import LANGUAGES, summarize_evaluation
 
-from .conftest import Run, StepResult, put, weekdays
+from .conftest import Run, StepResult, commit_price, on_weekdays
 
 PLOT = ("plot", "--session", "2026-01-15")
 
 
 @pytest.fixture
 def trained(store: Store, trainer: Run) -> StepResult:
-    for session, close in weekdays([1000.0 * np.exp(0.01 * np.sin(i)) for i in range(150)]).items():
-        put(store, session, close)
+    for session, close in on_weekdays([1000.0 * np.exp(0.01 * np.sin(i)) for i in range(150)]).items():
+        commit_price(store, session, close)
     return trainer("train", "--session", "2026-01-15")[2]
 
 
-def size(png: bytes) -> tuple[int, int]:
+def image_size(png: bytes) -> tuple[int, int]:
     assert png.startswith(b"\x89PNG\r\n\x1a\n")
     return int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")
 
 
-def test_the_plot_is_one_picture_of_a_phones_width(trained: StepResult, trainer: Run) -> None:
+def test_plot_is_one_png_1080_pixels_wide(trained: StepResult, trainer: Run) -> None:
     code, _, result = trainer(*PLOT)
     _, files = open_artifact(str(result["manifest"]))
     assert (code, list(files)) == (0, ["forecast.png"])
-    assert size(files["forecast.png"]) == (1080, 1296)
+    assert image_size(files["forecast.png"]) == (1080, 1296)
 
 
-def forecast_of(session: date, close: float, change: float = 0.01, symbol: str = "KS11") -> dict[str, object]:
-    names = (("low", change - 0.05), ("middle", change), ("high", change + 0.05))
-    point = {name: {"points": close * (1 + by), "log_return": 0.0} for name, by in names}
-    about = {"symbol": symbol, "session": "2026-01-15", "model": "tcn", "interval": 0.8}
-    points = [point | {"horizon": horizon} for horizon in (1, 2)]
-    return about | {"last_session": session.isoformat(), "last_close": close, "forecast": points}
+def make_forecast(session: date, close: float, change: float = 0.01, symbol: str = "KS11") -> dict[str, object]:
+    changes = (("low", change - 0.05), ("middle", change), ("high", change + 0.05))
+    values = {name: {"points": close * (1 + value), "log_return": 0.0} for name, value in changes}
+    header = {"symbol": symbol, "session": "2026-01-15", "model": "tcn", "interval": 0.8}
+    points = [values | {"horizon": horizon} for horizon in (1, 2)]
+    return header | {"last_session": session.isoformat(), "last_close": close, "forecast": points}
 
 
-def picture(closes: list[float], symbol: str = "KS11") -> Picture:
-    """A picture of the last 60 of `closes` with every kind of text in it."""
-    days = weekdays(closes)
+def make_plot_data(closes: list[float], symbol: str = "KS11") -> PlotData:
+    """Return the data of a plot of the last 60 of `closes` with every kind of text."""
+    days = on_weekdays(closes)
     sessions = list(days)[-60:]
-    past = [forecast_of(day, days[day]) for day in sessions[-20:-2:3]]
-    forecast = forecast_of(sessions[-1], days[sessions[-1]], symbol=symbol)
-    return Picture(sessions, np.array([days[day] for day in sessions]), forecast, past, True, "It is not better.")
+    past = [make_forecast(day, days[day]) for day in sessions[-20:-2:3]]
+    forecast = make_forecast(sessions[-1], days[sessions[-1]], symbol=symbol)
+    return PlotData(sessions, np.array([days[day] for day in sessions]), forecast, past, True, "No improvement.")
 
 
 @pytest.mark.slow
-def test_the_same_forecast_gives_the_same_bytes_and_another_gives_others() -> None:
-    one = picture([1000.0 + i for i in range(60)])
-    drawn = draw(one, "en")
-    assert draw(one, "en") == drawn
-    assert (
-        len({drawn, draw(replace(one, in_words="It is better."), "en"), draw(one, "ko"), draw(replace(one, past=[]), "en")})
-        == 4
-    )
+def test_png_is_reproducible_and_depends_on_its_content() -> None:
+    data = make_plot_data([1000.0 + i for i in range(60)])
+    png = render_png(data, "en")
+    assert render_png(data, "en") == png
+    others = [
+        render_png(replace(data, evaluation="Improvement."), "en"),
+        render_png(data, "ko"),
+        render_png(replace(data, past=[]), "en"),
+    ]
+    assert len({png, *others}) == 4
 
 
 @pytest.mark.slow
@@ -76,18 +78,19 @@ def test_the_same_forecast_gives_the_same_bytes_and_another_gives_others() -> No
 @pytest.mark.parametrize("level", [0.8, 100.0, 4800.0, 12_345_678.0])
 @pytest.mark.parametrize("symbol", ["KS11", "A" * 32])
 @pytest.mark.filterwarnings("error")
-def test_no_text_is_clipped_lies_on_other_text_or_lacks_a_letter(
+def test_no_text_is_clipped_overlaps_or_lacks_glyphs(
     language: str, level: float, symbol: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The longest texts there can be: figures of 100 %, all horizons, a long symbol, and an index of any size."""
-    words = LANGUAGES[language]
+    """With the longest texts: shares of 100 %, all horizons, a long symbol, and an index of any size."""
+    texts = LANGUAGES[language]
     closes = list(level * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.02, 60))))
     last: dict[str, float] = dict.fromkeys(Score.__annotations__, 1.0) | {"horizon": 5, "forecasts": 2331}
-    evaluation = Evaluation(folds=[], overall=[cast(Score, last)], better_at=[1, 2, 3, 4, 5])
-    one = replace(picture(closes, symbol), in_words=in_words(evaluation, 0.8, words), issued=False)
-    draw(one, language)
-    with mpl.rc_context(style(language)):
-        figure = compose(one, words)
+    evaluation = Evaluation(folds=[], overall=[cast(Score, last)], significant_horizons=[1, 2, 3, 4, 5])
+    summary = summarize_evaluation(evaluation, 0.8, texts)
+    data = replace(make_plot_data(closes, symbol), evaluation=summary, issued=False)
+    render_png(data, language)
+    with mpl.rc_context(load_style(language)):
+        figure = build_figure(data, texts)
         figure.draw_without_rendering()
         [axes] = figure.axes
         legend = axes.get_legend()
@@ -107,12 +110,12 @@ def test_no_text_is_clipped_lies_on_other_text_or_lacks_a_letter(
     assert not caplog.records
 
 
-def test_past_forecasts_are_drawn_beside_what_came_and_counted(trained: StepResult, trainer: Run) -> None:
-    """Before any other model there are those of the validation; later those that were issued."""
+def test_past_forecasts_are_plotted_and_counted(trained: StepResult, trainer: Run) -> None:
+    """Without earlier models these are the validation forecasts, later the issued ones."""
     first = open_artifact(str(trainer(*PLOT)[2]["manifest"]))[0]
     validation = json.loads(open_artifact(str(trained["manifest"]))[1]["forecast.json"])["out_of_sample"]
     assert first.facts["past_forecasts"] == len(validation) == 13
-    assert validation[-1]["last_session"] == "2026-01-12", "three sessions before the last: its last horizon has just come"
+    assert validation[-1]["last_session"] == "2026-01-12", "three sessions before the last: its last outcome is just known"
     trainer("train", "--session", "2025-12-15")
     trainer("train", "--session", "2026-01-01")
     second = open_artifact(str(trainer(*PLOT)[2]["manifest"]))[0]
@@ -120,72 +123,70 @@ def test_past_forecasts_are_drawn_beside_what_came_and_counted(trained: StepResu
     assert second.files != first.files
 
 
-def test_an_earlier_model_that_is_damaged_or_of_another_schema_is_left_out_and_told(
-    trained: StepResult, trainer: Run, tmp_path: Path
-) -> None:
+def test_damaged_or_incompatible_earlier_models_are_skipped(trained: StepResult, trainer: Run, tmp_path: Path) -> None:
     for session in ("2025-12-01", "2025-12-15", "2026-01-02"):
         trainer("train", "--session", session)
     models = tmp_path / "artifacts" / "models" / "symbol=KS11"
     [damaged] = (models / "session=2025-12-01").rglob("forecast.json")
     damaged.write_text("{}")
-    of_another_schema(models / "session=2025-12-15")
-    code, shown, result = trainer(*PLOT)
+    set_other_schema_version(models / "session=2025-12-15")
+    code, output, result = trainer(*PLOT)
     assert (code, open_artifact(str(result["manifest"]))[0].facts["past_forecasts"]) == (0, 1)
-    assert f"left out of the past forecasts: file://{damaged}" in shown
+    assert f"Skipping a past forecast: file://{damaged}" in output
 
 
-def of_another_schema(folder: Path) -> None:
+def set_other_schema_version(folder: Path) -> None:
     [path] = folder.rglob("manifest.json")
     manifest = Manifest.from_json(path.read_bytes(), str(path))
     path.write_bytes(replace(manifest, schema_version=99).to_json())
 
 
-def test_a_model_of_another_schema_version_is_65_and_says_what_to_do(trained: StepResult, trainer: Run, tmp_path: Path) -> None:
-    of_another_schema(tmp_path / "artifacts" / "models")
-    code, shown, _ = trainer(*PLOT)
+def test_model_of_another_schema_version_exits_65_with_advice(trained: StepResult, trainer: Run, tmp_path: Path) -> None:
+    set_other_schema_version(tmp_path / "artifacts" / "models")
+    code, output, _ = trainer(*PLOT)
     assert code == 65
-    assert "has schema version 99, this program reads 2: remove its folder and run trainer train --session 2026-01-15" in shown
+    assert (
+        "has schema version 99, this program supports 2: remove its folder and run trainer train --session 2026-01-15" in output
+    )
 
 
-def test_a_language_that_is_not_spoken_is_78(trained: StepResult, trainer: Run) -> None:
-    code, shown, _ = trainer(*PLOT, "--plot-language", "fr")
-    assert (code, "'fr' is none of the languages en, ko" in shown) == (78, True)
-    one = open_artifact(str(trainer(*PLOT, "--plot-language", "ko")[2]["manifest"]))[0]
-    assert one.files != open_artifact(str(trainer(*PLOT)[2]["manifest"]))[0].files
+def test_unknown_language_exits_78(trained: StepResult, trainer: Run) -> None:
+    code, output, _ = trainer(*PLOT, "--plot-language", "fr")
+    assert (code, "invalid language 'fr': must be one of en, ko" in output) == (78, True)
+    korean = open_artifact(str(trainer(*PLOT, "--plot-language", "ko")[2]["manifest"]))[0]
+    assert korean.files != open_artifact(str(trainer(*PLOT)[2]["manifest"]))[0].files
 
 
-def test_a_rerun_returns_the_plot(trained: StepResult, trainer: Run) -> None:
+def test_rerun_returns_the_committed_plot(trained: StepResult, trainer: Run) -> None:
     first = trainer(*PLOT)[2]
-    code, shown, second = trainer(*PLOT)
-    assert (code, second["manifest"], "committed before" in shown) == (0, first["manifest"], True)
+    code, output, second = trainer(*PLOT)
+    assert (code, second["manifest"], "already committed" in output) == (0, first["manifest"], True)
 
 
-def test_without_a_model_it_is_65_and_says_how_to_train_one(trainer: Run) -> None:
-    code, shown, _ = trainer(*PLOT, "--symbol", "KQ11")
+def test_missing_model_exits_65_with_the_command_to_train_it(trainer: Run) -> None:
+    code, output, _ = trainer(*PLOT, "--symbol", "KQ11")
     assert code == 65
-    assert "trainer train --session 2026-01-15 --symbol KQ11" in shown
+    assert "trainer train --session 2026-01-15 --symbol KQ11" in output
 
 
-def test_a_damaged_model_is_65_and_its_object_is_named(trained: StepResult, trainer: Run, tmp_path: Path) -> None:
+def test_damaged_model_exits_65_naming_its_object(trained: StepResult, trainer: Run, tmp_path: Path) -> None:
     [file] = (tmp_path / "artifacts" / "models").rglob("forecast.json")
     file.write_text(json.dumps(json.loads(file.read_text()) | {"last_close": 1.0}))
-    code, shown, _ = trainer(*PLOT)
-    assert (code, str(file) in shown) == (65, True)
+    code, output, _ = trainer(*PLOT)
+    assert (code, str(file) in output) == (65, True)
 
 
-def test_a_model_that_was_trained_on_other_prices_is_65_and_says_to_train_again(
-    trained: StepResult, trainer: Run, store: Store
-) -> None:
+def test_model_trained_on_other_prices_exits_65_with_advice(trained: StepResult, trainer: Run, store: Store) -> None:
     store.remove_folder("prices/symbol=KS11/session=2026-01-15")
-    code, shown, _ = trainer(*PLOT)
+    code, output, _ = trainer(*PLOT)
     assert code == 65
-    assert "was trained up to 2026-01-15 at" in shown and "the prices now end with 2026-01-14" in shown
-    assert "trainer train --session 2026-01-15" in shown
+    assert "was trained up to 2026-01-15 at" in output and "the prices now end with 2026-01-14" in output
+    assert "trainer train --session 2026-01-15" in output
 
 
-def test_later_sessions_change_no_byte_of_the_plot(trained: StepResult, trainer: Run, store: Store, tmp_path: Path) -> None:
+def test_later_sessions_do_not_change_the_plot(trained: StepResult, trainer: Run, store: Store, tmp_path: Path) -> None:
     before = open_artifact(str(trainer(*PLOT)[2]["manifest"]))[1]
-    put(store, date(2026, 1, 16), 2000.0)
+    commit_price(store, date(2026, 1, 16), 2000.0)
     (tmp_path / "artifacts" / "plots").rename(tmp_path / "elsewhere")
     assert open_artifact(str(trainer(*PLOT)[2]["manifest"]))[1] == before
 
@@ -194,7 +195,7 @@ def test_later_sessions_change_no_byte_of_the_plot(trained: StepResult, trainer:
 @pytest.mark.parametrize(
     ("arguments", "absent"), [(["plot", "--session", "2026-01-15", "--artifacts", "/nowhere"], "torch"), (["--help"], "numpy")]
 )
-def test_a_program_loads_only_what_its_step_needs(arguments: list[str], absent: str) -> None:
+def test_program_imports_only_what_its_step_needs(arguments: list[str], absent: str) -> None:
     code = f"""
 import sys
 sys.argv[1:] = {arguments!r}
@@ -205,5 +206,5 @@ except SystemExit:
     pass
 assert {absent!r} not in sys.modules
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from trainer.threads import threads
+from trainer.threads import thread_count
 
 V1 = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
 
@@ -22,27 +22,25 @@ V1 = ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")
         (dict(zip(V1, ("-1\n", "100000\n"), strict=True)), 1),
         ({}, 1),
     ],
-    ids=["v2", "one and a half", "half", "many", "v2, none", "v1", "v1, none", "no cgroup"],
+    ids=["v2", "one and a half", "half", "many", "v2, unlimited", "v1", "v1, unlimited", "no cgroup"],
 )
-def test_a_fit_takes_as_many_threads_as_its_container_was_given_cpus(
-    files: dict[str, str], expected: int, tmp_path: Path
-) -> None:
+def test_thread_count_is_the_cpu_quota(files: dict[str, str], expected: int, tmp_path: Path) -> None:
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
-    assert threads(tmp_path) == expected
+    assert thread_count(tmp_path) == expected
 
 
 @pytest.fixture
-def one_cpu() -> Iterator[None]:
+def single_cpu() -> Iterator[None]:
     if not hasattr(os, "sched_setaffinity") or os.cpu_count() == 1:
         pytest.skip("this machine has no CPU sets, or one CPU")
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, [min(before)])
+    previous = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, [min(previous)])
     yield
-    os.sched_setaffinity(0, before)
+    os.sched_setaffinity(0, previous)
 
 
-def test_a_cpu_set_counts_where_it_is_smaller_than_the_quota(one_cpu: None, tmp_path: Path) -> None:
+def test_cpu_set_smaller_than_the_quota_applies(single_cpu: None, tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text("400000 100000")
-    assert threads(tmp_path) == 1
+    assert thread_count(tmp_path) == 1

@@ -1,0 +1,116 @@
+"""The configuration of a model, its training and its plot.
+
+The digest of a configuration is part of an artifact's path: a change gives another artifact beside the first.
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from dataclasses import asdict, dataclass, fields
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from step_contract.errors import ConfigurationError
+from step_contract.manifest import canonical, digest
+
+# The modules whose code determines a model and a plot: their digests are part of the configuration's.
+MODEL_CODE = ("model.py", "fitting.py", "dataset.py", "evaluation.py")
+PLOT_CODE = ("figure.py", "texts.py")
+DEFAULT_CONFIG = Path(__file__).with_name("model.toml")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The content of `model.toml`, which describes each key.
+
+    `window`, `horizon` and `min_sessions` count sessions; `interval` is a probability, the nominal coverage.
+    """
+
+    model: str
+    window: int
+    horizon: int
+    interval: float
+    channels: int
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    seed: int
+    folds: int
+    test_share: float
+    min_sessions: int
+
+    @property
+    def quantiles(self) -> tuple[float, float, float]:
+        """The probabilities of the forecast's low, middle and high value."""
+        return (1 - self.interval) / 2, 0.5, (1 + self.interval) / 2
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The model's configuration and the years of history before the session that it is trained on; None means all."""
+
+    model: ModelConfig
+    history_years: int | None
+
+    @property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits that identify this configuration and the code that fits and evaluates a model."""
+        return digest(canonical([asdict(self.model), self.history_years, _code_digests(MODEL_CODE)]))[:12]
+
+    def plot_digest(self, language: str, past_forecasts: str) -> str:
+        """Return twelve hexadecimal digits that identify a plot's configuration.
+
+        Args:
+            language: the language of the texts.
+            past_forecasts: the digest of the past forecasts that are drawn.
+        """
+        return digest(canonical([self.digest, _code_digests(PLOT_CODE), language, past_forecasts]))[:12]
+
+    def first_date(self, session: date) -> date | None:
+        """Return the first day of the history for a model of `session`, or None if it is not limited."""
+        return session - timedelta(days=round(365.25 * self.history_years)) if self.history_years else None
+
+
+def _code_digests(names: tuple[str, ...]) -> list[str]:
+    return [digest(Path(__file__).with_name(name).read_bytes()) for name in names]
+
+
+def read_model_config(path: Path) -> ModelConfig:
+    """Return the configuration in the TOML file at `path`.
+
+    Raises ConfigurationError naming the key that is missing, unknown or invalid.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the model's configuration {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the model's configuration {path} is not valid TOML: {error}") from None
+    types = {field.name: str(field.type) for field in fields(ModelConfig)}
+    if unknown := sorted(content.keys() - types.keys()):
+        raise ConfigurationError(f"{path}: unknown key {', '.join(unknown)}; known keys: {', '.join(types)}")
+    if missing := sorted(types.keys() - content.keys()):
+        raise ConfigurationError(f"{path}: missing key {', '.join(missing)}")
+    for name, value in content.items():
+        if problem := _find_problem(name, types[name], value):
+            raise ConfigurationError(f"{path}: invalid {name} {value!r}: {problem}")
+    return ModelConfig(**content)
+
+
+def _find_problem(name: str, type: str, value: Any) -> str | None:
+    """Return why `value` is invalid for the key `name`, or None if it is valid."""
+    allowed: tuple[Any, ...] = {"str": (str,), "int": (int,), "float": (int, float)}[type]
+    if not isinstance(value, allowed) or isinstance(value, bool):
+        return f"must be of type {type}"
+    if type == "float" and not math.isfinite(value):
+        return "must be a finite number"
+    if name == "weight_decay" and value < 0:
+        return "must not be negative"
+    if type != "str" and name not in ("seed", "weight_decay") and not value > 0:
+        return "must be greater than 0"
+    if name in ("interval", "test_share") and not value < 1:
+        return "must be less than 1"
+    return None

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+from step_contract.errors import DataError
+from step_contract.store import Store
+from trainer.dataset import cumulative_returns, forecast_origins, input_windows, list_partitions, log_returns, read_closes
+
+from .conftest import commit_price, real_changes
+
+
+def test_latest_revision_of_a_session_is_read(tmp_path: Path) -> None:
+    store = Store(f"file://{tmp_path}")
+    for revision, close in enumerate((100.0, *range(101, 111)), start=1):
+        commit_price(store, date(2026, 1, 14), close, revision=revision)
+    commit_price(store, date(2026, 1, 15), 200.0)
+    partitions = list_partitions(store, "KS11", date(2026, 1, 15))
+    assert partitions.sessions == [date(2026, 1, 14), date(2026, 1, 15)]
+    assert read_closes(store, partitions).tolist() == [110.0, 200.0]
+
+
+def closes_until(store: Store, last: date) -> list[float]:
+    closes: list[float] = read_closes(store, list_partitions(store, "KS11", last)).tolist()
+    return closes
+
+
+def commit_real_prices(store: Store, first: date, last: date, without: tuple[date, ...] = ()) -> None:
+    for session, (close, change) in real_changes(2017, 2017).items():
+        if first <= session <= last and session not in without:
+            commit_price(store, session, close, change=change)
+
+
+@pytest.mark.parametrize("missing", [date(2017, 9, 11), date(2017, 9, 29), date(2017, 10, 10)])
+def test_missing_session_is_reported_with_the_command_to_collect_it(tmp_path: Path, missing: date) -> None:
+    store, last = Store(f"file://{tmp_path}"), date(2017, 10, 20)
+    commit_real_prices(store, date(2017, 9, 1), last, without=(missing,))
+    with pytest.raises(DataError) as error:
+        closes_until(store, last)
+    days = [day for day in real_changes(2017, 2017) if day != missing]
+    before, after = max(day for day in days if day < missing), min(day for day in days if day > missing)
+    assert f"sessions between {before} and {after} are missing" in str(error.value)
+    assert f"collector fetch-prices --symbol KS11 --from {before} --to {after}" in str(error.value)
+
+
+def test_missing_weeks_are_reported_even_without_reported_changes(tmp_path: Path) -> None:
+    store = Store(f"file://{tmp_path}")
+    commit_price(store, date(2026, 1, 2), 100.0)
+    commit_price(store, date(2026, 1, 20), 101.0)
+    with pytest.raises(DataError, match=r"between 2026-01-02 and 2026-01-20 .* never closed for 17 days"):
+        closes_until(store, date(2026, 1, 20))
+
+
+def test_longest_holiday_is_not_a_gap(tmp_path: Path) -> None:
+    store = Store(f"file://{tmp_path}")
+    commit_real_prices(store, date(2017, 9, 25), date(2017, 10, 13))
+    assert len(closes_until(store, date(2017, 10, 13))) == 9
+
+
+def test_input_window_ends_where_targets_begin() -> None:
+    closes = np.exp(np.arange(8) ** 2 / 100)
+    returns = log_returns(closes)
+    origins = forecast_origins(returns, window=3)
+    assert origins.tolist() == [3, 4, 5, 6, 7]
+    assert input_windows(returns, origins, 3)[0] == pytest.approx(np.log(closes[1:4] / closes[0:3]))
+    targets = cumulative_returns(returns, origins[:-2], horizon=2)
+    assert targets[0] == pytest.approx([np.log(closes[4] / closes[3]), np.log(closes[5] / closes[3])])
+    assert targets[-1] == pytest.approx([np.log(closes[6] / closes[5]), np.log(closes[7] / closes[5])])
