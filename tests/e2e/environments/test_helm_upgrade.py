@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import kind
+import pytest
 from airflow_api import Airflow
 from runs import wait_for_dags
 from step_contract.store import Store
 
 from ..conftest import artifacts, kubectl, start, wait_for_end, wait_for_log, wait_until
 from ..slack_channel import channel
+
+
+@pytest.fixture(scope="module", autouse=True)
+def room_for_production() -> Iterator[None]:
+    """Stop what kind-up has deployed once no test needs it: idle, it takes a quarter of a core from production's tests."""
+    yield
+    kubectl("scale", "deployment", "--all", "--replicas=0")
 
 
 def test_an_upgrade_keeps_keys_runs_logs_and_artifacts_and_the_next_run_has_the_new_value(
