@@ -17,7 +17,7 @@ def free_port() -> int:
 
 def test_the_program_says_where_it_serves_and_ends_when_it_is_told_to(tmp_path: Path) -> None:
     port = free_port()
-    command = [sys.executable, "-m", "slack_stand_in", "--port", str(port), "--data", str(tmp_path), "--channel", "prices"]
+    command = [sys.executable, "-m", "slack_simulator", "--port", str(port), "--data", str(tmp_path), "--channel", "prices"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout
         assert f"http://127.0.0.1:{port}/" in program.stdout.readline()
@@ -31,7 +31,7 @@ def test_a_port_that_is_taken_is_told_in_a_sentence() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        command = [sys.executable, "-m", "slack_stand_in", "--port", str(taken.getsockname()[1])]
+        command = [sys.executable, "-m", "slack_simulator", "--port", str(taken.getsockname()[1])]
         done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert (done.returncode, len(done.stderr.splitlines())) == (78, 1)
     assert "in use" in done.stderr and "choose another --port" in done.stderr

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from slack_stand_in.call import BOT, BOT_NAME, TEAM, USER, Answer, Call, Refused
-from slack_stand_in.reading import history, list_channels, replies
-from slack_stand_in.sending import permalink, post_message, update
-from slack_stand_in.uploads import complete_upload, upload_url
+from slack_simulator.call import BOT, BOT_NAME, TEAM, USER, Answer, Call, Refused
+from slack_simulator.reading import history, list_channels, replies
+from slack_simulator.sending import permalink, post_message, update
+from slack_simulator.uploads import complete_upload, upload_url
 
 
 def auth_test(call: Call) -> Answer:

@@ -1,4 +1,4 @@
-"""Runs the stand-in: python -m slack_stand_in --port 8081 --data FOLDER."""
+"""Runs the stand-in: python -m slack_simulator --port 8081 --data FOLDER."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from slack_stand_in.channel import DEFAULT_CHANNELS, Workspace
-from slack_stand_in.server import Server
-from slack_stand_in.state import StandIn
+from slack_simulator.server import Server
+from slack_simulator.simulator import Simulator
+from slack_simulator.workspace import DEFAULT_CHANNELS, Workspace
 
 
 def parser() -> argparse.ArgumentParser:
     """The program's arguments."""
-    found = argparse.ArgumentParser(prog="slack-stand-in", description="Stands in for Slack and shows what was sent to it.")
+    found = argparse.ArgumentParser(prog="slack-simulator", description="Stands in for Slack and shows what was sent to it.")
     found.add_argument("--host", default="127.0.0.1", help="the address to listen at (default: this machine alone)")
     found.add_argument("--port", type=int, default=8081, help="the port to listen at (default: 8081)")
     found.add_argument("--data", type=Path, metavar="FOLDER", help="keeps what was sent there over a restart")
@@ -31,14 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser().parse_args(arguments)
     try:
         workspace = Workspace(given.data, given.channel or DEFAULT_CHANNELS)
-        server = Server(given.host, given.port, StandIn(workspace, public=given.public.rstrip("/")))
+        server = Server(given.host, given.port, Simulator(workspace, public=given.public.rstrip("/")))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        print(f"slack-stand-in: {error}: choose another --port, or another folder for --data", file=sys.stderr)
+        print(f"slack-simulator: {error}: choose another --port, or another folder for --data", file=sys.stderr)
         return 78
     # The first process of a container has no default way of ending on a signal.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: threading.Thread(target=server.stop).start())
-    connection = {"conn_type": "slack", "password": "xoxb-stand-in", "extra": {"base_url": server.state.url}}
+    connection = {"conn_type": "slack", "password": "xoxb-simulator", "extra": {"base_url": server.state.url}}
     print(f"what is sent to Slack shows at {given.public or server.state.page_url} (Ctrl+C ends it)")
     print(f"to send there: AIRFLOW_CONN_SLACK_CONN='{json.dumps(connection)}'", flush=True)
     with server:

@@ -6,9 +6,9 @@ import re
 from typing import Any
 from urllib.parse import quote
 
-from slack_stand_in import limits
-from slack_stand_in.call import APP, BOT, BOT_NAME, TEAM, USER, Answer, Call, Refused
-from slack_stand_in.channel import File, Message
+from slack_simulator import block_kit
+from slack_simulator.call import APP, BOT, BOT_NAME, TEAM, USER, Answer, Call, Refused
+from slack_simulator.workspace import File, Message
 
 TS = re.compile(r"\d{10}\.\d{6}")
 
@@ -19,7 +19,7 @@ def post_message(call: Call) -> Answer:
     As with Slack a `thread_ts` that is no message's is taken, and the reply is then seen nowhere in Slack.
     """
     channel = call.channel(by_name=True)
-    what = content(call, limits.TEXT)
+    what = content(call, block_kit.TEXT)
     if not what.get("text") and not what.get("blocks"):
         raise Refused("no_text")
     thread_ts = call.text("thread_ts")
@@ -37,7 +37,7 @@ def update(call: Call) -> Answer:
     message = call.workspace.messages[channel.id].get(ts)
     if not message:
         raise Refused("message_not_found")
-    what = content(call, limits.UPDATED_TEXT)
+    what = content(call, block_kit.UPDATED_TEXT)
     if not {"text", "blocks", "metadata"} & set(what) or (what.get("text") == "" and not what.get("blocks", message.blocks)):
         raise Refused("no_text")
     if what.get("text") and "blocks" not in what:
@@ -53,11 +53,11 @@ def content(call: Call, most_text: int) -> dict[str, Any]:
     what: dict[str, Any] = {}
     if call.arguments.get("text") is not None:
         what["text"] = call.text("text")
-        if error := limits.refused_text(what["text"], most_text):
+        if error := block_kit.refused_text(what["text"], most_text):
             raise Refused(error)
     blocks = call.parsed("blocks")
     if blocks is not None:
-        error, problems = limits.refused_blocks(blocks)
+        error, problems = block_kit.refused_blocks(blocks)
         if problems:
             told = {"messages": [f"[ERROR] {problem}" for problem in problems]}
             raise Refused(error, errors=problems, response_metadata=told)
@@ -66,7 +66,7 @@ def content(call: Call, most_text: int) -> dict[str, Any]:
         what["blocks"] = blocks
     metadata = call.parsed("metadata")
     if metadata is not None:
-        if metadata and (error := limits.refused_metadata(metadata)):
+        if metadata and (error := block_kit.refused_metadata(metadata)):
             raise Refused(error)
         what["metadata"] = metadata
     return what

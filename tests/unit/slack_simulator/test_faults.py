@@ -12,17 +12,17 @@ import pytest
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 from slack_sdk.http_retry.builtin_handlers import RateLimitErrorRetryHandler
-from slack_stand_in.state import StandIn
+from slack_simulator.simulator import Simulator
 
 
-def control(slack: StandIn, what: str, body: Any = None, verb: str = "POST") -> Any:
+def control(slack: Simulator, what: str, body: Any = None, verb: str = "POST") -> Any:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"{slack.page_url}control/{what}", data=data, method=verb)  # noqa: S310
     with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310
         return json.loads(answer.read())
 
 
-def test_the_official_retry_waits_as_long_as_a_429_asks(slack: StandIn, client: WebClient) -> None:
+def test_the_official_retry_waits_as_long_as_a_429_asks(slack: Simulator, client: WebClient) -> None:
     slack.faults({"method": "chat.postMessage", "status": 429, "retry_after": 1})
     client.retry_handlers.append(RateLimitErrorRetryHandler(max_retry_count=1))
     started = time.monotonic()
@@ -32,7 +32,7 @@ def test_the_official_retry_waits_as_long_as_a_429_asks(slack: StandIn, client: 
     assert len(slack.channel("workflows")) == 1
 
 
-def test_a_fault_is_of_its_method_and_so_many_times(slack: StandIn, client: WebClient) -> None:
+def test_a_fault_is_of_its_method_and_so_many_times(slack: Simulator, client: WebClient) -> None:
     slack.faults({"method": "chat.postMessage", "status": 503, "times": 2})
     assert client.auth_test()["ok"]
     for _ in range(2):
@@ -43,14 +43,14 @@ def test_a_fault_is_of_its_method_and_so_many_times(slack: StandIn, client: WebC
     assert len(slack.channel("workflows")) == 1
 
 
-def test_a_refusal_can_be_had_by_name(slack: StandIn, client: WebClient) -> None:
+def test_a_refusal_can_be_had_by_name(slack: Simulator, client: WebClient) -> None:
     slack.faults({"error": "is_archived"})
     with pytest.raises(SlackApiError, match="is_archived"):
         client.chat_postMessage(channel="workflows", text="x")
     assert slack.channel("workflows") == []
 
 
-def test_a_dropped_call_is_done_and_not_answered(slack: StandIn, client: WebClient) -> None:
+def test_a_dropped_call_is_done_and_not_answered(slack: Simulator, client: WebClient) -> None:
     slack.faults({"method": "chat.postMessage", "drop": True})
     with pytest.raises(ConnectionError):
         client.chat_postMessage(channel="workflows", text="done all the same")
@@ -58,7 +58,7 @@ def test_a_dropped_call_is_done_and_not_answered(slack: StandIn, client: WebClie
     assert slack.calls("chat.postMessage")[0]["status"] is None
 
 
-def test_a_call_that_hangs_is_given_up_by_its_client_and_done(slack: StandIn, client: WebClient) -> None:
+def test_a_call_that_hangs_is_given_up_by_its_client_and_done(slack: Simulator, client: WebClient) -> None:
     slack.faults({"method": "chat.postMessage", "hang": 60})
     client.timeout = 1
     with pytest.raises(TimeoutError):
@@ -66,7 +66,7 @@ def test_a_call_that_hangs_is_given_up_by_its_client_and_done(slack: StandIn, cl
     assert [one.text for one in slack.channel("workflows")] == ["late"]
 
 
-def test_while_it_is_down_nobody_is_answered_and_nothing_is_done(slack: StandIn, client: WebClient) -> None:
+def test_while_it_is_down_nobody_is_answered_and_nothing_is_done(slack: Simulator, client: WebClient) -> None:
     control(slack, "down", True)
     with pytest.raises(ConnectionError):
         client.chat_postMessage(channel="workflows", text="x")
@@ -75,7 +75,7 @@ def test_while_it_is_down_nobody_is_answered_and_nothing_is_done(slack: StandIn,
     assert [one.text for one in slack.channel("workflows")] == ["back"]
 
 
-def test_what_was_received_is_told_in_order_and_never_the_token(slack: StandIn, client: WebClient) -> None:
+def test_what_was_received_is_told_in_order_and_never_the_token(slack: Simulator, client: WebClient) -> None:
     client.chat_postMessage(channel="workflows", text="first")
     with pytest.raises(SlackApiError):
         client.api_call("chat.postMessage", data={"channel": "no-such", "text": "second", "token": "xoxb-secret"})
@@ -89,7 +89,7 @@ def test_what_was_received_is_told_in_order_and_never_the_token(slack: StandIn, 
     assert control(slack, "received", verb="GET") == []
 
 
-def test_faults_and_scopes_are_set_over_http_and_a_reset_forgets_all(slack: StandIn, client: WebClient) -> None:
+def test_faults_and_scopes_are_set_over_http_and_a_reset_forgets_all(slack: Simulator, client: WebClient) -> None:
     client.chat_postMessage(channel="prices", text="x")
     control(slack, "faults", [{"method": "*", "error": "is_archived", "times": 9}])
     control(slack, "scopes", ["chat:write"])
@@ -110,7 +110,7 @@ def test_faults_and_scopes_are_set_over_http_and_a_reset_forgets_all(slack: Stan
         ("429", "JSON list of objects"),
     ],
 )
-def test_a_fault_that_cannot_be_had_is_told_in_a_sentence(fault: Any, told: str, slack: StandIn) -> None:
+def test_a_fault_that_cannot_be_had_is_told_in_a_sentence(fault: Any, told: str, slack: Simulator) -> None:
     with pytest.raises(urllib.error.HTTPError) as failed:
         control(slack, "faults", [fault])
     assert failed.value.code == 400

@@ -9,9 +9,9 @@ from html import escape, unescape
 from pathlib import Path
 from urllib.parse import quote
 
-from slack_stand_in import layout, mrkdwn
-from slack_stand_in.call import BOT_NAME
-from slack_stand_in.channel import Channel, Message, Workspace
+from slack_simulator import layout, mrkdwn
+from slack_simulator.call import BOT_NAME
+from slack_simulator.workspace import Channel, Message, Workspace
 
 SEOUL = timezone(timedelta(hours=9))
 REFRESH_SECONDS = 15

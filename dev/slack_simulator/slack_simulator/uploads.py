@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from slack_stand_in.call import CHANNEL_ID, NOT_IN, Answer, Call, Refused, invalid
-from slack_stand_in.channel import File
-from slack_stand_in.limits import TEXT
-from slack_stand_in.sending import content
+from slack_simulator.block_kit import TEXT
+from slack_simulator.call import CHANNEL_ID, NOT_IN, Answer, Call, Refused, invalid
+from slack_simulator.sending import content
+from slack_simulator.workspace import File
 
 
 def upload_url(call: Call) -> Answer:

@@ -7,18 +7,18 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from slack_stand_in import methods
-from slack_stand_in.channel import Message, Workspace
-from slack_stand_in.faults import Fault, parsed
+from slack_simulator import web_api
+from slack_simulator.faults import Fault, parsed
+from slack_simulator.workspace import Message, Workspace
 
 
 @dataclass
-class StandIn:
+class Simulator:
     """A stand-in. `public` is the address at which people find the page; empty: the request's own."""
 
     workspace: Workspace
     public: str = ""
-    scopes: tuple[str, ...] = methods.SCOPES
+    scopes: tuple[str, ...] = web_api.SCOPES
     pending: list[Fault] = field(default_factory=list)
     received: list[dict[str, Any]] = field(default_factory=list)
     down: bool = False
@@ -58,4 +58,4 @@ class StandIn:
             self.workspace.reset()
             self.pending.clear()
             self.received.clear()
-            self.scopes, self.down = methods.SCOPES, False
+            self.scopes, self.down = web_api.SCOPES, False

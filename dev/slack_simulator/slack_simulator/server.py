@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from slack_stand_in import bodies, page
-from slack_stand_in.call import Answer, Call
-from slack_stand_in.channel import DEFAULT_CHANNELS, Workspace
-from slack_stand_in.faults import Fault, FaultWrong, take
-from slack_stand_in.methods import answer
-from slack_stand_in.state import StandIn
+from slack_simulator import bodies, page
+from slack_simulator.call import Answer, Call
+from slack_simulator.faults import Fault, FaultWrong, take
+from slack_simulator.simulator import Simulator
+from slack_simulator.web_api import answer
+from slack_simulator.workspace import DEFAULT_CHANNELS, Workspace
 
 HTML = "text/html; charset=utf-8"
 # Nothing that was sent may run: the page has no scripts, and no browser may be talked into one.
@@ -165,7 +165,7 @@ class Handler(BaseHTTPRequestHandler):
         """Says nothing: /control/received tells every request."""
 
 
-def control(state: StandIn, verb: str, what: str, asked: Any) -> Any:
+def control(state: Simulator, verb: str, what: str, asked: Any) -> Any:
     """Carries out a request below /control/; returns its answer. Raises ValueError, saying what is wrong."""
     if verb == "GET" and what == "received":
         return state.received
@@ -191,7 +191,7 @@ class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, host: str, port: int, state: StandIn) -> None:
+    def __init__(self, host: str, port: int, state: Simulator) -> None:
         super().__init__((host, port), Handler)
         self.state = state
         shown = "127.0.0.1" if host in ("", "0.0.0.0") else host  # noqa: S104
@@ -209,11 +209,11 @@ class Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def stand_in(
+def run_simulator(
     *, host: str = "127.0.0.1", port: int = 0, data: Path | None = None, channels: tuple[str, ...] = DEFAULT_CHANNELS
-) -> Iterator[StandIn]:
+) -> Iterator[Simulator]:
     """A stand-in that answers for the while, at a port of its own unless one is given."""
-    with Server(host, port, StandIn(Workspace(data, channels))) as server:
+    with Server(host, port, Simulator(Workspace(data, channels))) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:

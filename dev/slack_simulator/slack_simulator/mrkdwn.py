@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html import escape
 
-from slack_stand_in.emoji import EMOJI
+from slack_simulator.emoji import EMOJI
 
 SAFE = ("http://", "https://", "mailto:")
 PRE = re.compile(r"```\n?(.+?)\n?```", re.DOTALL)

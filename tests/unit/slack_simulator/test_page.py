@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 from slack_sdk import WebClient
-from slack_stand_in import mrkdwn
-from slack_stand_in.channel import Workspace
-from slack_stand_in.page import render_page
-from slack_stand_in.state import StandIn
+from slack_simulator import mrkdwn
+from slack_simulator.page import render_page
+from slack_simulator.simulator import Simulator
+from slack_simulator.workspace import Workspace
 
 PICTURE = b"\x89PNG\r\n\x1a\n\x00 a picture \xff"
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>' onmouseover='alert(3)"
@@ -21,7 +21,7 @@ SCRIPT = "javascript:alert(4)"
 HOSTILE_CHANNEL = "<script>x"
 
 
-def page(slack: StandIn, query: str = "") -> str:
+def page(slack: Simulator, query: str = "") -> str:
     with urllib.request.urlopen(f"{slack.page_url}{query}", timeout=10) as answer:  # noqa: S310
         body: bytes = answer.read()
     return body.decode()
@@ -84,7 +84,7 @@ def test_messages_stand_under_their_day_and_hour_in_seoul() -> None:
     assert places == sorted(places)
 
 
-def test_a_thread_opens_under_its_message_and_a_broadcast_says_so(slack: StandIn, client: WebClient) -> None:
+def test_a_thread_opens_under_its_message_and_a_broadcast_says_so(slack: Simulator, client: WebClient) -> None:
     root = client.chat_postMessage(channel="workflows", text="the session")
     for number in range(2):
         client.chat_postMessage(channel="workflows", text=f"step {number}", thread_ts=root["ts"])
@@ -97,7 +97,7 @@ def test_a_thread_opens_under_its_message_and_a_broadcast_says_so(slack: StandIn
     assert "step 1" in page(slack, f"thread?ts={root['ts']}")
 
 
-def test_each_kind_of_block_is_shown(slack: StandIn, client: WebClient) -> None:
+def test_each_kind_of_block_is_shown(slack: Simulator, client: WebClient) -> None:
     text = {"type": "mrkdwn", "text": "*KOSPI* <https://example.org|source>"}
     button = {"type": "button", "text": {"type": "plain_text", "text": "Open the log"}, "url": "https://example.org/log"}
     rich = {"type": "rich_text_section", "elements": [{"type": "text", "text": "rich", "style": {"bold": True}}]}
@@ -118,7 +118,7 @@ def test_each_kind_of_block_is_shown(slack: StandIn, client: WebClient) -> None:
     assert ("a", "https://example.org/log") in [(tag, given.get("href")) for tag, given in Tags(shown).found]
 
 
-def test_the_page_alone_holds_its_pictures_and_asks_nothing_of_anybody(slack: StandIn, client: WebClient) -> None:
+def test_the_page_alone_holds_its_pictures_and_asks_nothing_of_anybody(slack: Simulator, client: WebClient) -> None:
     sent = client.chat_postMessage(channel="workflows", text="root")
     where = {"channel": sent["channel"], "thread_ts": sent["ts"]}
     client.files_upload_v2(**where, filename="forecast.png", content=PICTURE, title="The forecast")
@@ -128,7 +128,7 @@ def test_the_page_alone_holds_its_pictures_and_asks_nothing_of_anybody(slack: St
     assert not [given for tag, given in Tags(shown).found if tag in ("script", "link", "iframe") or "http-equiv" in given]
 
 
-def hostile(slack: StandIn, client: WebClient) -> None:
+def hostile(slack: Simulator, client: WebClient) -> None:
     text = {"type": "mrkdwn", "text": f"{HOSTILE} <{SCRIPT}|x> <https://e.example/{HOSTILE[:2]}|{HOSTILE}>"}
     button = {"type": "button", "text": {"type": "plain_text", "text": HOSTILE[:75]}, "url": SCRIPT, "value": HOSTILE}
     pieces = [
@@ -152,7 +152,7 @@ def hostile(slack: StandIn, client: WebClient) -> None:
     client.files_upload_v2(channel=sent["channel"], filename=f"{HOSTILE}.png", content=PICTURE, title=HOSTILE, alt_txt=HOSTILE)
 
 
-def test_nothing_that_was_sent_becomes_markup(slack: StandIn, client: WebClient) -> None:
+def test_nothing_that_was_sent_becomes_markup(slack: Simulator, client: WebClient) -> None:
     hostile(slack, client)
     thread = f"thread?ts={slack.channel(HOSTILE_CHANNEL)[0].ts}"
     for shown in (page(slack), page(slack, thread), render_page(slack.workspace)):
@@ -165,7 +165,7 @@ def test_nothing_that_was_sent_becomes_markup(slack: StandIn, client: WebClient)
             assert not (given.get("href") or "").startswith("data:text")
 
 
-def test_a_file_that_is_no_picture_is_only_ever_downloaded(slack: StandIn, client: WebClient) -> None:
+def test_a_file_that_is_no_picture_is_only_ever_downloaded(slack: Simulator, client: WebClient) -> None:
     sent = client.chat_postMessage(channel="workflows", text="x")
     client.files_upload_v2(channel=sent["channel"], filename="a.html", content="<script>alert(1)</script>")
     [file] = client.conversations_history(channel=sent["channel"])["messages"][0]["files"]

@@ -14,9 +14,9 @@ import pytest
 from airflow.providers.slack.hooks.slack import SlackHook
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
-from slack_stand_in.channel import Workspace
-from slack_stand_in.server import stand_in
-from slack_stand_in.state import StandIn
+from slack_simulator.server import run_simulator
+from slack_simulator.simulator import Simulator
+from slack_simulator.workspace import Workspace
 
 PICTURE = b"\x89PNG\r\n\x1a\n\x00 a picture \xff"
 
@@ -43,7 +43,7 @@ def test_a_message_gets_the_channels_id_and_a_later_ts_than_every_other(client: 
     assert by_id["channel"] == answers[0]["channel"] and by_id["message"]["text"] == "hello"
 
 
-def test_messages_that_are_sent_at_once_each_get_a_ts_of_their_own(slack: StandIn, client: WebClient) -> None:
+def test_messages_that_are_sent_at_once_each_get_a_ts_of_their_own(slack: Simulator, client: WebClient) -> None:
     with ThreadPoolExecutor(8) as pool:
         sent = list(pool.map(lambda number: client.chat_postMessage(channel="workflows", text=str(number)), range(40)))
     assert len({one["ts"] for one in sent}) == len(slack.channel("workflows")) == 40
@@ -125,7 +125,7 @@ def test_a_file_comes_back_byte_for_byte_in_the_thread_it_was_sent_to(client: We
     assert get(file["url_private"]) == PICTURE
 
 
-def test_a_file_is_not_taken_by_the_channels_name_nor_half(slack: StandIn, client: WebClient) -> None:
+def test_a_file_is_not_taken_by_the_channels_name_nor_half(slack: Simulator, client: WebClient) -> None:
     with pytest.raises(SlackApiError) as failed:
         client.files_upload_v2(channel="workflows", filename="a.png", content=PICTURE)
     assert refusal(failed)["error"] == "invalid_arguments"
@@ -139,7 +139,7 @@ def test_a_file_is_not_taken_by_the_channels_name_nor_half(slack: StandIn, clien
     assert slack.channel("workflows") == []
 
 
-def test_airflows_hook_works_against_it(slack: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_airflows_hook_works_against_it(slack: Simulator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     connection = {"conn_type": "slack", "password": "xoxb-secret", "extra": {"base_url": slack.url, "timeout": 10}}
     monkeypatch.setenv("AIRFLOW_CONN_SLACK_CONN", json.dumps(connection))
     hook = SlackHook(slack_conn_id="slack_conn")
@@ -164,7 +164,7 @@ def test_airflows_hook_works_against_it(slack: StandIn, monkeypatch: pytest.Monk
         ("xoxb-1", "not-in-here", "not_in_channel"),
     ],
 )
-def test_who_may_not_send_is_told_why(slack: StandIn, token: str, channel: str, error: str) -> None:
+def test_who_may_not_send_is_told_why(slack: Simulator, token: str, channel: str, error: str) -> None:
     with pytest.raises(SlackApiError) as failed:
         WebClient(token=token, base_url=slack.url).chat_postMessage(channel=channel, text="x")
     assert refusal(failed)["error"] == error
@@ -176,7 +176,7 @@ def test_an_unknown_method_is_told(client: WebClient) -> None:
     assert refusal(failed)["error"] == "unknown_method"
 
 
-def test_a_missing_scope_is_named_with_those_that_are_there(slack: StandIn, client: WebClient) -> None:
+def test_a_missing_scope_is_named_with_those_that_are_there(slack: Simulator, client: WebClient) -> None:
     slack.scopes = ("chat:write", "channels:read")
     sent = client.chat_postMessage(channel="workflows", text="x")
     assert sent.headers["x-oauth-scopes"] == "chat:write,channels:read"
@@ -187,14 +187,14 @@ def test_a_missing_scope_is_named_with_those_that_are_there(slack: StandIn, clie
 
 
 def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
-    with stand_in(data=tmp_path) as slack:
+    with run_simulator(data=tmp_path) as slack:
         client = WebClient(token="xoxb-1", base_url=slack.url)
         root = client.chat_postMessage(channel="prices", text="first", metadata={"event_type": "a", "event_payload": {"b": 1}})
         client.chat_update(channel=root["channel"], ts=root["ts"], text="second")
         where = {"channel": root["channel"], "thread_ts": root["ts"]}
         client.files_upload_v2(**where, filename="forecast.png", content=PICTURE)
         before = client.conversations_replies(channel=root["channel"], ts=root["ts"], include_all_metadata=True)["messages"]
-    with stand_in(data=tmp_path) as slack:
+    with run_simulator(data=tmp_path) as slack:
         client = WebClient(token="xoxb-1", base_url=slack.url)
         after = client.conversations_replies(channel=root["channel"], ts=root["ts"], include_all_metadata=True)["messages"]
         assert get(after[1]["files"][0]["url_private"]) == PICTURE

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from slack_stand_in.channel import Channel, Workspace
+from slack_simulator.workspace import Channel, Workspace
 
 APP, BOT, USER, TEAM = "A0MARKETDAY", "B0MARKETDAY", "U0MARKETDAY", "T0STANDIN00"
 BOT_NAME = "market-daily"

@@ -6,9 +6,9 @@ import base64
 from collections.abc import Iterable
 from typing import Any
 
-from slack_stand_in.call import NOT_IN, Answer, Call, Refused
-from slack_stand_in.channel import Message
-from slack_stand_in.sending import shown
+from slack_simulator.call import NOT_IN, Answer, Call, Refused
+from slack_simulator.sending import shown
+from slack_simulator.workspace import Message
 
 MOST = 1_000  # items of one answer
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
-from slack_stand_in import mrkdwn
+from slack_simulator import mrkdwn
 
 # The address of a file of the workspace, by its ID; empty where there is none.
 Picture = Callable[[str], str]

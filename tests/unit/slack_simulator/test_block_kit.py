@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
-from slack_stand_in.state import StandIn
+from slack_simulator.simulator import Simulator
 
 Blocks = list[dict[str, Any]]
 
@@ -80,7 +80,7 @@ LIMITS: list[tuple[Blocks, Blocks, str]] = [
 
 @pytest.mark.parametrize(("within", "beyond", "where"), LIMITS)
 def test_blocks_beyond_a_limit_are_refused_and_the_place_is_named(
-    within: Blocks, beyond: Blocks, where: str, slack: StandIn, client: WebClient
+    within: Blocks, beyond: Blocks, where: str, slack: Simulator, client: WebClient
 ) -> None:
     assert client.chat_postMessage(channel="workflows", text="x", blocks=within)["ok"]
     with pytest.raises(SlackApiError) as failed:
