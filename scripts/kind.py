@@ -95,14 +95,8 @@ def trainer_selector() -> list[str]:
 
 def manifests(names: Sequence[str] = MANIFESTS) -> list[str]:
     """What an environment brings elsewhere, as YAML: database, bucket and the Slack simulator."""
-    here = {
-        "market-daily/slack-simulator": images.name_of("slack-simulator"),
-        "http://localhost:8081": f"http://localhost:{SLACK_PORT}",
-    }
-    texts = [(ROOT / "dev" / "manifests" / name).read_text() for name in names]
-    for written, value in here.items():
-        texts = [text.replace(written, value) for text in texts]
-    return texts
+    image = images.name_of("slack-simulator")
+    return [(ROOT / "dev" / "manifests" / name).read_text().replace("market-daily/slack-simulator", image) for name in names]
 
 
 def api() -> Airflow:

@@ -1,223 +1,179 @@
-"""The stand-in as an HTTP server: Slack's methods below /api/, the page, and /control/ for whoever tests against it."""
+"""The HTTP server of a simulator.
+
+    /api/METHOD      Slack's Web API
+    /upload/ID       a file's bytes
+    /, /thread       the page of a channel, of a thread; /files/ID/NAME is a file
+    /control/faults  POST: a JSON list of faults to inject, each with the fields of `simulator.Fault`
+    /control/down    POST: true closes every connection of a client without a response, false ends that
+
+It is written on http.server because a web framework cannot close a connection without a response.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
-from slack_simulator import bodies, page
-from slack_simulator.call import Answer, Call
-from slack_simulator.faults import Fault, FaultWrong, take
+from slack_simulator import page, web_api
 from slack_simulator.simulator import Simulator
-from slack_simulator.web_api import answer
 from slack_simulator.workspace import DEFAULT_CHANNELS, Workspace
 
-HTML = "text/html; charset=utf-8"
-# Nothing that was sent may run: the page has no scripts, and no browser may be talked into one.
-POLICY = "default-src 'none'; img-src * data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-MOST_BYTES = 1 << 30
+HTML, JSON, TEXT = "text/html; charset=utf-8", "application/json; charset=utf-8", "text/plain; charset=utf-8"
+# The page has no scripts; this keeps a message from adding one.
+CONTENT_SECURITY_POLICY = "default-src 'none'; img-src * data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 
 
 class Handler(BaseHTTPRequestHandler):
-    """One request."""
+    """Handles one connection."""
 
     protocol_version = "HTTP/1.1"
     server: Server
 
     def do_GET(self) -> None:
-        """Any request."""
-        asked = urlsplit(self.path)
-        length = self.headers.get("Content-Length", "0")
-        if not length.isascii() or not length.isdigit() or int(length) > MOST_BYTES:
-            self.close_connection = True
-            return self.send(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, b"no body of this length is read", "text/plain")
-        body = self.rfile.read(int(length))
-        query = {name: values[-1] for name, values in parse_qs(asked.query).items()}
-        first, *rest = unquote(asked.path).strip("/").split("/")
+        """Route a request."""
+        url = urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        query = dict(parse_qsl(url.query))
+        first, _, rest = unquote(url.path).strip("/").partition("/")
         if first == "api":
-            self.api("/".join(rest), query, body)
+            self.handle_call(rest, query, body)
         elif first == "upload":
-            self.upload(rest[-1] if rest else "", body)
+            self.handle_upload(rest, body)
         elif first == "control":
-            self.control("/".join(rest), body)
+            self.handle_control(rest, body)
         else:
-            self.page(first, rest, query)
+            self.handle_page(first, rest, query)
 
-    do_POST = do_PUT = do_DELETE = do_GET
+    do_POST = do_GET
 
-    def api(self, method: str, query: Mapping[str, str], body: bytes) -> None:
-        """A call of one of Slack's methods."""
-        state = self.server.state
-        arguments = dict(query) | (read := bodies.arguments(self.headers.get("Content-Type", ""), body) or {})
-        scheme, _, token = self.headers.get("Authorization", "").partition(" ")
-        token = token.strip() if scheme.lower() == "bearer" else str(arguments.get("token") or "")
+    def handle_call(self, method: str, query: dict[str, str], body: bytes) -> None:
+        """Respond to a call of the Web API, whose arguments are in the query and in a form or JSON object."""
+        is_json = self.headers.get("Content-Type", "").startswith("application/json")
+        form = json.loads(body or b"{}") if is_json else dict(parse_qsl(body.decode(), keep_blank_values=True))
+        simulator, arguments = self.server.simulator, query | form
+        token = self.headers.get("Authorization", "").removeprefix("Bearer ").strip() or str(arguments.get("token") or "")
+        call = web_api.Call(simulator.workspace, arguments, f"http://{self.headers['Host']}")
+        self.respond(method, arguments, lambda: (200, web_api.execute(call, method, token, simulator.scopes)))
 
-        def work() -> Answer:
-            if read is None:
-                return {"ok": False, "error": "invalid_json"}
-            call = Call(state.workspace, arguments, self.address(), state.public or self.address())
-            return answer(call, method, token, state.scopes)
+    def handle_upload(self, file_id: str, content: bytes) -> None:
+        """Respond to the upload of a file."""
+        workspace = self.server.simulator.workspace
 
-        self.answer_call(method, arguments, work)
-
-    def upload(self, file_id: str, body: bytes) -> None:
-        """The bytes of a file that was announced."""
-        workspace = self.server.state.workspace
-        content = bodies.uploaded(self.headers.get("Content-Type", ""), body)
-
-        def work() -> Answer:
+        def upload() -> tuple[int, web_api.Response]:
             with workspace.lock:
                 file = workspace.files.get(file_id)
-                if not file or file.shared:
-                    return {"ok": False, "error": "file_not_found", "status": 404}
-                if len(content) != file.length:
-                    return {"ok": False, "error": f"{len(content)} bytes, not {file.length}", "status": 400}
-                file.uploaded = True
-                workspace.keep_file(file, content)
-            return {"ok": True, "size": file.length}
+                if not file or len(content) != file.length:
+                    return 400, {"ok": False, "error": "file_not_found" if not file else "invalid_length"}
+                workspace.upload(file, content)
+            return 200, {"ok": True}
 
-        self.answer_call("upload", {"file": file_id, "length": len(content)}, work)
+        self.respond("upload", {"file": file_id, "length": len(content)}, upload)
 
-    def answer_call(self, method: str, arguments: dict[str, Any], work: Any) -> None:
-        """Does the work and answers, unless a fault says otherwise; notes the request."""
-        state = self.server.state
-        entry = state.record(method, arguments)
-        if state.down:
-            return self.hang_up()
-        with state.workspace.lock:
-            fault = take(state.pending, method) or Fault()
-        headers = {"x-oauth-scopes": ",".join(state.scopes)}
-        status: int = fault.status or HTTPStatus.OK
-        if fault.status:
-            limited = status == HTTPStatus.TOO_MANY_REQUESTS
-            found: Answer = {"ok": False, "error": "ratelimited" if limited else "internal_error"}
-            headers |= {"Retry-After": str(fault.retry_after)} if limited else {}
-        elif fault.error:
-            found = {"ok": False, "error": fault.error}
-            if fault.error == "missing_scope":
-                found |= {"needed": "chat:write", "provided": ""}
+    def respond(self, method: str, arguments: dict[str, Any], execute: Callable[[], tuple[int, web_api.Response]]) -> None:
+        """Record a call, execute it and respond, unless a fault prevents that."""
+        simulator = self.server.simulator
+        call = simulator.record(method, arguments)
+        if simulator.down:
+            self.close_connection = True
+            return
+        fault = simulator.take_fault(method)
+        headers = {"x-oauth-scopes": ",".join(simulator.scopes)}
+        if fault and (fault.status or fault.error):
+            is_limited = fault.status == HTTPStatus.TOO_MANY_REQUESTS
+            error = fault.error or ("ratelimited" if is_limited else "internal_error")
+            status, response = fault.status or HTTPStatus.OK, {"ok": False, "error": error}
+            headers |= {"Retry-After": str(fault.retry_after)} if is_limited else {}
         else:
-            found = work()
-            status = found.pop("status", status)
-        entry["error"] = found.get("error")
-        if fault.drop:
-            return self.hang_up()
-        state.stopping.wait(fault.hang)
-        entry["status"] = status
-        self.send(status, json.dumps(found).encode(), "application/json; charset=utf-8", headers)
+            status, response = execute()
+        call["error"] = response.get("error")
+        if fault and fault.drop:
+            self.close_connection = True
+            return
+        if fault:
+            simulator.stopping.wait(fault.hang)
+        call["status"] = status
+        self.send(status, json.dumps(response).encode(), JSON, headers)
 
-    def hang_up(self) -> None:
-        """Closes the connection without an answer."""
-        self.close_connection = True
-
-    def control(self, what: str, body: bytes) -> None:
-        """What Slack does not have: faults, scopes, what was received."""
-        state = self.server.state
+    def handle_control(self, control: str, body: bytes) -> None:
+        """Inject faults."""
+        simulator = self.server.simulator
         try:
-            asked = json.loads(body) if body else None
-            found = control(state, self.command, what, asked)
-        except (FaultWrong, ValueError) as error:
-            return self.send(HTTPStatus.BAD_REQUEST, f"{error}\n".encode(), "text/plain; charset=utf-8")
-        self.send(HTTPStatus.OK, json.dumps(found).encode(), "application/json; charset=utf-8")
+            value = json.loads(body)
+            if control == "faults" and isinstance(value, list):
+                simulator.faults(*value)
+            elif control == "down" and isinstance(value, bool):
+                simulator.down = value
+            else:
+                raise ValueError("invalid request: POST a list to /control/faults, or true or false to /control/down")
+        except ValueError as error:
+            return self.send(HTTPStatus.BAD_REQUEST, f"{error}\n".encode(), TEXT)
+        self.send(HTTPStatus.OK, b'{"ok": true}', JSON)
 
-    def page(self, first: str, rest: list[str], query: Mapping[str, str]) -> None:
-        """What people see."""
-        workspace = self.server.state.workspace
+    def handle_page(self, first: str, rest: str, query: dict[str, str]) -> None:
+        """Respond with a page or a file."""
+        workspace = self.server.simulator.workspace
         with workspace.lock:
-            if first == "files" and rest and (file := workspace.files.get(rest[0])) and file.uploaded:
-                content = workspace.content(file.id)
-                kind = page.picture_type(content) or "application/octet-stream"
-                return self.send(HTTPStatus.OK, content, kind)
-            if first == "archives" and len(rest) == 2:
-                if to := page.address_of(workspace, rest[0], rest[1]):
-                    return self.send(HTTPStatus.FOUND, b"", HTML, {"Location": to})
-            elif not first:
-                found = page.render_page(workspace, query.get("channel", ""), live=True)
-                return self.send(HTTPStatus.OK, found.encode(errors="replace"), HTML)
-            elif first == "thread" and (thread := page.render_thread(workspace, query.get("ts", ""))):
-                return self.send(HTTPStatus.OK, thread.encode(errors="replace"), HTML)
-        self.send(HTTPStatus.NOT_FOUND, b"there is nothing here: the page is at /\n", "text/plain; charset=utf-8")
+            content = workspace.content(rest.partition("/")[0]) if first == "files" else None
+            html = page.render_page(workspace, query.get("channel", ""), live=True) if not first else ""
+            html = page.render_thread(workspace, query.get("ts", "")) if first == "thread" else html
+        if content is not None:
+            self.send(HTTPStatus.OK, content, page.picture_type(content) or "application/octet-stream")
+        elif html:
+            self.send(HTTPStatus.OK, html.encode(errors="replace"), HTML)
+        else:
+            self.send(HTTPStatus.NOT_FOUND, b"not found: the page is at /\n", TEXT)
 
-    def address(self) -> str:
-        """The address at which this request found the server."""
-        return f"http://{self.headers.get('Host') or self.server.state.page_url[7:-1]}"
-
-    def send(self, status: int, body: bytes, kind: str, more: Mapping[str, str] | None = None) -> None:
-        """Answers."""
-        headers = {"Content-Type": kind, "Content-Length": str(len(body)), "X-Content-Type-Options": "nosniff"}
-        headers |= {"Content-Security-Policy": POLICY, "Cache-Control": "no-store"} | dict(more or {})
+    def send(self, status: int, body: bytes, content_type: str, headers: dict[str, str] | None = None) -> None:
+        """Send a response."""
         self.send_response(status)
-        for name, value in headers.items():
+        fixed = {"Content-Type": content_type, "Content-Length": str(len(body)), "X-Content-Type-Options": "nosniff"}
+        for name, value in (fixed | {"Content-Security-Policy": CONTENT_SECURITY_POLICY} | (headers or {})).items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        self.wfile.write(body)
 
     def log_message(self, format: str, *values: object) -> None:
-        """Says nothing: /control/received tells every request."""
-
-
-def control(state: Simulator, verb: str, what: str, asked: Any) -> Any:
-    """Carries out a request below /control/; returns its answer. Raises ValueError, saying what is wrong."""
-    if verb == "GET" and what == "received":
-        return state.received
-    if verb == "DELETE" and what == "received":
-        state.received.clear()
-    elif verb == "POST" and what == "reset":
-        state.reset()
-    elif verb == "POST" and what == "faults":
-        state.faults(*asked if isinstance(asked, list) else [asked])
-    elif verb == "POST" and what == "down" and isinstance(asked, bool):
-        state.down = asked
-    elif verb == "POST" and what == "scopes" and isinstance(asked, list) and all(isinstance(one, str) for one in asked):
-        state.scopes = tuple(asked)
-    else:
-        known = "GET or DELETE received; POST faults (a list), scopes (a list), down (true or false), reset"
-        raise ValueError(f"/control/ has no {verb} {what} with this body: it has {known}")
-    return {"ok": True}
+        """Log nothing: a page that is open requests itself again and again."""
 
 
 class Server(ThreadingHTTPServer):
-    """The server of one stand-in."""
+    """The server of one simulator."""
 
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, host: str, port: int, state: Simulator) -> None:
+    def __init__(self, host: str, port: int, workspace: Workspace) -> None:
         super().__init__((host, port), Handler)
-        self.state = state
-        shown = "127.0.0.1" if host in ("", "0.0.0.0") else host  # noqa: S104
-        state.page_url = f"http://{shown}:{self.server_address[1]}/"
+        shown = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104
+        self.simulator = Simulator(workspace, page_url=f"http://{shown}:{self.server_address[1]}/")
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no fault of the server's."""
+        """Print the traceback of an error, unless the client closed the connection."""
         if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
     def stop(self) -> None:
-        """Ends `serve_forever`, and whatever an answer waits for."""
-        self.state.stopping.set()
+        """Stop `serve_forever` and every wait of a fault."""
+        self.simulator.stopping.set()
         self.shutdown()
 
 
 @contextmanager
-def run_simulator(
-    *, host: str = "127.0.0.1", port: int = 0, data: Path | None = None, channels: tuple[str, ...] = DEFAULT_CHANNELS
-) -> Iterator[Simulator]:
-    """A stand-in that answers for the while, at a port of its own unless one is given."""
-    with Server(host, port, Simulator(Workspace(data, channels))) as server:
+def run_simulator(*, folder: Path | None = None, channels: tuple[str, ...] = DEFAULT_CHANNELS) -> Iterator[Simulator]:
+    """Run a simulator in a thread, on a free port of this machine."""
+    with Server("127.0.0.1", 0, Workspace(folder, channels)) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
         thread.start()
         try:
-            yield server.state
+            yield server.simulator
         finally:
             server.stop()
             thread.join()

@@ -1,4 +1,4 @@
-"""What was sent: channels, messages with their threads and edits, files. In memory and, where asked, in a folder."""
+"""Channels, messages and files, in memory; a workspace with a folder survives restarts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DEFAULT_CHANNELS = ("workflows",)
 
 @dataclass(frozen=True)
 class Channel:
-    """A channel; Slack's methods take its ID, some its name too."""
+    """A channel. Every method of the Web API takes its ID, some also its name."""
 
     id: str
     name: str
@@ -25,20 +25,26 @@ class Channel:
 
 @dataclass
 class File:
-    """A file: first announced, then uploaded, then shared in a message."""
+    """A file of `length` bytes, uploaded or announced."""
 
     id: str
     name: str
     length: int
     title: str = ""
-    alt_text: str = ""
-    uploaded: bool = False
-    shared: bool = False
 
 
 @dataclass
 class Message:
-    """A message. `ts` is its ID within the channel, and its time; `thread_ts` is the message that it replies to."""
+    """A message.
+
+    Attributes:
+        channel: the channel's ID.
+        ts: the message's ID within the channel, which is also its time: seconds since 1970 with six decimals.
+        thread_ts: the ts of the message that this one replies to; empty if it is not a reply.
+        broadcast: whether the channel shows the reply too.
+        files: IDs of the files that the message shares.
+        edited: the time of the edit that marks the message as edited; empty if there is none.
+    """
 
     channel: str
     ts: str
@@ -52,132 +58,112 @@ class Message:
 
     @property
     def is_reply(self) -> bool:
-        """Whether it stands in a thread and did not start it."""
+        """Whether the message is in a thread that another message started."""
         return bool(self.thread_ts) and self.thread_ts != self.ts
 
 
 class Workspace:
-    """All channels with what was sent to them. With `folder` a restart forgets nothing.
+    """All channels, messages and files. Hold `lock` around every use from more than one thread.
 
-    `now` gives the seconds since 1970. Whoever does more than one thing at once holds `lock`.
+    Args:
+        folder: where to keep everything across restarts; None keeps it in memory only.
+        channels: names of the channels that exist from the start.
+        now: returns the current time in seconds since 1970.
     """
 
     def __init__(
-        self,
-        folder: Path | None = None,
-        channels: Iterable[str] = DEFAULT_CHANNELS,
-        now: Callable[[], float] = time.time,
+        self, folder: Path | None = None, channels: Iterable[str] = DEFAULT_CHANNELS, now: Callable[[], float] = time.time
     ) -> None:
         self.lock = threading.RLock()
         self.now = now
-        self._folder = folder
-        self._first = tuple(channels)
-        self._clear()
-        if folder:
-            self._read(folder)
-        for name in self._first:
-            self.open_channel(name)
-
-    def _clear(self) -> None:
         self.channels: dict[str, Channel] = {}
-        self.messages: dict[str, dict[str, Message]] = {}
+        self.messages: dict[str, dict[str, Message]] = {}  # by channel ID, then ts
         self.files: dict[str, File] = {}
         self._contents: dict[str, bytes] = {}
-        self._threads: dict[tuple[str, str], list[Message]] = {}
-        self._last = 0
+        self._folder = folder
+        self._last_ts = 0  # microseconds
+        if folder:
+            self._load(folder)
+        for name in channels:
+            self.open_channel(name)
 
-    def _read(self, folder: Path) -> None:
-        for file in sorted(folder.glob("channels/*.json")):
-            channel = Channel(**json.loads(file.read_bytes()))
+    def _load(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "workspace.json"
+        saved = json.loads(path.read_bytes()) if path.exists() else {"channels": [], "messages": [], "files": []}
+        for channel in (Channel(**fields) for fields in saved["channels"]):
             self.channels[channel.id], self.messages[channel.id] = channel, {}
-        for file in sorted(folder.glob("messages/*/*.json")):
-            message = Message(**json.loads(file.read_bytes()))
-            self._take(message)
-            self._last = max(self._last, int(message.ts.replace(".", "")))
-        for file in sorted(folder.glob("files/*.json")):
-            known = File(**json.loads(file.read_bytes()))
-            self.files[known.id] = known
-            if known.uploaded:
-                self._contents[known.id] = file.with_suffix(".bytes").read_bytes()
+        for message in (Message(**fields) for fields in saved["messages"]):
+            self.messages[message.channel][message.ts] = message
+            self._last_ts = max(self._last_ts, int(message.ts.replace(".", "")))
+        self.files = {fields["id"]: File(**fields) for fields in saved["files"]}
+        self._contents = {id: (folder / id).read_bytes() for id in self.files if (folder / id).exists()}
 
-    def _keep(self, name: str, data: bytes) -> None:
-        # Written beside and renamed: whoever is killed in the middle leaves the file as it was.
-        if self._folder:
-            path = self._folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            beside = path.with_name(f".{path.name}")
-            beside.write_bytes(data)
-            beside.replace(path)
+    def save(self) -> None:
+        """Write channels, messages and files to the folder, if there is one."""
+        if not self._folder:
+            return
+        content = {
+            "channels": [asdict(channel) for channel in self.channels.values()],
+            "messages": [asdict(message) for messages in self.messages.values() for message in messages.values()],
+            "files": [asdict(file) for file in self.files.values()],
+        }
+        self._write(self._folder / "workspace.json", json.dumps(content).encode())
 
-    def keep_message(self, message: Message) -> None:
-        """Makes a changed message last."""
-        self._keep(f"messages/{message.channel}/{message.ts}.json", _json(message))
-
-    def keep_file(self, file: File, content: bytes | None = None) -> None:
-        """Makes a changed file last, with its content where that is new."""
-        if content is not None:
-            self._contents[file.id] = content
-            self._keep(f"files/{file.id}.bytes", content)
-        self._keep(f"files/{file.id}.json", _json(file))
-
-    def content(self, file_id: str) -> bytes:
-        """The file's bytes; KeyError where none were uploaded."""
-        return self._contents[file_id]
+    @staticmethod
+    def _write(path: Path, data: bytes) -> None:
+        # A process killed in the middle of a write leaves the previous file intact.
+        temporary = path.with_suffix(".tmp")
+        temporary.write_bytes(data)
+        temporary.replace(path)
 
     def find_channel(self, name_or_id: str) -> Channel | None:
-        """The channel of that ID or name, with or without #."""
+        """Return the channel with this ID or this name, with or without #."""
         name = name_or_id.removeprefix("#")
-        return self.channels.get(name) or next((one for one in self.channels.values() if one.name == name), None)
+        return self.channels.get(name) or next((channel for channel in self.channels.values() if channel.name == name), None)
 
-    def open_channel(self, name_or_id: str) -> Channel:
-        """The channel of that ID or name; one of that name is made where there is none."""
-        if found := self.find_channel(name_or_id):
-            return found
-        name = name_or_id.removeprefix("#")
-        # Of the name alone, so that a channel has one ID wherever the stand-in runs.
+    def open_channel(self, name: str) -> Channel:
+        """Return the channel with this name; create it if it does not exist."""
+        if channel := self.find_channel(name):
+            return channel
+        name = name.removeprefix("#")
+        # Derived from the name, so that a channel has the same ID in every simulator.
         code = base64.b32encode(hashlib.sha256(name.encode()).digest()).decode()[:9]
         channel = Channel(f"C0{code}", name)
         self.channels[channel.id], self.messages[channel.id] = channel, {}
-        self._keep(f"channels/{channel.id}.json", _json(channel))
+        self.save()
         return channel
 
-    def add(self, channel: Channel, **what: Any) -> Message:
-        """Puts a message into the channel; `what` are the fields of Message. Its `ts` is later than that of every other."""
-        self._last = max(self._last + 1, int(self.now() * 1_000_000))
-        message = Message(channel.id, f"{self._last // 1_000_000}.{self._last % 1_000_000:06d}", **what)
-        self._take(message)
-        self.keep_message(message)
+    def add(self, channel: Channel, **fields: Any) -> Message:
+        """Add a message with these fields to the channel. Its `ts` is greater than that of every other message."""
+        self._last_ts = max(self._last_ts + 1, int(self.now() * 1_000_000))
+        message = Message(channel.id, f"{self._last_ts // 1_000_000}.{self._last_ts % 1_000_000:06d}", **fields)
+        self.messages[channel.id][message.ts] = message
+        self.save()
         return message
 
-    def _take(self, message: Message) -> None:
-        self.messages[message.channel][message.ts] = message
-        if message.is_reply:
-            self._threads.setdefault((message.channel, message.thread_ts), []).append(message)
-
-    def add_file(self, name: str, length: int, alt_text: str = "") -> File:
-        """Announces a file of `length` bytes."""
-        file = File(f"F0{len(self.files) + 1:09d}", name, length, title=name, alt_text=alt_text)
+    def add_file(self, name: str, length: int) -> File:
+        """Announce a file of `length` bytes."""
+        file = File(f"F0{len(self.files) + 1:09d}", name, length, title=name)
         self.files[file.id] = file
-        self.keep_file(file)
+        self.save()
         return file
 
+    def upload(self, file: File, content: bytes) -> None:
+        """Set the content of an announced file."""
+        self._contents[file.id] = content
+        if self._folder:
+            self._write(self._folder / file.id, content)
+
+    def content(self, file_id: str) -> bytes | None:
+        """Return a file's content, or None if it was not uploaded."""
+        return self._contents.get(file_id)
+
     def replies(self, root: Message) -> list[Message]:
-        """The replies to a message, the oldest first."""
-        return list(self._threads.get((root.channel, root.ts), ()))
+        """Return the replies to a message, oldest first."""
+        messages = self.messages[root.channel].values()
+        return [message for message in messages if message.is_reply and message.thread_ts == root.ts]
 
     def in_channel(self, channel: Channel) -> list[Message]:
-        """What the channel itself shows, the oldest first: all but the replies that stay in their thread."""
-        return [one for one in self.messages[channel.id].values() if one.broadcast or not one.is_reply]
-
-    def reset(self) -> None:
-        """Forgets everything."""
-        if self._folder:
-            for file in [*self._folder.glob("*/*.*"), *self._folder.glob("messages/*/*.json")]:
-                file.unlink(missing_ok=True)
-        self._clear()
-        for name in self._first:
-            self.open_channel(name)
-
-
-def _json(one: Channel | File | Message) -> bytes:
-    return json.dumps(asdict(one)).encode()
+        """Return the messages that the channel itself shows, oldest first: all except replies that were not broadcast."""
+        return [message for message in self.messages[channel.id].values() if message.broadcast or not message.is_reply]

@@ -10,8 +10,8 @@ from slack_simulator.simulator import Simulator
 
 @pytest.fixture
 def slack() -> Iterator[Simulator]:
-    with run_simulator() as running:
-        yield running
+    with run_simulator() as simulator:
+        yield simulator
 
 
 @pytest.fixture
