@@ -42,8 +42,8 @@ images: ## Build the images; TAG, IMAGE_PREFIX and COLLECTOR_IMAGE, TRAINER_IMAG
 push: ## Build and push the images to IMAGE_PREFIX; print their names by digest
 	@"$(PYTHON)" scripts/images.py push
 
-slack: ## Run the stand-in for Slack on this machine and show its page's address
-	@PYTHONPATH=images/slack "$(PYTHON)" -m slack_stand_in --data .run/slack $(OPTIONS)
+slack: ## Run the Slack simulator on this machine and print the address of its page
+	@PYTHONPATH=dev/slack_simulator "$(PYTHON)" -m slack_simulator --data .run/slack $(OPTIONS)
 
 kind-up: ## Make a cluster on this machine, deploy everything, run the DAG once; again: upgrade what changed
 	@"$(PYTHON)" scripts/kind.py up

@@ -20,8 +20,8 @@ from airflow_watcher.run_messages import about
 from airflow_watcher.seen import Run
 from airflow_watcher.slack import Slack, Unavailable
 from airflow_watcher.telling import Telling
-from slack_stand_in.page import render_page
-from slack_stand_in.server import stand_in
+from slack_simulator.page import render_page
+from slack_simulator.server import run_simulator
 from step_contract.store import Store
 
 log = logging.getLogger(__name__)
@@ -84,11 +84,11 @@ def channel(page: Path) -> Iterator[tuple[Channel, str]]:
         finally:
             told.close()
         return
-    with stand_in() as slack, tempfile.TemporaryDirectory() as folder:
-        os.environ[CONNECTION] = slack_connection.connection("xoxb-stand-in", slack.url)
+    with run_simulator() as slack, tempfile.TemporaryDirectory() as folder:
+        os.environ[CONNECTION] = slack_connection.connection("xoxb-simulator", slack.url)
         told = Channel(Slack(name, pace=0), Ledger(Store(f"file://{folder}")))
         try:
-            yield told, f"{page} (a stand-in for Slack)"
+            yield told, f"{page} (Slack simulator)"
         finally:
             told.close()
             page.write_text(render_page(slack.workspace, name))

@@ -23,8 +23,8 @@ VENVS = ROOT / ".venvs"
 IMAGES = tuple(sorted(file.parent.name for file in (ROOT / "images").glob("*/requirements.in")))
 GROUPS = {"images": IMAGES, "tests": tuple(f"{image}-test" for image in IMAGES)}
 BENCH = "collector-bench"
-# Not in the image: on this machine the tests and make run speak to it.
-STAND_INS = {"airflow": ("slack",)}
+# Not in the image: the tests and make run send to it.
+SLACK_SIMULATOR = ROOT / "dev" / "slack_simulator"
 
 
 def lock_of(name: str) -> Path:
@@ -47,8 +47,8 @@ def own_packages(name: str) -> list[Path]:
     image = name.partition("-")[0]
     if image not in IMAGES:
         return []
-    own = ["contract", image, *STAND_INS.get(image, ())]
-    return [ROOT / "images" / package for package in own]
+    own = [ROOT / "images" / package for package in ("contract", image)]
+    return [*own, SLACK_SIMULATOR] if image == "airflow" else own
 
 
 def stamp_of(name: str) -> str:

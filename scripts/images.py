@@ -21,10 +21,10 @@ from commands import ROOT, Failed, fail, need, progress, run
 PROGRAMS = tuple(image for image in environments.IMAGES if image != "airflow")
 IMAGES = (*PROGRAMS, "airflow")
 # For a cluster on one's own machine: built there, never pushed.
-LOCAL_IMAGES = ("slack",)
+LOCAL_IMAGES = ("slack-simulator",)
 BASES = {
     "AIRFLOW_BASE_IMAGE": ("airflow",),
-    "PYTHON_IMAGE": (*PROGRAMS, "slack"),
+    "PYTHON_IMAGE": (*PROGRAMS, *LOCAL_IMAGES),
     "TORCH_INDEX": ("trainer",),
 }
 # torch's builds for other architectures have died with a segmentation fault: see docs/decisions.
@@ -51,6 +51,11 @@ def name_of(image: str) -> str:
     return given or f"{prefix}/{image}:{tag}"
 
 
+def folder_of(image: str) -> str:
+    """The folder of the image's Dockerfile, below the repository's root."""
+    return f"dev/{image.replace('-', '_')}" if image in LOCAL_IMAGES else f"images/{image}"
+
+
 def airflow_version() -> str:
     """Airflow's version, as images/airflow/requirements.in pins it: the one place that does."""
     pinned = re.search(r"^apache-airflow==([\w.]+)", (ROOT / "images/airflow/requirements.in").read_text(), re.MULTILINE)
@@ -68,7 +73,7 @@ def build(image: str) -> str:
     if image == "airflow":
         arguments["AIRFLOW_BASE_IMAGE"] = f"apache/airflow:slim-{airflow_version()}-python3.11"
     arguments |= {key: os.environ[key] for key, used in BASES.items() if image in used and os.environ.get(key)}
-    command = ["docker", "build", "--file", f"images/{image}/Dockerfile", "--tag", name]
+    command = ["docker", "build", "--file", f"{folder_of(image)}/Dockerfile", "--tag", name]
     command += ["--platform", TRAINER_PLATFORM] if image == "trainer" else []
     command += [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
     with progress(f"image {name}"):

@@ -94,12 +94,9 @@ def trainer_selector() -> list[str]:
 
 
 def manifests(names: Sequence[str] = MANIFESTS) -> list[str]:
-    """What an environment brings elsewhere, as YAML: database, bucket, and a stand-in for Slack."""
-    here = {"market-daily/slack": images.name_of("slack"), "http://localhost:8081": f"http://localhost:{SLACK_PORT}"}
-    texts = [(ROOT / "manifests" / name).read_text() for name in names]
-    for written, value in here.items():
-        texts = [text.replace(written, value) for text in texts]
-    return texts
+    """What an environment brings elsewhere, as YAML: database, bucket and the Slack simulator."""
+    image = images.name_of("slack-simulator")
+    return [(ROOT / "dev" / "manifests" / name).read_text().replace("market-daily/slack-simulator", image) for name in names]
 
 
 def api() -> Airflow:
@@ -114,12 +111,12 @@ def up(more: Sequence[str] = ()) -> None:
     os.environ["COMMIT"] = images.commit()  # of the tree as it is now, whatever is edited while this runs
     with ThreadPoolExecutor() as pool:
         cluster = pool.submit(create)
-        built = {image: images.build(image) for image in ("slack", *images.IMAGES)}
+        built = {image: images.build(image) for image in (*images.LOCAL_IMAGES, *images.IMAGES)}
         cluster.result()
         selector = trainer_selector()
-        load([*OTHERS, built["slack"], built["airflow"]])
+        load([*OTHERS, *(built[image] for image in images.LOCAL_IMAGES), built["airflow"]])
         loaded = pool.submit(load, [built[program] for program in images.PROGRAMS])  # no step runs before Airflow does
-        with progress("database, bucket and a stand-in for Slack"):
+        with progress("database, bucket and Slack simulator"):
             another_slack = TARGET.prepare(manifests(), slack=slack_connection.given())
         TARGET.upgrade([*selector, "--set-string", f"config.market_daily.ui_url=http://localhost:{UI_PORT}", *more])
         if another_slack:  # a pod knows a secret as it was when it started
@@ -137,8 +134,8 @@ def up(more: Sequence[str] = ()) -> None:
 
 def addresses() -> str:
     """Where the UI is, and where to read what Slack was told."""
-    is_stand_in = "//slack:8081" in TARGET.secret("slack")["AIRFLOW_CONN_SLACK_CONN"]
-    read = f"http://localhost:{SLACK_PORT}" if is_stand_in else "Slack"
+    is_simulator = "//slack:8081" in TARGET.secret("slack")["AIRFLOW_CONN_SLACK_CONN"]
+    read = f"http://localhost:{SLACK_PORT}" if is_simulator else "Slack"
     return f"http://localhost:{UI_PORT} (user admin, password admin); what Slack was told: {read}"
 
 

@@ -15,8 +15,10 @@ import slack_connection
 from commands import Failed
 
 DATABASE_URL = "postgresql+psycopg2://airflow:{password}@postgres.{namespace}.svc:5432/airflow"
-# In kind, unless another was given: the stand-in for Slack of manifests/, which takes any token.
-STAND_IN = {"slack": {"AIRFLOW_CONN_SLACK_CONN": slack_connection.connection("xoxb-stand-in", "http://slack:8081/api/")}}
+# In kind, unless another was given: the Slack simulator of dev/manifests/, which accepts any bot token.
+SLACK_SIMULATOR = {
+    "slack": {"AIRFLOW_CONN_SLACK_CONN": slack_connection.connection("xoxb-simulator", "http://slack:8081/api/")}
+}
 # What the outside gives, and how.
 GIVEN = {
     "airflow-metadata": "connection=postgresql+psycopg2://USER:PASSWORD@HOST:5432/DATABASE",
@@ -36,7 +38,7 @@ def keys(environment: str) -> dict[str, dict[str, str]]:
 
 
 def services(namespace: str) -> dict[str, dict[str, str]]:
-    """Fresh values for the secrets of the database and the bucket of manifests/, in `namespace`, and of who uses them."""
+    """Fresh values for the secrets of the database and the bucket of dev/manifests/, in `namespace`, and of who uses them."""
     password = secrets.token_urlsafe(24)
     return {
         "postgres": {"password": password},
@@ -85,7 +87,7 @@ def make(kubectl: Callable[..., str], namespace: str, environment: str) -> list[
     # The database's password and the connection with it in it are one secret in two.
     if "postgres" in there and "airflow-metadata" not in there:
         raise Failed("the secret postgres is there and airflow-metadata is not: delete both, or write the second by hand")
-    wanted = keys(environment) | (services(namespace) | STAND_IN if environment == "kind" else {})
+    wanted = keys(environment) | (services(namespace) | SLACK_SIMULATOR if environment == "kind" else {})
     missing = {name: data for name, data in wanted.items() if name not in there}
     for name, data in missing.items():
         create(kubectl, name, data)

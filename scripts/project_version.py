@@ -11,8 +11,10 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+PACKAGE_VERSION = re.compile(r'^version = "([^"]*)"', re.MULTILINE)
 PATTERNS = {
-    "images/*/pyproject.toml": re.compile(r'^version = "([^"]*)"', re.MULTILINE),
+    "images/*/pyproject.toml": PACKAGE_VERSION,
+    "dev/*/pyproject.toml": PACKAGE_VERSION,
     "helm/*/Chart.yaml": re.compile(r"^version: *(\S*)", re.MULTILINE),
 }
 SEMANTIC_VERSION = re.compile(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)")

@@ -42,7 +42,7 @@ PARTS = {
     "collector": Part("collector", ("tests/unit/collector",)),
     "helm": Part("airflow", ("tests/helm",)),
     "contract": Part("collector", ("tests/unit/contract",)),
-    "slack": Part("airflow", ("tests/unit/slack",)),
+    "slack_simulator": Part("airflow", ("tests/unit/slack_simulator",)),
     "repository": Part("collector", ("tests/unit/repository",)),
 }
 

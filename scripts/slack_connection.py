@@ -7,7 +7,7 @@ import os
 
 
 def connection(token: str, base_url: str = "") -> str:
-    """The connection with this token; `base_url` is the address of what stands in for Slack."""
+    """The connection with this token; `base_url` is the address of a simulator of Slack."""
     return json.dumps({"conn_type": "slack", "password": token} | ({"extra": {"base_url": base_url}} if base_url else {}))
 
 

@@ -1,4 +1,4 @@
-"""What the stand-in for Slack was told, as Slack's own methods say it."""
+"""What the simulator of Slack was told, as Slack's own methods say it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Message = dict[str, Any]
 
 def ask(method: str, **arguments: str) -> Any:
     """Slack's own methods, as a bot may call them."""
-    data, login = urllib.parse.urlencode(arguments).encode(), {"Authorization": "Bearer xoxb-stand-in"}
+    data, login = urllib.parse.urlencode(arguments).encode(), {"Authorization": "Bearer xoxb-simulator"}
     with urllib.request.urlopen(urllib.request.Request(f"{ADDRESS}/api/{method}", data, login), timeout=10) as answer:  # noqa: S310
         return json.load(answer)
 

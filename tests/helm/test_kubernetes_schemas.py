@@ -21,7 +21,10 @@ KUBERNETES = "1.34"
 CUSTOM_RESOURCES: frozenset[str] = frozenset()
 # In tests/e2e the other YAML files are values of charts.
 MANIFESTS = sorted(
-    file for folder in ("manifests", "tests/e2e") for file in (ROOT / folder).rglob("*.yaml") if not file.match("values-*.yaml")
+    file
+    for folder in ("dev/manifests", "tests/e2e")
+    for file in (ROOT / folder).rglob("*.yaml")
+    if not file.match("values-*.yaml")
 )
 
 
@@ -60,7 +63,7 @@ def test_every_manifest_fits_its_schema(path: Path) -> None:
 
 
 def test_unknown_fields_wrong_types_and_unknown_kinds_are_defects() -> None:
-    [good] = [one for one in parsed((ROOT / "manifests" / "slack.yaml").read_text()) if one["kind"] == "Deployment"]
+    [good] = [one for one in parsed((ROOT / "dev/manifests/slack.yaml").read_text()) if one["kind"] == "Deployment"]
     misspelt, mistyped = deepcopy(good), deepcopy(good)
     misspelt["spec"]["template"]["spec"]["containers"][0]["imagePullpolicy"] = "Never"
     mistyped["spec"]["replicas"] = "one"

@@ -1,4 +1,4 @@
-"""What the team reads while things go wrong: the stand-in for Slack, told by the watcher, on the cluster."""
+"""What the team reads while things go wrong: the simulator of Slack, told by the watcher, on the cluster."""
 
 from __future__ import annotations
 

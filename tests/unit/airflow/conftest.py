@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from slack_stand_in.server import stand_in
-from slack_stand_in.state import StandIn
+from slack_simulator.server import run_simulator
+from slack_simulator.simulator import Simulator
 
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-tests-")
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
@@ -40,9 +40,9 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Program:
 
 
 @pytest.fixture
-def slack(monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
-    """A stand-in for Slack, and the connection to it."""
-    with stand_in() as slack:
+def slack(monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulator]:
+    """A simulator of Slack, and the connection to it."""
+    with run_simulator() as slack:
         connection = {"conn_type": "slack", "password": "xoxb-test", "extra": {"base_url": slack.url}}
         monkeypatch.setenv("AIRFLOW_CONN_SLACK_CONN", json.dumps(connection))
         yield slack

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from airflow_steps.notes import Note
 from commands import ROOT
-from slack_stand_in.page import render_page
+from slack_simulator.page import render_page
 from step_contract import paths
 from step_contract.commit import Content, commit
 
@@ -146,5 +146,5 @@ def test_every_message_of_the_month_is_within_slacks_limits(watched: Watched) ->
     for number in range(31):
         month.evening(date(2026, 1, 1) + timedelta(days=number))
     asked = [one for one in watched.slack.received if one["method"] in ("chat.postMessage", "chat.update")]
-    # The stand-in refuses what Slack would.
+    # The simulator refuses what Slack would.
     assert len(asked) > 60 and [one for one in asked if one["error"]] == []

@@ -13,7 +13,7 @@ from airflow_steps import notes
 from airflow_steps.discretion import discreet
 from airflow_steps.failure import StepFailed, StepRefused
 from airflow_steps.unwatched import at_end
-from slack_stand_in.state import StandIn
+from slack_simulator.simulator import Simulator
 from step_contract import paths
 from step_contract.errors import ExitCode, Termination
 from step_contract.store import Store
@@ -80,7 +80,7 @@ def test_of_a_try_that_is_noted_twice_the_last_word_holds(store: Store) -> None:
 
 @pytest.mark.parametrize("age", [None, 30, 3600], ids=["never", "lately", "an hour ago"])
 def test_each_end_of_a_run_sees_whether_the_watcher_is_alive(
-    age: int | None, store: Store, slack: StandIn, monkeypatch: pytest.MonkeyPatch
+    age: int | None, store: Store, slack: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WATCHED", "true")
     if age is not None:

@@ -4,13 +4,13 @@ import json
 
 import pytest
 from airflow_watcher.slack_test import slack_test
-from slack_stand_in.state import StandIn
+from slack_simulator.simulator import Simulator
 
 WRITES = ("chat:write", "files:write")
 
 
 def test_a_connection_that_works_is_tried_out_with_message_edit_and_picture(
-    slack: StandIn, capsys: pytest.CaptureFixture[str]
+    slack: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert slack_test("workflows") == 0
     [message] = slack.channel("workflows")
@@ -19,14 +19,14 @@ def test_a_connection_that_works_is_tried_out_with_message_edit_and_picture(
 
 
 @pytest.mark.parametrize("missing", WRITES)
-def test_a_missing_scope_is_named_with_what_to_do(slack: StandIn, missing: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_scope_is_named_with_what_to_do(slack: Simulator, missing: str, capsys: pytest.CaptureFixture[str]) -> None:
     slack.scopes = tuple(scope for scope in (*WRITES, "channels:history", "channels:read") if scope != missing)
     assert slack_test("workflows") == 1
     told = capsys.readouterr().out
     assert f"MISSING scope {missing}" in told and "OAuth & Permissions" in told
 
 
-def test_a_scope_that_is_no_must_is_told_and_stops_nothing(slack: StandIn, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_scope_that_is_no_must_is_told_and_stops_nothing(slack: Simulator, capsys: pytest.CaptureFixture[str]) -> None:
     slack.scopes = WRITES
     assert slack_test("workflows") == 0
     assert "no scope channels:history" in capsys.readouterr().out
@@ -34,7 +34,7 @@ def test_a_scope_that_is_no_must_is_told_and_stops_nothing(slack: StandIn, capsy
 
 @pytest.mark.parametrize(("channel", "told"), [("no-such-channel", "there is no such channel"), ("not-in-there", "/invite")])
 def test_a_channel_that_cannot_be_written_to_is_told(
-    slack: StandIn, channel: str, told: str, capsys: pytest.CaptureFixture[str]
+    slack: Simulator, channel: str, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert slack_test(channel) == 1
     assert told in capsys.readouterr().out
@@ -42,7 +42,7 @@ def test_a_channel_that_cannot_be_written_to_is_told(
 
 @pytest.mark.parametrize(("password", "told"), [("wrong", "not valid"), (None, "no connection slack_conn")])
 def test_a_token_that_is_wrong_or_missing_is_told_and_never_shown(
-    slack: StandIn, password: str | None, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    slack: Simulator, password: str | None, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_SLACK_CONN")
     if password:

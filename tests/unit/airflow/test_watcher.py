@@ -1,4 +1,4 @@
-"""What a channel reads: the watcher behind the real slack_sdk, Slack and Airflow's API as stand-ins over HTTP."""
+"""What a channel reads: the watcher behind the real slack_sdk, Slack and Airflow's API simulated over HTTP."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from airflow_watcher.message import Limits, Pages
 from airflow_watcher.rounds import Watcher
 from airflow_watcher.slack import Slack
 from airflow_watcher.telling import Telling
-from slack_stand_in.channel import Message
-from slack_stand_in.state import StandIn
+from slack_simulator.simulator import Simulator
+from slack_simulator.workspace import Message
 from step_contract import paths
 from step_contract.commit import Content, commit
 from step_contract.store import Store
@@ -32,7 +32,7 @@ PRICES = {"close": 4797.55, "change": 0.0159, "summary": "KS11 closed at 4797.55
 class Watched:
     """A watcher with all that it needs; `restart` makes another one with nothing but what was kept."""
 
-    def __init__(self, airflow: AirflowApi, slack: StandIn, store: Store) -> None:
+    def __init__(self, airflow: AirflowApi, slack: Simulator, store: Store) -> None:
         self.airflow, self.slack, self.store = airflow, slack, store
         self.restart(SIX)
 
@@ -64,7 +64,7 @@ class Watched:
 
 
 @pytest.fixture
-def watched(tmp_path: Path, slack: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
+def watched(tmp_path: Path, slack: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
     monkeypatch.setenv("ARTIFACTS", f"file://{tmp_path}/artifacts")
     with airflow_api() as airflow:
         yield Watched(airflow, slack, Store(f"file://{tmp_path}/artifacts"))

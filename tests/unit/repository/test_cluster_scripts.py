@@ -154,14 +154,14 @@ def test_the_versions_of_chart_and_airflow_are_pinned_in_one_place_each() -> Non
     assert os.environ.get("CHART_VERSION") in (None, version)
 
 
-def test_the_stand_in_for_slack_is_built_and_never_pushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slack_simulator_image_is_built_but_never_pushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = tmp_path / "calls"
     digests = " ".join(f"market-daily/{image}@sha256:0" for image in (*images.IMAGES, *images.LOCAL_IMAGES))
     body = f'echo "$@" >> {calls}; case "$*" in *RepoDigests*) echo {digests};; *Size*) echo 1000000;; esac'
     monkeypatch.setenv("PATH", programs(tmp_path, docker=body, git="echo 0123"))
-    for name in ("IMAGE_PREFIX", "TAG", "COMMIT", "AIRFLOW_IMAGE", "COLLECTOR_IMAGE", "TRAINER_IMAGE", "SLACK_IMAGE"):
+    for name in ("IMAGE_PREFIX", "TAG", "COMMIT", "AIRFLOW_IMAGE", "COLLECTOR_IMAGE", "TRAINER_IMAGE", "SLACK_SIMULATOR_IMAGE"):
         monkeypatch.delenv(name, raising=False)
     assert images.main(["push"]) == 0
     assert "push market-daily/airflow:0123" in calls.read_text() and "slack" not in calls.read_text()
     assert images.main([]) == 0
-    assert "images/slack/Dockerfile" in calls.read_text()
+    assert "dev/slack_simulator/Dockerfile" in calls.read_text()

@@ -11,8 +11,8 @@ import project_version
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-PACKAGES = sorted(ROOT.glob("images/*/pyproject.toml"))
-DOCKERFILES = sorted(ROOT.glob("images/*/Dockerfile"))
+PACKAGES = sorted([*ROOT.glob("images/*/pyproject.toml"), *ROOT.glob("dev/*/pyproject.toml")])
+DOCKERFILES = sorted([*ROOT.glob("images/*/Dockerfile"), *ROOT.glob("dev/*/Dockerfile")])
 
 
 @pytest.fixture
