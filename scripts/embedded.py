@@ -16,8 +16,8 @@ from airflow.listeners import hookimpl
 from airflow.models.xcom import XComModel
 from airflow.sdk.listener import get_listener_manager
 from airflow.utils.session import create_session
+from airflow_monitor.models import Run, Task
 from airflow_steps import notes
-from airflow_watcher.seen import Run, Task
 from embedded_slack import Channel, channel
 from sqlalchemy import select
 from step_contract.commit import open_artifact

@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import slack_connection
+from airflow_monitor.delivery import Telling
+from airflow_monitor.messages.message import Limits, Pages
+from airflow_monitor.messages.runs import about
+from airflow_monitor.models import Run
+from airflow_monitor.slack_client import Slack, Unavailable
+from airflow_monitor.state import Ledger
 from airflow_steps.settings import Settings
-from airflow_watcher.ledger import Ledger
-from airflow_watcher.message import Limits, Pages
-from airflow_watcher.run_messages import about
-from airflow_watcher.seen import Run
-from airflow_watcher.slack import Slack, Unavailable
-from airflow_watcher.telling import Telling
 from slack_stand_in.page import render_page
 from slack_stand_in.server import stand_in
 from step_contract.store import Store

@@ -14,7 +14,7 @@ import slack_connection
 from commands import ROOT, Failed, fail, need
 from deploy import target_of
 
-PROGRAM = ["-m", "airflow_watcher", "slack-test"]
+PROGRAM = ["-m", "airflow_monitor", "slack-test"]
 
 
 def main(environment: str) -> int:

@@ -118,5 +118,5 @@ def test_a_backfill_is_one_message(airflow: Airflow) -> None:
 
 
 def test_the_watcher_itself_can_try_out_the_connection() -> None:
-    said = kubectl("exec", "deployment/watcher", "--", "python", "-m", "airflow_watcher", "slack-test")
+    said = kubectl("exec", "deployment/watcher", "--", "python", "-m", "airflow_monitor", "slack-test")
     assert "Slack hears of everything" in said

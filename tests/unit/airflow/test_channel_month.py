@@ -14,7 +14,7 @@ from slack_stand_in.page import render_page
 from step_contract import paths
 from step_contract.commit import Content, commit
 
-from .test_watcher import OPEN, Watched, watched
+from .test_monitor import OPEN, Watched, watched
 
 __all__ = ["watched"]
 HOLIDAYS = {date(2026, 1, 1): "New Year's Day"}

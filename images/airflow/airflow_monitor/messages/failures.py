@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 
 from airflow_steps.notes import Note
 
-from airflow_watcher.blocks import BRIEF, bold, context, link_if, safe, section
-from airflow_watcher.message import Message, Pages
-from airflow_watcher.seen import Run, Task
-from airflow_watcher.wording import FAILED, WAITING, clock, title
+from airflow_monitor.messages.block_kit import BRIEF, bold, context, link_if, safe, section
+from airflow_monitor.messages.formatting import FAILED, WAITING, clock, title
+from airflow_monitor.messages.message import Message, Pages
+from airflow_monitor.models import Run, Task
 
 REASON = 700
 # A callback writes its note a moment after the task's state, and half a minute when another component has to run it.

@@ -1,4 +1,4 @@
-"""Watches Airflow from outside and tells Slack: `python -m airflow_watcher`; `python -m airflow_watcher slack-test`.
+"""Watches Airflow from outside and tells Slack: `python -m airflow_monitor`; `python -m airflow_monitor slack-test`.
 
 Settings: see docs/settings.md. Ends with 0 when it is asked to stop, with 78 where a setting is missing.
 """
@@ -19,15 +19,15 @@ from airflow_steps.settings import Settings, count, setting
 from step_contract.errors import StepError
 from step_contract.store import CircuitBreakerStore
 
-from airflow_watcher.airflow_api import Airflow
-from airflow_watcher.ledger import Ledger
-from airflow_watcher.message import Limits, Pages
-from airflow_watcher.rounds import Watcher
-from airflow_watcher.slack import Slack
-from airflow_watcher.slack_test import slack_test
-from airflow_watcher.telling import Telling
+from airflow_monitor.airflow_client import Airflow
+from airflow_monitor.delivery import Telling
+from airflow_monitor.messages.message import Limits, Pages
+from airflow_monitor.reconciler import Watcher
+from airflow_monitor.slack_check import slack_test
+from airflow_monitor.slack_client import Slack
+from airflow_monitor.state import Ledger
 
-log = logging.getLogger("airflow_watcher")
+log = logging.getLogger("airflow_monitor")
 
 
 class Stopped(BaseException):

@@ -11,8 +11,8 @@ from urllib.parse import quote, urljoin
 
 from airflow_steps.links import page
 
-from airflow_watcher.blocks import TEXT, Block, whole
-from airflow_watcher.seen import Run, Task
+from airflow_monitor.messages.block_kit import TEXT, Block, whole
+from airflow_monitor.models import Run, Task
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from step_contract.commit import open_artifact
 from step_contract.errors import DataError, StepError
 
-from airflow_watcher.blocks import whole
-from airflow_watcher.ledger import Ledger, Told
-from airflow_watcher.message import Conversation, Message
-from airflow_watcher.slack import GONE, Refused, Slack, Unavailable
+from airflow_monitor.messages.block_kit import whole
+from airflow_monitor.messages.message import Conversation, Message
+from airflow_monitor.slack_client import GONE, Refused, Slack, Unavailable
+from airflow_monitor.state import Ledger, Told
 
 log = logging.getLogger(__name__)
 OVER = "\n:white_check_mark: _That is over._"

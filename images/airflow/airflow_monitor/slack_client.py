@@ -13,7 +13,7 @@ from airflow.sdk.exceptions import AirflowNotFoundException
 from airflow_steps.discretion import discreet
 from slack_sdk.errors import SlackApiError
 
-from airflow_watcher.blocks import Block
+from airflow_monitor.messages.block_kit import Block
 
 log = logging.getLogger(__name__)
 

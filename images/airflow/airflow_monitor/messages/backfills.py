@@ -7,10 +7,10 @@ from collections.abc import Sequence
 
 from step_contract import paths
 
-from airflow_watcher.blocks import BRIEF, bold, context, link, safe, section
-from airflow_watcher.message import Conversation, Message, Pages
-from airflow_watcher.seen import ENDED, Backfill, Run
-from airflow_watcher.wording import DONE, FAILED, RUNNING, day
+from airflow_monitor.messages.block_kit import BRIEF, bold, context, link, safe, section
+from airflow_monitor.messages.formatting import DONE, FAILED, RUNNING, day
+from airflow_monitor.messages.message import Conversation, Message, Pages
+from airflow_monitor.models import ENDED, Backfill, Run
 
 SHOWN = 15  # failed sessions that are named
 SHORT = 100

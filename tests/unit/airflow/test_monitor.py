@@ -8,20 +8,20 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from airflow_monitor.airflow_client import Airflow
+from airflow_monitor.delivery import Telling
+from airflow_monitor.messages.message import Limits, Pages
+from airflow_monitor.reconciler import Watcher
+from airflow_monitor.slack_client import Slack
+from airflow_monitor.state import Ledger
 from airflow_steps.notes import Note
-from airflow_watcher.airflow_api import Airflow
-from airflow_watcher.ledger import Ledger
-from airflow_watcher.message import Limits, Pages
-from airflow_watcher.rounds import Watcher
-from airflow_watcher.slack import Slack
-from airflow_watcher.telling import Telling
 from slack_stand_in.channel import Message
 from slack_stand_in.state import StandIn
 from step_contract import paths
 from step_contract.commit import Content, commit
 from step_contract.store import Store
 
-from .airflow_rest import AirflowApi, airflow_api, dag, utc
+from .fake_airflow_api import AirflowApi, airflow_api, dag, utc
 
 SIX = utc("2026-01-15 09:00")  # in the evening, in Seoul
 RUN = "session__2026-01-15"

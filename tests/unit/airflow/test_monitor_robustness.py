@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow_monitor.slack_client import LONGEST_PAUSE, _seconds
 from airflow_steps.notes import Note
-from airflow_watcher.slack import LONGEST_PAUSE, _seconds
 from step_contract import paths
 from step_contract.errors import TransientError
 from step_contract.store import CircuitBreakerStore
 
-from .airflow_rest import dag
-from .test_watcher import RUN, SIX, Watched, a_day, watched
+from .fake_airflow_api import dag
+from .test_monitor import RUN, SIX, Watched, a_day, watched
 
 __all__ = ["watched"]
 OTHER = "session__2026-01-16"

@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 from airflow_steps.links import PictureLink
 
-from airflow_watcher.seen import SEOUL, Backfill, Dag, Health, Run, Task
+from airflow_monitor.models import SEOUL, Backfill, Dag, Health, Run, Task
 
 PAGE = 100
 TOKEN_SECONDS = 3600

@@ -10,9 +10,9 @@ from airflow_steps.metrics import DAG_LATE, SESSION_COLLECTED, TASKS, WATCHER_RO
 from step_contract import paths
 from step_contract.errors import DataError
 
-from airflow_watcher.looking import Look
-from airflow_watcher.message import Limits
-from airflow_watcher.seen import ENDED, SEOUL, Dag, Run
+from airflow_monitor.messages.message import Limits
+from airflow_monitor.models import ENDED, SEOUL, Dag, Run
+from airflow_monitor.snapshot import Look
 
 COUNTED = ("queued", "scheduled", "deferred", "running", "up_for_retry")
 

@@ -6,7 +6,7 @@ import struct
 import zlib
 from typing import Any
 
-from airflow_watcher.slack import ADVICE, NotConnected, Refused, Slack, Unavailable
+from airflow_monitor.slack_client import ADVICE, NotConnected, Refused, Slack, Unavailable
 
 NEEDED = {"chat:write": "posts and edits messages", "files:write": "sends the picture"}
 WANTED = {

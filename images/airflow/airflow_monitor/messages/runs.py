@@ -6,11 +6,9 @@ from datetime import datetime, timedelta
 
 from step_contract import paths
 
-from airflow_watcher.blocks import BRIEF, bold, context, link_if, safe, section
-from airflow_watcher.failures import artifacts, failures, retries, second, unattended
-from airflow_watcher.message import Conversation, Limits, Message, Pages
-from airflow_watcher.seen import DELETED, ENDED, Run
-from airflow_watcher.wording import (
+from airflow_monitor.messages.block_kit import BRIEF, bold, context, link_if, safe, section
+from airflow_monitor.messages.failures import artifacts, failures, retries, second, unattended
+from airflow_monitor.messages.formatting import (
     CLOSED,
     DONE,
     FAILED,
@@ -24,6 +22,8 @@ from airflow_watcher.wording import (
     details,
     title,
 )
+from airflow_monitor.messages.message import Conversation, Limits, Message, Pages
+from airflow_monitor.models import DELETED, ENDED, Run
 
 AT = ("running", "deferred", "queued", "scheduled", "up_for_reschedule", "restarting")
 LONG = 1500  # characters of a reply's paragraph

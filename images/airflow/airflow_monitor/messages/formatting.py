@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from airflow.providers.common.compat.sdk import redact
 
-from airflow_watcher.seen import SEOUL, Run, Task
+from airflow_monitor.models import SEOUL, Run, Task
 
 DAG = "market_daily"  # the one that a channel is mostly about; others say their name
 SHORT = 90  # characters that a step may have in the channel's one line

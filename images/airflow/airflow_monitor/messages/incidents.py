@@ -8,11 +8,11 @@ from datetime import datetime, timedelta
 
 from step_contract import paths
 
-from airflow_watcher.airflow_api import DATABASE
-from airflow_watcher.blocks import safe, section
-from airflow_watcher.message import Conversation, Limits, Message
-from airflow_watcher.seen import Dag, Health
-from airflow_watcher.wording import FAILED, clock
+from airflow_monitor.airflow_client import DATABASE
+from airflow_monitor.messages.block_kit import safe, section
+from airflow_monitor.messages.formatting import FAILED, clock
+from airflow_monitor.messages.message import Conversation, Limits, Message
+from airflow_monitor.models import Dag, Health
 
 # Airflow's first deployment makes its database, and the watcher's login, before anything answers.
 FIRST_GRACE = timedelta(minutes=10)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta
 
-from airflow_watcher.looking import Look
-from airflow_watcher.message import Limits
-from airflow_watcher.numbers import last_collected, late_seconds, numbers
-from airflow_watcher.seen import Dag, Health, Run, Task
+from airflow_monitor.messages.message import Limits
+from airflow_monitor.metrics import last_collected, late_seconds, numbers
+from airflow_monitor.models import Dag, Health, Run, Task
+from airflow_monitor.snapshot import Look
 
 SIX = datetime(2026, 1, 15, 9, tzinfo=UTC)
 DAG = Dag("market_daily", False, False, frozenset(), None)

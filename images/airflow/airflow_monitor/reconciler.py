@@ -12,16 +12,16 @@ from step_contract import paths
 from step_contract.errors import StepError
 from step_contract.store import Store
 
-from airflow_watcher import backfill_messages, run_messages
-from airflow_watcher.airflow_api import Airflow, Unreachable
-from airflow_watcher.before import Before, read_before
-from airflow_watcher.looking import Eyes, Look
-from airflow_watcher.message import Conversation, Limits, Pages
-from airflow_watcher.numbers import last_collected, numbers
-from airflow_watcher.seen import ENDED, Run
-from airflow_watcher.slack import NotConnected, Unavailable, Waiting
-from airflow_watcher.telling import Telling
-from airflow_watcher.troubles import Troubles, of_api, of_dags, of_health, of_store
+from airflow_monitor.airflow_client import Airflow, Unreachable
+from airflow_monitor.before import Before, read_before
+from airflow_monitor.delivery import Telling
+from airflow_monitor.messages import backfills, runs
+from airflow_monitor.messages.incidents import Troubles, of_api, of_dags, of_health, of_store
+from airflow_monitor.messages.message import Conversation, Limits, Pages
+from airflow_monitor.metrics import last_collected, numbers
+from airflow_monitor.models import ENDED, Run
+from airflow_monitor.slack_client import NotConnected, Unavailable, Waiting
+from airflow_monitor.snapshot import Eyes, Look
 
 log = logging.getLogger(__name__)
 # What a run's end brings a moment later: notes that another component has to write, Airflow's own last words.
@@ -102,12 +102,12 @@ class Watcher:
         found = []
         for run in (*look.runs, *look.deleted):
             try:
-                found.append(run_messages.about(run, self.channel, now, self.pages, self.limits))
+                found.append(runs.about(run, self.channel, now, self.pages, self.limits))
             except Exception:
                 # One run that cannot be put into words must not silence all others, nor itself.
                 log.exception("%s %s: what its steps handed over cannot be told; the rest of it is", run.dag, run.run_id)
-                found.append(run_messages.about(bare(run), self.channel, now, self.pages, self.limits))
-        return found + [backfill_messages.about(backfill, self.channel, self.pages) for backfill in look.backfills]
+                found.append(runs.about(bare(run), self.channel, now, self.pages, self.limits))
+        return found + [backfills.about(backfill, self.channel, self.pages) for backfill in look.backfills]
 
     def _tell(self, conversations: Sequence[Conversation], now: datetime) -> bool:
         """Whether Slack was told everything."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from airflow_watcher.slack_test import slack_test
+from airflow_monitor.slack_check import slack_test
 from slack_stand_in.state import StandIn
 
 WRITES = ("chat:write", "files:write")

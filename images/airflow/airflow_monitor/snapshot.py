@@ -11,8 +11,8 @@ from airflow_steps import notes
 from step_contract.errors import StepError
 from step_contract.store import Store
 
-from airflow_watcher.airflow_api import Airflow, Unreachable
-from airflow_watcher.seen import DELETED, ENDED, Backfill, Dag, Health, Run, Task
+from airflow_monitor.airflow_client import Airflow, Unreachable
+from airflow_monitor.models import DELETED, ENDED, Backfill, Dag, Health, Run, Task
 
 log = logging.getLogger(__name__)
 QUIET = "quiet"  # the tag of a DAG that somebody else looks after
