@@ -37,10 +37,10 @@ class Stopped(BaseException):
 def watch(stopped: threading.Event) -> None:
     """Makes its rounds until `stopped`. Raises StepError where a setting is missing or wrong."""
     environment, settings = os.environ, Settings.read()
-    seconds = count(environment, "WATCH_SECONDS", 10)
-    late, grace = count(environment, "LATE_MINUTES", 60), count(environment, "WATCH_GRACE_SECONDS", 120)
+    seconds = count(environment, "MONITOR_POLL_SECONDS", 10)
+    late, grace = count(environment, "LATE_MINUTES", 60), count(environment, "MONITOR_GRACE_SECONDS", 120)
     limits = Limits(timedelta(minutes=late), timedelta(seconds=grace))
-    alive, heartbeat = setting(environment, "ALIVE_FILE"), setting(environment, "HEARTBEAT_URL")
+    alive, heartbeat = setting(environment, "HEARTBEAT_FILE"), setting(environment, "HEARTBEAT_URL")
 
     def go_on() -> None:
         """Shows that a round, however long, goes on; ends it where the watcher is to stop."""

@@ -53,7 +53,7 @@ def test_a_slack_that_is_down_delays_nothing_and_hears_of_it_later_once(airflow:
         start(airflow, "market_daily", run, "2026-01-20T09:00:00Z")
         assert wait_for_end(airflow, "market_daily", run, 120) == "success"
         assert time.monotonic() - began < 100
-        kubectl("delete", "pods", "--selector=component=watcher", "--force", "--grace-period=0")
+        kubectl("delete", "pods", "--selector=component=monitor", "--force", "--grace-period=0")
     finally:
         down(False)
     wait_until("what it missed", lambda: "closed at" in line("market_daily", run), 150)
@@ -65,7 +65,7 @@ def test_a_watcher_that_is_killed_again_and_again_says_nothing_twice(airflow: Ai
         run = f"session__2026-01-{21 + number}"
         start(airflow, "market_daily", run, f"2026-01-{21 + number}T09:00:00Z")
         wait_until("its first word", lambda run=run: about("market_daily", run), 90)  # type: ignore[misc]
-        kubectl("delete", "pods", "--selector=component=watcher", "--force", "--grace-period=0")
+        kubectl("delete", "pods", "--selector=component=monitor", "--force", "--grace-period=0")
     for number in range(3):
         run = f"session__2026-01-{21 + number}"
         assert wait_for_end(airflow, "market_daily", run, 180) == "success"
@@ -118,5 +118,5 @@ def test_a_backfill_is_one_message(airflow: Airflow) -> None:
 
 
 def test_the_watcher_itself_can_try_out_the_connection() -> None:
-    said = kubectl("exec", "deployment/watcher", "--", "python", "-m", "airflow_monitor", "slack-test")
+    said = kubectl("exec", "deployment/monitor", "--", "python", "-m", "airflow_monitor", "slack-test")
     assert "Slack hears of everything" in said
