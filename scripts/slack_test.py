@@ -14,7 +14,7 @@ import slack_connection
 from commands import ROOT, Failed, fail, need
 from deploy import target_of
 
-PROGRAM = ["-m", "airflow_monitor", "slack-test"]
+PROGRAM = ["-m", "airflow_monitor", "slack-check"]
 
 
 def main(environment: str) -> int:

@@ -1,1 +1,1 @@
-"""Watches Airflow from outside and tells Slack what it sees."""
+"""Monitors Airflow through its REST API and reports to Slack."""

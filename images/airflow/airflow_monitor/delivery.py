@@ -1,4 +1,4 @@
-"""Brings a channel to what it should say: what is missing is posted, what has changed is edited, nothing is said twice."""
+"""Delivers messages to Slack: posts those that are missing, edits those that changed, and posts nothing twice."""
 
 from __future__ import annotations
 
@@ -9,135 +9,138 @@ from datetime import UTC, datetime
 from step_contract.commit import open_artifact
 from step_contract.errors import DataError, StepError
 
-from airflow_monitor.messages.block_kit import whole
-from airflow_monitor.messages.message import Conversation, Message
-from airflow_monitor.slack_client import GONE, Refused, Slack, Unavailable
-from airflow_monitor.state import Ledger, Told
+from airflow_monitor.messages.block_kit import truncate
+from airflow_monitor.messages.formatting import Icon
+from airflow_monitor.messages.message import Message, MessageThread, Picture
+from airflow_monitor.slack_client import MESSAGE_GONE, MessageRef, MessageRejectedError, SlackClient, SlackUnavailableError
+from airflow_monitor.state import Delivery, DeliveryLog
 
 log = logging.getLogger(__name__)
-OVER = "\n:white_check_mark: _That is over._"
-PLAIN = 2900
-LOST = "refused"  # in place of the ts of a message that Slack never takes
+RESOLVED = f"\n{Icon.RESOLVED} _Resolved._"
+PLAIN_TEXT_LENGTH = 2900
+REJECTED = "rejected"  # replaces the ts of a message that Slack rejects permanently
 
 
-class Telling:
-    """Tells `slack`, and keeps in `ledger` what it told. `alive` is called before each message."""
+class MessageDelivery:
+    """Delivers through `client` and records it in `records`. `heartbeat` is called before each message."""
 
-    def __init__(self, slack: Slack, ledger: Ledger, alive: Callable[[], None] = lambda: None) -> None:
-        self.slack, self.ledger, self.alive = slack, ledger, alive
-        # Of this process's claims those whose message surely was not sent.
-        self._unsent: set[str] = set()
-        # And those of which only Slack knows.
-        self._unsure: set[str] = set()
+    def __init__(self, client: SlackClient, records: DeliveryLog, heartbeat: Callable[[], None] = lambda: None) -> None:
+        self.client, self.records, self.heartbeat = client, records, heartbeat
+        # Messages that this process has claimed, by what is known of their last attempt.
+        self._not_posted: set[str] = set()
+        self._outcome_unknown: set[str] = set()
 
-    def tell(self, conversation: Conversation) -> bool:
-        """Brings one message and its thread up to date; False where another watcher may just be telling some of it.
+    def deliver(self, thread: MessageThread) -> bool:
+        """Bring a message and its replies up to date.
 
-        Raises Unavailable where Slack cannot be told now.
+        Returns:
+            False if another monitor may be delivering some of it.
+
+        Raises:
+            SlackUnavailableError: the rest cannot be delivered now.
         """
-        folder = conversation.folder
-        root = self._tell(folder, conversation.root, None)
-        if root is None or root.ts == LOST:
+        directory = thread.directory
+        root = self._deliver(directory, thread.root, None)
+        if root is None or root.ts == REJECTED:
             return root is not None
-        told = [self._tell(folder, reply, root) for reply in conversation.replies]
-        wanted = {conversation.root.key, *(reply.key for reply in conversation.replies)}
-        for key, warned in list(self.ledger.known(folder).items()):
-            # A warning whose reason has passed says so.
-            if key not in wanted and key.startswith("waits.") and warned.ts and not warned.text.endswith(OVER):
-                self._edit(folder, Message(key, warned.text + OVER), warned)
-        return None not in told
+        replies = [self._deliver(directory, reply, root) for reply in thread.replies]
+        current = {thread.root.key, *(reply.key for reply in thread.replies)}
+        for key, delivery in list(self.records.get(directory).items()):
+            if delivery.resolvable and delivery.ts and key not in current:
+                self._edit(directory, Message(key, delivery.text + RESOLVED), delivery)
+        return None not in replies
 
-    def _tell(self, folder: str, message: Message, root: Told | None) -> Told | None:
-        """The message as it was told; None where another watcher is telling it."""
-        self.alive()
-        told = self.ledger.known(folder).get(message.key)
-        if told and not told.is_claim:
-            if told.digest != message.digest and not message.picture:
-                told = self._edit(folder, message, told)
-            return told
-        id, now = f"{folder}/{message.key}", datetime.now(UTC)
-        if told is None:
-            if not self.ledger.claim(folder, message.key):
-                self.ledger.forget(folder)
+    def _deliver(self, directory: str, message: Message, root: Delivery | None) -> Delivery | None:
+        """Return the record of the message; None if another monitor is delivering it."""
+        self.heartbeat()
+        delivery = self.records.get(directory).get(message.key)
+        if delivery and not delivery.is_claim:
+            if delivery.digest != message.digest and not message.picture:
+                delivery = self._edit(directory, message, delivery)
+            return delivery
+        id, now = f"{directory}/{message.key}", datetime.now(UTC)
+        if delivery is None:
+            if not self.records.claim(directory, message.key):
+                self.records.invalidate(directory)
                 return None
-            told = self.ledger.known(folder)[message.key]
-            self._unsent.add(id)
-        elif id not in self._unsent or not told.is_fresh(now):
-            # What was claimed long ago another watcher may have told meanwhile.
-            if told.is_fresh(now) and id not in self._unsure:
-                self.ledger.forget(folder)
+            delivery = self.records.get(directory)[message.key]
+            self._not_posted.add(id)
+        elif id not in self._not_posted or not delivery.is_in_progress(now):
+            # Another monitor may have posted what was claimed long ago.
+            if delivery.is_in_progress(now) and id not in self._outcome_unknown:
+                self.records.invalidate(directory)
                 return None
-            if there := self._find(message, id, told, root):
-                return self._keep(folder, message, there)
+            if ref := self._find(message, id, delivery, root):
+                return self._record(directory, message, ref, delivery.claimed_at)
         try:
-            return self._post(folder, message, id, told, root)
-        except Unavailable as error:
-            if error.unsure:
-                self._unsent.discard(id)
-                self._unsure.add(id)
+            return self._post(directory, message, id, delivery, root)
+        except SlackUnavailableError as error:
+            if error.outcome_unknown:
+                self._not_posted.discard(id)
+                self._outcome_unknown.add(id)
             raise
 
-    def _find(self, message: Message, id: str, claim: Told, root: Told | None) -> Told | None:
-        """What was told by a claim of which nobody knows whether it was."""
-        since = datetime.fromisoformat(claim.claimed).timestamp()
-        thread = (root.channel, root.ts) if root else None
-        found = self.slack.find(id, _file_name(message), thread, since)
-        return Told(*found, claimed=claim.claimed) if found else None
+    def _find(self, message: Message, id: str, claim: Delivery, root: Delivery | None) -> MessageRef | None:
+        """Return the message that belongs to a claim, if Slack has it."""
+        since = datetime.fromisoformat(claim.claimed_at).timestamp()
+        return self.client.find(id, message.picture.file_name if message.picture else None, _ref(root), since)
 
-    def _post(self, folder: str, message: Message, id: str, claim: Told, root: Told | None) -> Told:
-        thread = (root.channel, root.ts) if root else None
+    def _post(self, directory: str, message: Message, id: str, claim: Delivery, root: Delivery | None) -> Delivery:
+        thread = _ref(root)
         try:
             if message.picture and thread:
-                where = thread[0], self.slack.upload(_file_name(message), _picture(message.picture), message.shown, thread)
+                data = _read_picture(message.picture)
+                ref = MessageRef(
+                    thread.channel, self.client.upload(message.picture.file_name, data, message.notification, thread)
+                )
             else:
-                where = self.slack.post(id, message.shown, message.blocks, thread, message.broadcast)
+                ref = self.client.post(id, message.notification, message.blocks, thread, message.broadcast)
         except StepError as error:
-            log.error("the picture cannot be sent: %s", error)
-            where = root.channel if root else "", LOST
-        except Refused as refused:
-            log.error("%s: it is sent as plain text: %s", refused, id)
-            # Where somebody has deleted the message that it replies to, the channel itself has to hear of it.
-            where = self._post_plainly(message, id, None if refused.error in GONE else thread)
-        return self._keep(folder, message, Told(*where, claimed=claim.claimed))
+            log.error("Cannot upload the picture: id=%s: %s", id, error)
+            ref = MessageRef(thread.channel if thread else "", REJECTED)
+        except MessageRejectedError as error:
+            log.error("%s; posting it as plain text: id=%s", error, id)
+            # If a person has deleted the root, the reply goes to the channel.
+            ref = self._post_plain_text(message, id, None if error.error in MESSAGE_GONE else thread)
+        return self._record(directory, message, ref, claim.claimed_at)
 
-    def _post_plainly(self, message: Message, id: str, thread: tuple[str, str] | None) -> tuple[str, str]:
+    def _post_plain_text(self, message: Message, id: str, thread: MessageRef | None) -> MessageRef:
         try:
-            return self.slack.post(id, whole(message.text, PLAIN), (), thread, message.broadcast)
-        except Refused as refused:
-            log.error("%s: given up: %s", refused, id)
-            return (thread[0] if thread else self.slack.channel), LOST
+            return self.client.post(id, truncate(message.text, PLAIN_TEXT_LENGTH), (), thread, message.broadcast)
+        except MessageRejectedError as error:
+            log.error("%s; giving up: id=%s", error, id)
+            return MessageRef(thread.channel if thread else self.client.channel, REJECTED)
 
-    def _edit(self, folder: str, message: Message, told: Told) -> Told:
-        if told.ts == LOST:
-            return told
-        id = f"{folder}/{message.key}"
+    def _edit(self, directory: str, message: Message, delivery: Delivery) -> Delivery:
+        if delivery.ts == REJECTED:
+            return delivery
+        id, ref = f"{directory}/{message.key}", MessageRef(delivery.channel, delivery.ts)
         try:
             try:
-                self.slack.update(told.channel, told.ts, id, message.shown, message.blocks)
-            except Refused as refused:
-                log.error("%s: it is changed to plain text: %s", refused, id)
-                self.slack.update(told.channel, told.ts, id, whole(message.text, PLAIN), ())
-        except Refused as refused:
-            log.error("%s: it stays as it was: %s", refused, id)
-        return self._keep(folder, message, told)
+                self.client.update(ref, id, message.notification, message.blocks)
+            except MessageRejectedError as error:
+                log.error("%s; editing it as plain text: id=%s", error, id)
+                self.client.update(ref, id, truncate(message.text, PLAIN_TEXT_LENGTH), ())
+        except MessageRejectedError as error:
+            log.error("%s; leaving it unchanged: id=%s", error, id)
+        return self._record(directory, message, ref, delivery.claimed_at)
 
-    def _keep(self, folder: str, message: Message, told: Told) -> Told:
-        for ids in (self._unsent, self._unsure):
-            ids.discard(f"{folder}/{message.key}")
-        known = Told(told.channel, told.ts, message.digest, message.shown, told.claimed)
-        self.ledger.keep(folder, message.key, known)
-        return known
-
-
-def _file_name(message: Message) -> str:
-    """What a picture is called in Slack; of all in a thread, one has this name."""
-    return f"{message.key.removeprefix('picture.')}.png"
+    def _record(self, directory: str, message: Message, ref: MessageRef, claimed_at: str) -> Delivery:
+        for ids in (self._not_posted, self._outcome_unknown):
+            ids.discard(f"{directory}/{message.key}")
+        delivery = Delivery(ref.channel, ref.ts, message.digest, message.notification, claimed_at, message.resolvable)
+        self.records.record(directory, message.key, delivery)
+        return delivery
 
 
-def _picture(manifest: str) -> bytes:
-    """The picture of the artifact; raises DataError where it has none or is damaged."""
-    _, files = open_artifact(manifest)
-    found = next((data for name, data in files.items() if name.endswith(".png")), None)
-    if found is None:
-        raise DataError(f"{manifest} has no picture")
-    return found
+def _ref(delivery: Delivery | None) -> MessageRef | None:
+    return MessageRef(delivery.channel, delivery.ts) if delivery else None
+
+
+def _read_picture(picture: Picture) -> bytes:
+    """Return the PNG of the artifact. Raises DataError if the artifact is damaged or has none."""
+    _, files = open_artifact(picture.manifest)
+    data = next((data for name, data in files.items() if name.endswith(".png")), None)
+    if data is None:
+        raise DataError(f"{picture.manifest} has no picture: check the step that committed it")
+    return data

@@ -1,4 +1,4 @@
-"""The watcher's rounds: look at Airflow, say what should be told, tell what is not told yet."""
+"""Reconciles Slack with Airflow: each poll takes a snapshot and delivers the messages that follow from it."""
 
 from __future__ import annotations
 
@@ -12,157 +12,164 @@ from step_contract import paths
 from step_contract.errors import StepError
 from step_contract.store import Store
 
-from airflow_monitor.airflow_client import Airflow, Unreachable
-from airflow_monitor.before import Before, read_before
-from airflow_monitor.delivery import Telling
-from airflow_monitor.messages import backfills, runs
-from airflow_monitor.messages.incidents import Troubles, of_api, of_dags, of_health, of_store
-from airflow_monitor.messages.message import Conversation, Limits, Pages
-from airflow_monitor.metrics import last_collected, numbers
-from airflow_monitor.models import ENDED, Run
-from airflow_monitor.slack_client import NotConnected, Unavailable, Waiting
-from airflow_monitor.snapshot import Eyes, Look
+from airflow_monitor.airflow_client import AirflowClient, AirflowUnavailableError
+from airflow_monitor.delivery import MessageDelivery
+from airflow_monitor.incident_tracker import IncidentTracker
+from airflow_monitor.messages.backfills import backfill_thread
+from airflow_monitor.messages.incidents import api_incident, dag_incidents, health_incidents, store_incident
+from airflow_monitor.messages.message import AirflowUI, MessageThread
+from airflow_monitor.messages.runs import run_thread
+from airflow_monitor.metrics import collect_gauges, latest_session
+from airflow_monitor.models import FINISHED, Run, Thresholds
+from airflow_monitor.slack_client import SlackBackoffError, SlackNotConnectedError, SlackUnavailableError
+from airflow_monitor.snapshot import Snapshot, SnapshotReader
+from airflow_monitor.state import MonitorState, load_state
 
 log = logging.getLogger(__name__)
-# What a run's end brings a moment later: notes that another component has to write, Airflow's own last words.
+# Failures are recorded, and Airflow updates the run, a moment after a run finishes: the next polls read it again.
 OVERLAP = timedelta(minutes=3)
-FIRST_LOOK = timedelta(minutes=10)
-ALIVE_EVERY = timedelta(seconds=60)
+INITIAL_LOOKBACK = timedelta(minutes=10)
+NOT_CONNECTED_LOOKBACK = timedelta(days=1)
+HEARTBEAT_INTERVAL = timedelta(seconds=60)
 
 
-class Watcher:
-    """Watches `airflow` and tells `channel`."""
+class Reconciler:
+    """Polls Airflow through `client` and reports to `channel`."""
 
     def __init__(
         self,
-        airflow: Airflow,
-        telling: Telling,
+        client: AirflowClient,
+        delivery: MessageDelivery,
         store: Store,
         channel: str,
-        pages: Pages,
-        limits: Limits,
+        ui: AirflowUI,
+        thresholds: Thresholds,
         now: datetime,
     ) -> None:
-        self.eyes, self.telling, self.store = Eyes(airflow, store), telling, store
-        self.channel, self.pages, self.limits = channel, pages, limits
-        # A first watcher does not tell of what was before it; any other goes on where the last one had told everything.
-        self.told_until, self.troubles = now - FIRST_LOOK, Troubles({})
-        self.collected: date | None = None
-        self._has_taken_over = False
-        self.slack_says, self.store_says, self._written = "", "", now - ALIVE_EVERY
-        self._written_troubles: set[str] = set()
-        self._has_seen = False
+        self.snapshots, self.delivery, self.store = SnapshotReader(client, store), delivery, store
+        self.channel, self.ui, self.thresholds = channel, ui, thresholds
+        # The first monitor ignores the past; a later one resumes where the previous one had delivered everything.
+        self.delivered_until, self.incidents = now - INITIAL_LOOKBACK, IncidentTracker({})
+        self.last_session: date | None = None
+        self.slack_error, self.store_error = "", ""
+        self._state_loaded, self._api_was_available = False, False
+        self._heartbeat_at, self._saved_incidents = now - HEARTBEAT_INTERVAL, set[str]()
         self._logged: set[tuple[str, str, str]] = set()
 
-    def round(self, now: datetime) -> None:
-        """One look and what follows from it; raises nothing but faults of its own."""
-        self._take_over()
-        conversations: list[Conversation] = []
-        look = None
+    def poll(self, now: datetime) -> None:
+        """Take one snapshot and deliver what follows from it. Raises only bugs of its own."""
+        self._load_state()
+        threads: list[MessageThread] = []
+        snapshot = None
         try:
-            look = self.eyes.look(self.told_until, now)
-            found = [*of_health(look.health, self.limits.grace), *of_dags(look.dags, busy(look), now, self.limits)]
-            conversations = self._about(look, now)
-            self._has_seen = True
-        except Unreachable as error:
-            found = [of_api(str(error), self.limits.grace, self._has_seen)]
-        if self.store_says:
-            found.append(of_store(self.store_says))
-        troubles, over = self.troubles.look(found, self.channel, now, blind=look is None)
-        if self.troubles.told.keys() != self._written_troubles:
-            self.alive(now, at_once=True)  # a watcher that follows must know of them before they are told
-        if self._tell([*troubles, *conversations], now) and look:
-            for name in over:
-                self.troubles.settle(name)
-            self.eyes.settle()
-            self.told_until = now - OVERLAP
-            self.telling.ledger.drop({one.folder for one in conversations})
-        if look:
-            self.collected = last_collected(look.runs, self.collected)
-            for name, value in numbers(look, now, self.limits, self.collected):
+            snapshot = self.snapshots.read(self.delivered_until, now)
+            incidents = [
+                *health_incidents(snapshot.health, self.thresholds.grace_period),
+                *dag_incidents(snapshot.dags, busy_dags(snapshot), now, self.thresholds),
+            ]
+            threads = self._format(snapshot, now)
+            self._api_was_available = True
+        except AirflowUnavailableError as error:
+            incidents = [api_incident(error, self.thresholds.grace_period, self._api_was_available)]
+        if self.store_error:
+            incidents.append(store_incident(self.store_error))
+        incident_threads, resolved = self.incidents.update(incidents, self.channel, now, is_complete=snapshot is not None)
+        if self.incidents.reported.keys() != self._saved_incidents:
+            # If this monitor is killed while it reports them, the next one must know of them to report their end.
+            self.write_heartbeat(now, force=True)
+        if self._deliver([*incident_threads, *threads], now) and snapshot:
+            for name in resolved:
+                self.incidents.close(name)
+            self.snapshots.forget_deleted()
+            self.delivered_until = now - OVERLAP
+            self.delivery.records.retain({thread.directory for thread in threads})
+        if snapshot:
+            self.last_session = latest_session(snapshot.runs, self.last_session)
+            for name, value in collect_gauges(snapshot, now, self.thresholds, self.last_session):
                 gauge(name, value)
-        self.alive(now)
+        self.write_heartbeat(now)
 
-    def _take_over(self) -> None:
-        """Goes on where the last watcher was, as soon as what it wrote down can be read."""
-        if self._has_taken_over:
+    def _load_state(self) -> None:
+        """Resume from the previous monitor's state, as soon as it can be read."""
+        if self._state_loaded:
             return
         try:
-            before = read_before(self.store)
+            state = load_state(self.store)
         except StepError as error:
-            log.warning("what the watcher before this one has told is not known yet: %s", error)
-            self.store_says = str(error)
+            log.warning("Cannot read the state of the previous monitor yet: %s", error)
+            self.store_error = str(error)
             return
-        self._has_taken_over = True
-        self.told_until = before.told_until or self.told_until
-        self.troubles = Troubles({**before.troubles, **self.troubles.told})
-        self.collected = before.collected
+        self._state_loaded = True
+        self.delivered_until = state.delivered_until or self.delivered_until
+        self.incidents = IncidentTracker({**state.incidents, **self.incidents.reported})
+        self.last_session = state.last_session
 
-    def _about(self, look: Look, now: datetime) -> list[Conversation]:
-        found = []
-        for run in (*look.runs, *look.deleted):
+    def _format(self, snapshot: Snapshot, now: datetime) -> list[MessageThread]:
+        threads = []
+        for run in (*snapshot.runs, *snapshot.deleted_runs):
             try:
-                found.append(runs.about(run, self.channel, now, self.pages, self.limits))
+                threads.append(run_thread(run, self.channel, now, self.ui, self.thresholds))
             except Exception:
-                # One run that cannot be put into words must not silence all others, nor itself.
-                log.exception("%s %s: what its steps handed over cannot be told; the rest of it is", run.dag, run.run_id)
-                found.append(runs.about(bare(run), self.channel, now, self.pages, self.limits))
-        return found + [backfills.about(backfill, self.channel, self.pages) for backfill in look.backfills]
+                # One run with odd data must silence neither the other runs nor itself.
+                log.exception("Cannot format the run, omitting its results: dag_id=%s run_id=%s", run.dag_id, run.run_id)
+                threads.append(run_thread(without_results(run), self.channel, now, self.ui, self.thresholds))
+        return threads + [backfill_thread(backfill, self.channel, self.ui) for backfill in snapshot.backfills]
 
-    def _tell(self, conversations: Sequence[Conversation], now: datetime) -> bool:
-        """Whether Slack was told everything."""
-        all_told = True
-        for conversation in conversations:
+    def _deliver(self, threads: Sequence[MessageThread], now: datetime) -> bool:
+        """Return whether everything was delivered."""
+        is_complete = True
+        for thread in threads:
             try:
-                all_told &= self.telling.tell(conversation)
-            except NotConnected as error:
-                self._would_tell(conversations, str(error))
-                # Whoever connects it hears of the last day, not of the last year.
-                self.told_until = max(self.told_until, now - timedelta(days=1))
+                is_complete &= self.delivery.deliver(thread)
+            except SlackNotConnectedError as error:
+                self._log_undelivered(threads, str(error))
+                # Once a connection is added, the channel receives the last day at most.
+                self.delivered_until = max(self.delivered_until, now - NOT_CONNECTED_LOOKBACK)
                 return False
-            except Unavailable as error:
-                if self.slack_says != str(error) and not isinstance(error, Waiting):
-                    log.warning("%s; it is told later", error)
-                    self.slack_says = str(error)
+            except SlackUnavailableError as error:
+                if self.slack_error != str(error) and not isinstance(error, SlackBackoffError):
+                    log.warning("Cannot deliver to Slack, retrying: %s", error)
+                    self.slack_error = str(error)
                 return False
             except Exception:
-                log.exception("%s could not be told; it is tried again", conversation.folder)
-                all_told = False
-        if self.slack_says:
-            log.info("Slack is told again")
-        self.slack_says = ""
-        return all_told
+                log.exception("Cannot deliver a message, retrying: directory=%s", thread.directory)
+                is_complete = False
+        if self.slack_error:
+            log.info("Slack is available again")
+        self.slack_error = ""
+        return is_complete
 
-    def _would_tell(self, conversations: Sequence[Conversation], why: str) -> None:
-        """Lets the log say, once, what Slack would have been told."""
-        self.slack_says = why
-        messages = [(one.folder, message) for one in conversations for message in (one.root, *one.replies)]
-        for folder, message in messages:
-            if (folder, message.key, message.digest) not in self._logged:
-                log.info("%s, so not sent to #%s: %s", why, self.channel, message.text)
-        self._logged = {(folder, message.key, message.digest) for folder, message in messages}
+    def _log_undelivered(self, threads: Sequence[MessageThread], reason: str) -> None:
+        """Log each message that Slack would show, once."""
+        self.slack_error = reason
+        messages = [(thread.directory, message) for thread in threads for message in (thread.root, *thread.replies)]
+        for directory, message in messages:
+            if (directory, message.key, message.digest) not in self._logged:
+                log.info("Not sent to #%s (%s): %s", self.channel, reason, message.text)
+        self._logged = {(directory, message.key, message.digest) for directory, message in messages}
 
-    def alive(self, now: datetime, *, at_once: bool = False) -> None:
-        """Writes down, once a minute or `at_once`, that the watcher is alive, and until when all was told."""
-        if not self._has_taken_over or (now - self._written < ALIVE_EVERY and not at_once):
+    def write_heartbeat(self, now: datetime, *, force: bool = False) -> None:
+        """Write the heartbeat, with the state that the next monitor resumes from, once a minute or if forced."""
+        if not self._state_loaded or (now - self._heartbeat_at < HEARTBEAT_INTERVAL and not force):
             return
-        written = Before(self.told_until, self.troubles.told, self.collected)
+        state = MonitorState(self.delivered_until, self.incidents.reported, self.last_session)
         try:
-            self.telling.ledger.write()
-            self.store.replace(paths.MONITOR_HEARTBEAT, written.to_json(now, self.slack_says or "well"))
-            self._written, self._written_troubles, self.store_says = now, set(written.troubles), ""
+            self.delivery.records.flush()
+            self.store.replace(paths.MONITOR_HEARTBEAT, state.to_heartbeat(now, self.slack_error or "ok"))
+            self._heartbeat_at, self._saved_incidents, self.store_error = now, set(state.incidents), ""
         except StepError as error:
-            self.store_says = str(error)
-            log.warning("that the watcher is alive cannot be written down: %s", error)
+            self.store_error = str(error)
+            log.warning("Cannot write the heartbeat: %s", error)
 
 
-def busy(look: Look) -> set[str]:
-    """The DAGs of which a run goes on."""
-    return {run.dag for run in look.runs if run.state not in ENDED} | {
-        one.dag for one in look.backfills if {run.state for run in one.runs} - set(ENDED)
+def busy_dags(snapshot: Snapshot) -> set[str]:
+    """Return the ids of DAGs with an unfinished run."""
+    return {run.dag_id for run in snapshot.runs if run.state not in FINISHED} | {
+        backfill.dag_id for backfill in snapshot.backfills if {run.state for run in backfill.runs} - set(FINISHED)
     }
 
 
-def bare(run: Run) -> Run:
-    """The run without all that steps, callbacks and people have handed over."""
-    return replace(run, conf={}, notes=(), tasks=[replace(task, facts={}) for task in run.tasks])
+def without_results(run: Run) -> Run:
+    """Return the run without what steps, callbacks and people have passed to it."""
+    task_instances = [replace(ti, facts={}) for ti in run.task_instances]
+    return replace(run, conf={}, failures=(), task_instances=task_instances)

@@ -1,4 +1,4 @@
-"""Tries out the connection to Slack, step by step, and says which scope or invitation is missing."""
+"""Checks the connection to Slack step by step and names the scope or invitation that is missing."""
 
 from __future__ import annotations
 
@@ -6,59 +6,66 @@ import struct
 import zlib
 from typing import Any
 
-from airflow_monitor.slack_client import ADVICE, NotConnected, Refused, Slack, Unavailable
+from airflow_monitor.slack_client import (
+    ADVICE,
+    MessageRejectedError,
+    SlackClient,
+    SlackNotConnectedError,
+    SlackUnavailableError,
+)
 
-NEEDED = {"chat:write": "posts and edits messages", "files:write": "sends the picture"}
-WANTED = {
-    "channels:history": "looks whether a message was sent whose answer got lost; without it such a one may come twice",
-    "channels:read": "finds the channel's id for that",
+REQUIRED_SCOPES = {"chat:write": "posts and edits messages", "files:write": "uploads the plot"}
+OPTIONAL_SCOPES = {
+    "channels:history": "checks whether a message arrived whose response was lost; without it such a message may come twice",
+    "channels:read": "finds the channel's id for that check",
 }
 
 
-def slack_test(channel: str) -> int:
-    """Posts a message, edits it and sends a picture into its thread; prints what worked. Returns 0 when all did, or else 1."""
-    slack = Slack(channel, pace=0)
+def check_slack(channel: str) -> int:
+    """Post a message, edit it, upload a picture into its thread, and print each result; return 0 if all succeed, else 1."""
+    client = SlackClient(channel, min_interval=0)
     try:
-        who = slack.call("auth_test")
-    except NotConnected as error:
-        return _failed(f"{error}: set AIRFLOW_CONN_SLACK_CONN, in a cluster the secret slack; see docs/slack.md")
-    except (Unavailable, Refused) as error:
-        return _failed(str(error))
-    print(f"ok: {who.get('team')}, as {who.get('user')}")
-    scopes = _scopes(who)
-    lacking = [scope for scope in NEEDED if scopes and scope not in scopes]
-    for scope in lacking:
-        print(f"MISSING scope {scope}: {NEEDED[scope]}")
-    for scope in [scope for scope in WANTED if scopes and scope not in scopes]:
-        print(f"no scope {scope}, which is no must: {WANTED[scope]}")
-    if lacking:
-        return _failed(ADVICE["missing_scope"])
+        identity = client.call("auth_test")
+    except SlackNotConnectedError as error:
+        return _fail(f"{error}: set AIRFLOW_CONN_SLACK_CONN, in a cluster in the secret slack; see docs/slack.md")
+    except (SlackUnavailableError, MessageRejectedError) as error:
+        return _fail(str(error))
+    print(f"ok: connected to {identity.get('team')} as {identity.get('user')}")
+    scopes = _parse_scopes(identity)
+    missing = [scope for scope in REQUIRED_SCOPES if scopes and scope not in scopes]
+    for scope in missing:
+        print(f"MISSING scope {scope}: {REQUIRED_SCOPES[scope]}")
+    for scope in [scope for scope in OPTIONAL_SCOPES if scopes and scope not in scopes]:
+        print(f"optional scope {scope} is missing: {OPTIONAL_SCOPES[scope]}")
+    if missing:
+        return _fail(ADVICE["missing_scope"])
     try:
-        thread = slack.post("slack-test", "A test: this message will be edited.", (), None, False)
-        print(f"ok: a message to #{channel.lstrip('#')}")
-        slack.update(*thread, "slack-test", ":white_check_mark: A test of market-daily: posted and edited.", ())
-        print("ok: edited")
-        slack.upload("test.png", square(), "and a picture", thread)
-        print("ok: a picture in its thread")
-    except (Unavailable, Refused) as error:
-        return _failed(str(error))
-    print("Slack hears of everything")
+        message = client.post("slack-check", "Test message; it will be edited.", (), None, False)
+        print(f"ok: posted a message to #{channel.lstrip('#')}")
+        client.update(message, "slack-check", ":white_check_mark: Test message of market-daily: posted and edited.", ())
+        print("ok: edited it")
+        client.upload("test.png", make_png(), "Test picture", message)
+        print("ok: uploaded a picture into its thread")
+    except (SlackUnavailableError, MessageRejectedError) as error:
+        return _fail(str(error))
+    print("The connection to Slack works")
     return 0
 
 
-def _scopes(answer: Any) -> set[str]:
-    headers = {name.lower(): value for name, value in (answer.headers or {}).items()}
-    told = headers.get("x-oauth-scopes", "")
-    return {scope.strip() for scope in (told if isinstance(told, str) else ",".join(told)).split(",") if scope.strip()}
+def _parse_scopes(response: Any) -> set[str]:
+    headers = {name.lower(): value for name, value in (response.headers or {}).items()}
+    value = headers.get("x-oauth-scopes", "")
+    scopes = (value if isinstance(value, str) else ",".join(value)).split(",")
+    return {scope.strip() for scope in scopes if scope.strip()}
 
 
-def _failed(why: str) -> int:
-    print(f"Slack was not told: {why}")
+def _fail(reason: str) -> int:
+    print(f"The connection to Slack does not work: {reason}")
     return 1
 
 
-def square(side: int = 16) -> bytes:
-    """A green square as a PNG of `side` pixels."""
+def make_png(side: int = 16) -> bytes:
+    """Return a green square as a PNG of `side` pixels."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))

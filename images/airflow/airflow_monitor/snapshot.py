@@ -1,4 +1,4 @@
-"""One look at Airflow: all that the watcher judges by, read together."""
+"""A snapshot of Airflow: everything that the monitor judges by, read in one poll."""
 
 from __future__ import annotations
 
@@ -11,93 +11,99 @@ from airflow_steps import notes
 from step_contract.errors import StepError
 from step_contract.store import Store
 
-from airflow_monitor.airflow_client import Airflow, Unreachable
-from airflow_monitor.models import DELETED, ENDED, Backfill, Dag, Health, Run, Task
+from airflow_monitor.airflow_client import AirflowClient, AirflowUnavailableError
+from airflow_monitor.models import DELETED, FINISHED, Backfill, Dag, Health, Run, TaskInstance
 
 log = logging.getLogger(__name__)
-QUIET = "quiet"  # the tag of a DAG that somebody else looks after
-LATEST = 3  # backfills of a DAG that are looked through for a run's own
+QUIET_TAG = "quiet"  # DAGs with this tag are not monitored
+MAX_BACKFILLS = 3  # latest backfills of a DAG that are searched for a run
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen: Airflow's health, its DAGs, runs that go on or have changed, those that were deleted, backfills."""
+class Snapshot:
+    """Airflow's health, its DAGs, runs that are unfinished or were updated, runs that were deleted, and backfills."""
 
     health: Health
     dags: Sequence[Dag]
     runs: Sequence[Run]
-    deleted: Sequence[Run]
+    deleted_runs: Sequence[Run]
     backfills: Sequence[Backfill]
 
 
-class Eyes:
-    """Looks at `airflow`; `store` holds what was noted of failures.
+class SnapshotReader:
+    """Reads snapshots through `client`; `store` holds the recorded failures.
 
-    Remembers which runs went on at the last look, and since when nobody runs a task.
+    Remembers which runs were unfinished in the last snapshot, and since when each orphaned trigger has been orphaned.
     """
 
-    def __init__(self, airflow: Airflow, store: Store) -> None:
-        self.airflow, self.store = airflow, store
-        self._active: dict[tuple[str, str], Run] = {}
-        self._gone: list[Run] = []
-        self._unattended: dict[tuple[str, str, str, int], datetime] = {}
-        self._still: set[tuple[str, str, str, int]] = set()
+    def __init__(self, client: AirflowClient, store: Store) -> None:
+        self.client, self.store = client, store
+        self._unfinished: dict[tuple[str, str], Run] = {}
+        self._deleted: list[Run] = []
+        self._orphaned_since: dict[tuple[str, str, str, int], datetime] = {}
+        self._orphaned_now: set[tuple[str, str, str, int]] = set()
 
-    def look(self, changed_since: datetime, now: datetime) -> Look:
-        """What there is to see `now`; raises Unreachable."""
+    def read(self, updated_since: datetime, now: datetime) -> Snapshot:
+        """Return the snapshot of `now`. Raises AirflowUnavailableError."""
         try:
-            return self._look(changed_since, now)
+            return self._read(updated_since, now)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise Unreachable(f"it answers what is not expected ({type(error).__name__}: {error})") from error
+            raise AirflowUnavailableError(f"unexpected response ({type(error).__name__}: {error})") from error
 
-    def _look(self, changed_since: datetime, now: datetime) -> Look:
-        self._still = set()
-        health, dags = self.airflow.health(), self.airflow.dags()
-        loud = [dag for dag in dags if QUIET not in dag.tags]
-        quiet = {dag.dag_id for dag in dags} - {dag.dag_id for dag in loud}
-        found = [run for run in self.airflow.runs(changed_since) if run.dag not in quiet]
-        deleted = self._deleted(found)
-        runs = [self._noted(replace(run, tasks=self._tasks(run, now))) for run in found if run.kind != "backfill"]
-        self._unattended = {name: since for name, since in self._unattended.items() if name in self._still}
-        self.airflow.forget(runs)
-        return Look(health, loud, runs, deleted, self._backfills([run for run in found if run.kind == "backfill"]))
+    def _read(self, updated_since: datetime, now: datetime) -> Snapshot:
+        self._orphaned_now = set()
+        health, dags = self.client.get_health(), self.client.list_dags()
+        monitored = [dag for dag in dags if QUIET_TAG not in dag.tags]
+        quiet_ids = {dag.dag_id for dag in dags} - {dag.dag_id for dag in monitored}
+        all_runs = [run for run in self.client.list_runs(updated_since) if run.dag_id not in quiet_ids]
+        deleted_runs = self._find_deleted(all_runs)
+        runs = [self._with_details(run, now) for run in all_runs if run.run_type != "backfill"]
+        self._orphaned_since = {key: since for key, since in self._orphaned_since.items() if key in self._orphaned_now}
+        self.client.keep_xcoms_of(runs)
+        backfills = self._read_backfills([run for run in all_runs if run.run_type == "backfill"])
+        return Snapshot(health, monitored, runs, deleted_runs, backfills)
 
-    def _tasks(self, run: Run, now: datetime) -> list[Task]:
-        """The run's tasks; one that nobody runs is so since it was first seen so, however long it ran before."""
-        tasks = []
-        for task in self.airflow.tasks(run):
-            name = (run.dag, run.run_id, task.name, task.number)
-            if task.unattended:
-                self._still.add(name)
-                task = replace(task, since=self._unattended.setdefault(name, now))
-            tasks.append(task)
-        return tasks
+    def _with_details(self, run: Run, now: datetime) -> Run:
+        return self._with_failures(replace(run, task_instances=self._read_task_instances(run, now)))
 
-    def _deleted(self, found: Sequence[Run]) -> list[Run]:
-        there = {(run.dag, run.run_id) for run in found}
-        missing = [run for name, run in self._active.items() if name not in there and run.kind != "backfill"]
-        self._gone += [replace(run, state=DELETED) for run in missing if not self.airflow.is_there(run)]
-        self._active = {(run.dag, run.run_id): run for run in found if run.state not in ENDED}
-        return list(self._gone)
+    def _read_task_instances(self, run: Run, now: datetime) -> list[TaskInstance]:
+        """Return the run's task instances; an orphaned one is in its state since it was first seen orphaned."""
+        task_instances = []
+        for ti in self.client.list_task_instances(run):
+            if ti.is_orphaned:
+                key = (run.dag_id, run.run_id, ti.name, ti.try_number)
+                self._orphaned_now.add(key)
+                ti = replace(ti, state_since=self._orphaned_since.setdefault(key, now))
+            task_instances.append(ti)
+        return task_instances
 
-    def settle(self) -> None:
-        """Forgets the runs that were deleted: that was told."""
-        self._gone.clear()
-
-    def _backfills(self, runs: Sequence[Run]) -> list[Backfill]:
-        """The backfills that these runs are of, each with all its runs."""
-        changed = {(run.dag, run.run_id) for run in runs}
-        found = []
-        for dag in sorted({run.dag for run in runs}):
-            for backfill in self.airflow.backfills(dag)[:LATEST]:
-                of_it = self.airflow.runs_of(backfill)
-                if changed & {(run.dag, run.run_id) for run in of_it}:
-                    found.append(replace(backfill, runs=[self._noted(run) if run.state == "failed" else run for run in of_it]))
-        return found
-
-    def _noted(self, run: Run) -> Run:
+    def _with_failures(self, run: Run) -> Run:
         try:
-            return replace(run, notes=notes.read(self.store, run.dag, run.run_id))
+            return replace(run, failures=notes.read(self.store, run.dag_id, run.run_id))
         except StepError as error:
-            log.warning("why something failed is not known: %s", error)
+            log.warning("Cannot read the recorded failures: dag_id=%s run_id=%s: %s", run.dag_id, run.run_id, error)
             return run
+
+    def _find_deleted(self, runs: Sequence[Run]) -> list[Run]:
+        """Return the runs that were deleted while unfinished, until they are forgotten."""
+        keys = {(run.dag_id, run.run_id) for run in runs}
+        missing = [run for key, run in self._unfinished.items() if key not in keys and run.run_type != "backfill"]
+        self._deleted += [replace(run, state=DELETED) for run in missing if not self.client.run_exists(run)]
+        self._unfinished = {(run.dag_id, run.run_id): run for run in runs if run.state not in FINISHED}
+        return list(self._deleted)
+
+    def forget_deleted(self) -> None:
+        """Forget the deleted runs, once their messages were delivered."""
+        self._deleted.clear()
+
+    def _read_backfills(self, runs: Sequence[Run]) -> list[Backfill]:
+        """Return the backfills that these runs belong to, each with all its runs."""
+        keys = {(run.dag_id, run.run_id) for run in runs}
+        backfills = []
+        for dag_id in sorted({run.dag_id for run in runs}):
+            for backfill in self.client.list_backfills(dag_id)[:MAX_BACKFILLS]:
+                own_runs = self.client.list_backfill_runs(backfill)
+                if keys & {(run.dag_id, run.run_id) for run in own_runs}:
+                    with_failures = [self._with_failures(run) if run.state == "failed" else run for run in own_runs]
+                    backfills.append(replace(backfill, runs=with_failures))
+        return backfills

@@ -1,4 +1,4 @@
-"""Airflow's REST API as far as the watcher asks it, in the shapes that Airflow 3.3 answers in."""
+"""A server for the part of Airflow 3.3's REST API that the monitor reads."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 Json = dict[str, Any]
 
 
-class AirflowApi:
-    """What the API answers; change it and the next answer is another."""
+class FakeAirflowApi:
+    """The state that the API serves."""
 
     def __init__(self) -> None:
         self.health: Json = {
@@ -24,57 +24,57 @@ class AirflowApi:
             "triggerer": {"status": "healthy", "latest_triggerer_heartbeat": "2026-01-15T09:00:00+00:00"},
             "dag_processor": {"status": "healthy", "latest_dag_processor_heartbeat": "2026-01-15T09:00:00+00:00"},
         }
-        self.errors: list[Json] = []
+        self.import_errors: list[Json] = []
         self.dags: list[Json] = [dag("market_daily"), dag("market_smoke", tags=("quiet",))]
         self.runs: list[Json] = []
-        self.tasks: dict[str, list[Json]] = {}
+        self.task_instances: dict[str, list[Json]] = {}
         self.xcoms: dict[tuple[str, str, str], Any] = {}
         self.backfills: list[Json] = []
         self.down = False
         self.page_limit = 100
-        self.asked: list[str] = []
         self.url = ""
 
-    def answer(self, path: str, query: dict[str, list[str]]) -> Any:
-        """The answer to a request; None: 404."""
-        self.asked.append(path)
-        found = self._found(path, query)
-        for what, rows in (found or {}).items():
-            if isinstance(rows, list):
-                first, most = int(query.get("offset", ["0"])[0]), min(int(query.get("limit", ["50"])[0]), self.page_limit)
-                return found | {what: rows[first : first + most], "total_entries": len(rows)}
-        return found
+    def respond(self, path: str, query: dict[str, list[str]]) -> Any:
+        """Return the response's JSON, lists by page; None for 404."""
+        response = self._find(path, query)
+        for key, items in (response or {}).items():
+            if isinstance(items, list):
+                offset, limit = int(query.get("offset", ["0"])[0]), int(query.get("limit", ["50"])[0])
+                page = items[offset : offset + min(limit, self.page_limit)]
+                return response | {key: page, "total_entries": len(items)}
+        return response
 
-    def _found(self, path: str, query: dict[str, list[str]]) -> Any:
+    def _find(self, path: str, query: dict[str, list[str]]) -> Any:
         parts = [unquote(part) for part in path.strip("/").split("/")]
         since = query.get("updated_at_gte", [""])[0]
         match parts:
             case ["monitor", "health"]:
                 return self.health
             case ["importErrors"]:
-                return {"import_errors": self.errors}
+                return {"import_errors": self.import_errors}
             case ["dags"]:
                 return {"dags": self.dags}
             case ["backfills"]:
                 return {"backfills": self.backfills}
-            case ["dags", named, "dagRuns"]:
-                runs = [run for run in self.runs if named in ("~", run["dag_id"])]
+            case ["dags", dag_id, "dagRuns"]:
+                runs = [run for run in self.runs if dag_id in ("~", run["dag_id"])]
                 runs = [run for run in runs if not since or run["updated_at"] >= since]
                 runs = [run for run in runs if "state" not in query or run["state"] in query["state"]]
                 return {"dag_runs": [run for run in runs if query.get("run_type", [run["run_type"]])[0] == run["run_type"]]}
-            case ["dags", _, "dagRuns", run]:
-                return next((one for one in self.runs if one["dag_run_id"] == run), None)
-            case ["dags", _, "dagRuns", run, "taskInstances"]:
-                return {"task_instances": self.tasks.get(run, [])}
-            case ["dags", _, "dagRuns", run, "taskInstances", "~", "xcomEntries"]:
-                return {"xcom_entries": [{"task_id": task, "key": key} for of, task, key in self.xcoms if of == run]}
-            case ["dags", _, "dagRuns", run, "taskInstances", task, "xcomEntries", key]:
-                return {"value": self.xcoms[run, task, key]} if (run, task, key) in self.xcoms else None
-        raise AssertionError(f"the watcher asks for {path}")
+            case ["dags", _, "dagRuns", run_id]:
+                return next((run for run in self.runs if run["dag_run_id"] == run_id), None)
+            case ["dags", _, "dagRuns", run_id, "taskInstances"]:
+                return {"task_instances": self.task_instances.get(run_id, [])}
+            case ["dags", _, "dagRuns", run_id, "taskInstances", "~", "xcomEntries"]:
+                keys = [(task_id, key) for run, task_id, key in self.xcoms if run == run_id]
+                return {"xcom_entries": [{"task_id": task_id, "key": key} for task_id, key in keys]}
+            case ["dags", _, "dagRuns", run_id, "taskInstances", task_id, "xcomEntries", key]:
+                return {"value": self.xcoms[run_id, task_id, key]} if (run_id, task_id, key) in self.xcoms else None
+        raise AssertionError(f"the monitor requests an unknown path: {path}")
 
-    def add_run(self, run_id: str, state: str = "running", *, at: datetime, took: float = 25, **more: Any) -> Json:
-        """A run, begun `at`, which took so many seconds where it has ended."""
-        ended = at + timedelta(seconds=took) if state in ("success", "failed") else None
+    def add_run(self, run_id: str, state: str = "running", *, at: datetime, seconds: float = 25, **more: Any) -> Json:
+        """Add or replace a run that started at `at` and, if finished, ran for `seconds`."""
+        end_date = at + timedelta(seconds=seconds) if state in ("success", "failed") else None
         run = {
             "dag_run_id": run_id,
             "dag_id": "market_daily",
@@ -84,19 +84,19 @@ class AirflowApi:
             "logical_date": at.isoformat(),
             "queued_at": at.isoformat(),
             "start_date": at.isoformat(),
-            "end_date": ended.isoformat() if ended else None,
+            "end_date": end_date.isoformat() if end_date else None,
             "conf": {},
-            "updated_at": (ended or at).isoformat(),
+            "updated_at": (end_date or at).isoformat(),
         } | more
-        self.runs = [one for one in self.runs if one["dag_run_id"] != run_id] + [run]
+        self.runs = [other for other in self.runs if other["dag_run_id"] != run_id] + [run]
         return run
 
-    def add_task(self, run_id: str, task: str, state: str, *, at: datetime, number: int = 1, **more: Any) -> Json:
-        """A task instance of a run, begun `at`."""
-        instance = {
-            "task_id": task,
+    def add_task(self, run_id: str, task_id: str, state: str, *, at: datetime, try_number: int = 1, **more: Any) -> Json:
+        """Add or replace a task instance that started at `at`."""
+        ti = {
+            "task_id": task_id,
             "state": state,
-            "try_number": number,
+            "try_number": try_number,
             "map_index": -1,
             "start_date": at.isoformat(),
             "end_date": at.isoformat() if state in ("success", "failed", "up_for_retry", "skipped") else None,
@@ -105,47 +105,46 @@ class AirflowApi:
             "trigger": None,
             "triggerer_job": None,
         } | more
-        others = self.tasks.get(run_id, [])
-        same = (task, instance["map_index"])
-        self.tasks[run_id] = [one for one in others if (one["task_id"], one["map_index"]) != same] + [instance]
-        return instance
+        others = self.task_instances.get(run_id, [])
+        replaced = (task_id, ti["map_index"])
+        self.task_instances[run_id] = [other for other in others if (other["task_id"], other["map_index"]) != replaced] + [ti]
+        return ti
 
-    def hand_over(self, run_id: str, task: str, facts: Json, manifest: str | None = None, *, picture: bool = False) -> None:
-        """What a task's step handed over."""
-        self.xcoms[run_id, task, "facts"] = facts
-        self.xcoms[run_id, task, "return_value"] = manifest
-        self.xcoms[run_id, task, "_link_PictureLink"] = "/market/artifacts/x.png" if picture else ""
+    def add_result(self, run_id: str, task_id: str, facts: Json, manifest: str | None = None, *, picture: bool = False) -> None:
+        """Add the XComs of a step's result."""
+        self.xcoms[run_id, task_id, "facts"] = facts
+        self.xcoms[run_id, task_id, "return_value"] = manifest
+        self.xcoms[run_id, task_id, "_link_PictureLink"] = "/market/artifacts/x.png" if picture else ""
 
 
-def dag(name: str, *, next_due: datetime | None = None, tags: tuple[str, ...] = (), **more: Any) -> Json:
-    """A DAG."""
-    due = next_due.isoformat() if next_due else None
+def dag(dag_id: str, *, next_run_after: datetime | None = None, tags: tuple[str, ...] = (), **more: Any) -> Json:
+    """Return a DAG as the API serves it."""
     return {
-        "dag_id": name,
+        "dag_id": dag_id,
         "is_paused": False,
         "is_stale": False,
         "has_import_errors": False,
         "tags": [{"name": tag} for tag in tags],
-        "next_dagrun_run_after": due,
+        "next_dagrun_run_after": next_run_after.isoformat() if next_run_after else None,
     } | more
 
 
 @contextmanager
-def airflow_api() -> Iterator[AirflowApi]:
-    """The API at a port of its own."""
-    state = AirflowApi()
+def serve_airflow_api() -> Iterator[FakeAirflowApi]:
+    """Serve the API on a free port."""
+    state = FakeAirflowApi()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            asked = urlsplit(self.path)
-            login = self.headers.get("Authorization") == "Bearer a-token"
-            if asked.path == "/auth/token":
+            url = urlsplit(self.path)
+            is_authorized = self.headers.get("Authorization") == "Bearer a-token"
+            if url.path == "/auth/token":
                 return self.send(201, {"access_token": "a-token"})
-            if state.down or not login:
+            if state.down or not is_authorized:
                 return self.send(503 if state.down else 401, {})
-            found = state.answer(asked.path.removeprefix("/api/v2"), parse_qs(asked.query))
-            self.send(404 if found is None else 200, found)
+            response = state.respond(url.path.removeprefix("/api/v2"), parse_qs(url.query))
+            self.send(404 if response is None else 200, response)
 
         do_POST = do_GET
 
@@ -167,5 +166,5 @@ def airflow_api() -> Iterator[AirflowApi]:
 
 
 def utc(text: str) -> datetime:
-    """A moment in UTC."""
+    """Parse a time in UTC."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)

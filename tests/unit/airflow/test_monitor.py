@@ -1,101 +1,40 @@
-"""What a channel reads: the watcher behind the real slack_sdk, Slack and Airflow's API as stand-ins over HTTP."""
+"""What the channel shows for runs, failures, incidents and backfills, and when Slack or the object store fails."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from airflow_monitor.airflow_client import Airflow
-from airflow_monitor.delivery import Telling
-from airflow_monitor.messages.message import Limits, Pages
-from airflow_monitor.reconciler import Watcher
-from airflow_monitor.slack_client import Slack
-from airflow_monitor.state import Ledger
-from airflow_steps.notes import Note
-from slack_stand_in.channel import Message
-from slack_stand_in.state import StandIn
-from step_contract import paths
 from step_contract.commit import Content, commit
-from step_contract.store import Store
 
-from .fake_airflow_api import AirflowApi, airflow_api, dag, utc
+from .fake_airflow_api import dag
+from .monitor_harness import PRICES, RUN_ID, SIX_PM, MonitorHarness, add_session_run, monitor
 
-SIX = utc("2026-01-15 09:00")  # in the evening, in Seoul
-RUN = "session__2026-01-15"
-OPEN = {"state": "open", "reason": "a session of the XKRX calendar", "summary": "open: a session of the XKRX calendar"}
-PRICES = {"close": 4797.55, "change": 0.0159, "summary": "KS11 closed at 4797.55"}
+__all__ = ["monitor"]
 
 
-class Watched:
-    """A watcher with all that it needs; `restart` makes another one with nothing but what was kept."""
-
-    def __init__(self, airflow: AirflowApi, slack: StandIn, store: Store) -> None:
-        self.airflow, self.slack, self.store = airflow, slack, store
-        self.restart(SIX)
-
-    def restart(self, now: datetime, channel: str = "workflows") -> None:
-        telling = Telling(Slack(channel, pace=0), Ledger(self.store))
-        api = Airflow(self.airflow.url, "watcher", "secret")
-        self.watcher = Watcher(api, telling, self.store, channel, Pages("https://airflow.example"), Limits(), now)
-
-    def look(self, now: datetime = SIX) -> None:
-        self.watcher.telling.slack._until = 0.0  # as if the pause that Slack asked for were over
-        self.watcher.round(now)
-
-    def note(self, task: str, number: int = 1, *, again: bool = False, why: str = "it broke", **more: object) -> None:
-        fields = {"meaning": "the data is wrong", "advice": "Look at it.", "times": 1, "tries": 1, "at": SIX.isoformat()} | more
-        note = Note(task, -1, number, again, why=why, **fields)  # type: ignore[arg-type]
-        self.store.create(paths.failure("market_daily", RUN, task, -1, number), note.to_json())
-
-    def lines(self) -> list[str]:
-        """What the channel shows, without the threads: each message's first line."""
-        return [one.text.splitlines()[0] for one in self.slack.channel("workflows")]
-
-    def sent(self) -> list[Message]:
-        """Every message, those in threads too."""
-        return [one for channel in self.slack.workspace.messages.values() for one in channel.values()]
-
-    def thread(self) -> list[str]:
-        """The replies to the first message."""
-        return [one.text for one in self.sent() if one.is_reply]
+def test_a_run_is_one_message_that_is_edited(monitor: MonitorHarness) -> None:
+    add_session_run(monitor.airflow)
+    monitor.airflow.add_task(RUN_ID, "fetch_prices", "deferred", at=SIX_PM, trigger={"triggerer_id": 1})
+    monitor.poll()
+    assert monitor.first_lines() == [":large_blue_circle: *Thu 15 Jan 2026*  `fetch_prices` …"]
+    monitor.airflow.add_task(RUN_ID, "fetch_prices", "success", at=SIX_PM)
+    monitor.airflow.add_result(RUN_ID, "fetch_prices", PRICES)
+    monitor.airflow.add_run(RUN_ID, "success", at=SIX_PM)
+    monitor.poll(SIX_PM + timedelta(seconds=30))
+    assert monitor.first_lines() == [":large_green_circle: *Thu 15 Jan 2026*  closed at 4,797.55 (+1.59%)"]
+    assert (len(monitor.slack.calls("chat.postMessage")), len(monitor.slack.calls("chat.update"))) == (1, 1)
 
 
-@pytest.fixture
-def watched(tmp_path: Path, slack: StandIn, monkeypatch: pytest.MonkeyPatch) -> Iterator[Watched]:
-    monkeypatch.setenv("ARTIFACTS", f"file://{tmp_path}/artifacts")
-    with airflow_api() as airflow:
-        yield Watched(airflow, slack, Store(f"file://{tmp_path}/artifacts"))
-
-
-def a_day(airflow: AirflowApi, *, state: str = "running") -> None:
-    airflow.add_run(RUN, state, at=SIX)
-    airflow.add_task(RUN, "decide", "success", at=SIX)
-    airflow.hand_over(RUN, "decide", OPEN, "file:///x/decisions/manifest.json")
-
-
-def test_a_run_is_one_message_that_is_brought_up_to_date(watched: Watched) -> None:
-    a_day(watched.airflow)
-    watched.airflow.add_task(RUN, "fetch_prices", "deferred", at=SIX, trigger={"triggerer_id": 1})
-    watched.look()
-    assert watched.lines() == [":large_blue_circle: *Thu 15 Jan 2026*  `fetch_prices` …"]
-    watched.airflow.add_task(RUN, "fetch_prices", "success", at=SIX)
-    watched.airflow.hand_over(RUN, "fetch_prices", PRICES)
-    watched.airflow.add_run(RUN, "success", at=SIX)
-    watched.look(SIX + timedelta(seconds=30))
-    assert watched.lines() == [":large_green_circle: *Thu 15 Jan 2026*  closed at 4,797.55 (+1.59%)"]
-    assert (len(watched.slack.calls("chat.postMessage")), len(watched.slack.calls("chat.update"))) == (1, 1)
-
-
-def test_nothing_new_is_nothing_said_also_by_a_watcher_that_starts_anew(watched: Watched) -> None:
-    a_day(watched.airflow, state="success")
+def test_an_unchanged_run_is_posted_once_even_after_a_restart(monitor: MonitorHarness) -> None:
+    add_session_run(monitor.airflow, state="success")
     for minute in range(3):
-        watched.look(SIX + timedelta(seconds=minute))
-    watched.restart(SIX + timedelta(minutes=2))
-    watched.look(SIX + timedelta(minutes=2))
-    assert [one["method"] for one in watched.slack.received] == ["chat.postMessage"]
+        monitor.poll(SIX_PM + timedelta(seconds=minute))
+    monitor.restart(SIX_PM + timedelta(minutes=2))
+    monitor.poll(SIX_PM + timedelta(minutes=2))
+    assert [call["method"] for call in monitor.slack.received] == ["chat.postMessage"]
 
 
 @pytest.mark.parametrize(
@@ -105,395 +44,393 @@ def test_nothing_new_is_nothing_said_also_by_a_watcher_that_starts_anew(watched:
         ("suspect", "no bar", ":large_orange_circle: *Thu 15 Jan 2026*  suspect: no bar"),
     ],
 )
-def test_a_day_without_a_session_says_why(watched: Watched, state: str, reason: str, line: str) -> None:
-    watched.airflow.add_run(RUN, "success", at=SIX)
-    watched.airflow.add_task(RUN, "decide", "success", at=SIX)
-    watched.airflow.hand_over(RUN, "decide", {"state": state, "reason": reason, "summary": f"{state}: {reason}"})
-    watched.look()
-    assert watched.lines()[0] == line
-    alerts = [one.text for one in watched.slack.channel("workflows") if one.broadcast]
+def test_a_day_without_a_session_shows_the_reason(monitor: MonitorHarness, state: str, reason: str, line: str) -> None:
+    monitor.airflow.add_run(RUN_ID, "success", at=SIX_PM)
+    monitor.airflow.add_task(RUN_ID, "decide", "success", at=SIX_PM)
+    monitor.airflow.add_result(RUN_ID, "decide", {"state": state, "reason": reason, "summary": f"{state}: {reason}"})
+    monitor.poll()
+    assert monitor.first_lines()[0] == line
+    alerts = [message for message in monitor.channel() if message.broadcast]
     assert len(alerts) == (state == "suspect")
-    assert all("overrides.csv" in json.dumps(one.blocks) for one in watched.slack.channel("workflows") if one.broadcast)
+    assert all("overrides.csv" in json.dumps(alert.blocks) for alert in alerts)
 
 
-def test_a_failure_is_one_alert_with_class_reason_what_to_do_and_links(watched: Watched) -> None:
-    a_day(watched.airflow, state="failed")
-    watched.airflow.add_task(RUN, "fetch_prices", "failed", at=SIX)
-    watched.airflow.add_task(RUN, "train", "upstream_failed", at=SIX)
-    watched.note("fetch_prices", why="fetch-prices: line 11: 'x' is <no> number")
-    for later in (0, 50, 100):
-        watched.look(SIX + timedelta(seconds=later))
-    root, alert = watched.slack.channel("workflows")
-    assert root.text == ":red_circle: *Thu 15 Jan 2026*  `fetch_prices` failed: the data is wrong"
+def test_a_failure_is_broadcast_once_with_reason_advice_and_links(monitor: MonitorHarness) -> None:
+    add_session_run(monitor.airflow, state="failed")
+    monitor.airflow.add_task(RUN_ID, "fetch_prices", "failed", at=SIX_PM)
+    monitor.airflow.add_task(RUN_ID, "train", "upstream_failed", at=SIX_PM)
+    monitor.record_failure("fetch_prices", why="fetch-prices: line 11: 'x' is <no> number")
+    for seconds in (0, 50, 100):
+        monitor.poll(SIX_PM + timedelta(seconds=seconds))
+    root, alert = monitor.channel()
+    assert root.text == ":red_circle: *Thu 15 Jan 2026*  `fetch_prices` failed: invalid data"
     assert alert.broadcast and alert.thread_ts == root.ts
     shown = json.dumps(alert.blocks)
     for part in (
         "&lt;no&gt; number",
-        "*Do:* Look at it.",
-        "try 1 of 1",
+        "*What to do:* Check it.",
+        "attempt 1 of 1",
         "tasks/fetch_prices?try_number=1|log>",
     ):
         assert part in shown
-    assert watched.slack.calls("chat.update") == []
+    assert monitor.slack.calls("chat.update") == []
 
 
-def test_a_source_that_is_down_all_evening_is_one_quiet_reply_and_one_alert(watched: Watched) -> None:
-    a_day(watched.airflow)
+def test_repeated_retries_are_one_reply_and_the_failure_one_broadcast(monitor: MonitorHarness) -> None:
+    add_session_run(monitor.airflow)
     for number in range(1, 12):
-        watched.airflow.add_task(RUN, "fetch_prices", "up_for_retry", at=SIX, number=number)
-        next_at = (SIX + timedelta(minutes=30 * number)).isoformat()
-        watched.note("fetch_prices", number, again=True, meaning="the source is down", times=number, tries=12, next_at=next_at)
-        watched.look(SIX + timedelta(minutes=number))
-    assert watched.lines() == [
-        ":large_yellow_circle: *Thu 15 Jan 2026*  `fetch_prices` is tried again at 23:30: the source is down"
+        monitor.airflow.add_task(RUN_ID, "fetch_prices", "up_for_retry", at=SIX_PM, try_number=number)
+        next_at = (SIX_PM + timedelta(minutes=30 * number)).isoformat()
+        monitor.record_failure(
+            "fetch_prices", number, again=True, meaning="source unavailable", times=number, tries=12, next_at=next_at
+        )
+        monitor.poll(SIX_PM + timedelta(minutes=number))
+    assert monitor.first_lines() == [
+        ":large_yellow_circle: *Thu 15 Jan 2026*  `fetch_prices` will be retried at 23:30: source unavailable"
     ]
-    [reply] = [one for one in watched.sent() if one.is_reply]
-    assert not reply.broadcast and "try 11 of 12" in json.dumps(reply.blocks)
-    watched.airflow.add_task(RUN, "fetch_prices", "failed", at=SIX, number=12)
-    watched.airflow.add_run(RUN, "failed", at=SIX, took=20 * 60)
-    watched.note("fetch_prices", 12, meaning="the source is down", times=12, tries=12)
-    watched.look(SIX + timedelta(minutes=20))
-    assert sum(one.broadcast for one in watched.sent()) == 1
+    [reply] = [message for message in monitor.messages() if message.is_reply]
+    assert not reply.broadcast and "attempt 11 of 12" in json.dumps(reply.blocks)
+    monitor.airflow.add_task(RUN_ID, "fetch_prices", "failed", at=SIX_PM, try_number=12)
+    monitor.airflow.add_run(RUN_ID, "failed", at=SIX_PM, seconds=20 * 60)
+    monitor.record_failure("fetch_prices", 12, meaning="source unavailable", times=12, tries=12)
+    monitor.poll(SIX_PM + timedelta(minutes=20))
+    assert sum(message.broadcast for message in monitor.messages()) == 1
 
 
-def test_a_task_whose_process_was_killed_is_told_without_a_note(watched: Watched) -> None:
-    a_day(watched.airflow, state="failed")
-    watched.airflow.add_task(RUN, "branch", "failed", at=SIX)
-    watched.look(SIX + timedelta(seconds=5))
-    assert not watched.thread()  # its note may still come
-    watched.look(SIX + timedelta(seconds=60))
-    [alert] = [one for one in watched.sent() if one.broadcast]
-    assert "nobody noted why" in json.dumps(alert.blocks)
+def test_a_failure_without_a_recorded_reason_is_reported(monitor: MonitorHarness) -> None:
+    add_session_run(monitor.airflow, state="failed")
+    monitor.airflow.add_task(RUN_ID, "branch", "failed", at=SIX_PM)
+    monitor.poll(SIX_PM + timedelta(seconds=5))
+    assert not monitor.replies()  # the failure may still be recorded
+    monitor.poll(SIX_PM + timedelta(seconds=60))
+    [alert] = monitor.broadcasts()
+    assert "No failure reason recorded" in json.dumps(alert.blocks)
 
 
-def test_what_is_tried_again_though_it_gives_the_same_is_shown_in_the_channel_too(watched: Watched) -> None:
-    """As when the worker that was to end the task is lost: only Airflow's own number of tries holds then."""
-    a_day(watched.airflow)
-    watched.airflow.add_task(RUN, "fetch_prices", "up_for_retry", at=SIX)
-    watched.note("fetch_prices", again=True, final=True)
-    watched.look()
-    [alert] = [one for one in watched.sent() if one.broadcast]
-    assert "it is tried again" in alert.text
+def test_a_retry_that_cannot_help_is_broadcast(monitor: MonitorHarness) -> None:
+    """As when the worker that sets the task's state is lost: only Airflow's own number of retries applies then."""
+    add_session_run(monitor.airflow)
+    monitor.airflow.add_task(RUN_ID, "fetch_prices", "up_for_retry", at=SIX_PM)
+    monitor.record_failure("fetch_prices", again=True, final=True)
+    monitor.poll()
+    [alert] = monitor.broadcasts()
+    assert "`fetch_prices` will be retried" in alert.text
 
 
-def test_a_failure_that_was_mended_says_so_and_a_second_one_is_a_second_alert(watched: Watched) -> None:
-    a_day(watched.airflow, state="failed")
-    watched.airflow.add_task(RUN, "train", "failed", at=SIX, number=1)
-    watched.note("train", 1)
-    watched.look()
-    watched.airflow.add_task(RUN, "train", "failed", at=SIX, number=2)
-    watched.note("train", 2)
-    watched.look(SIX + timedelta(seconds=10))
-    watched.airflow.add_task(RUN, "train", "success", at=SIX, number=3)
-    watched.airflow.add_run(RUN, "success", at=SIX)
-    watched.look(SIX + timedelta(seconds=20))
-    alerts = [one for one in watched.sent() if one.broadcast]
+def test_a_second_failure_is_broadcast_and_both_show_the_later_success(monitor: MonitorHarness) -> None:
+    add_session_run(monitor.airflow, state="failed")
+    monitor.airflow.add_task(RUN_ID, "train", "failed", at=SIX_PM, try_number=1)
+    monitor.record_failure("train", 1)
+    monitor.poll()
+    monitor.airflow.add_task(RUN_ID, "train", "failed", at=SIX_PM, try_number=2)
+    monitor.record_failure("train", 2)
+    monitor.poll(SIX_PM + timedelta(seconds=10))
+    monitor.airflow.add_task(RUN_ID, "train", "success", at=SIX_PM, try_number=3)
+    monitor.airflow.add_run(RUN_ID, "success", at=SIX_PM)
+    monitor.poll(SIX_PM + timedelta(seconds=20))
+    alerts = monitor.broadcasts()
     assert len(alerts) == 2
-    assert all("Since then: try 3, success" in json.dumps(one.blocks) for one in alerts)
-    assert watched.lines()[0].startswith(":large_green_circle:")
+    assert all("Current state: success (attempt 3)" in json.dumps(alert.blocks) for alert in alerts)
+    assert monitor.first_lines()[0].startswith(":large_green_circle:")
 
 
-def test_a_run_that_takes_long_is_told_once_with_what_it_waits_for(watched: Watched) -> None:
-    a_day(watched.airflow)
-    watched.airflow.add_task(RUN, "fetch_prices", "running", at=SIX)
+def test_a_late_run_is_broadcast_once_with_its_unfinished_tasks(monitor: MonitorHarness) -> None:
+    add_session_run(monitor.airflow)
+    monitor.airflow.add_task(RUN_ID, "fetch_prices", "running", at=SIX_PM)
     for minutes in (59, 61, 62):
-        watched.look(SIX + timedelta(minutes=minutes))
-    late = [one for one in watched.sent() if "is late" in one.text]
+        monitor.poll(SIX_PM + timedelta(minutes=minutes))
+    late = [message for message in monitor.messages() if "is late" in message.text]
     assert len(late) == 1 and late[0].broadcast and "`fetch_prices` (running)" in json.dumps(late[0].blocks)
 
 
-def test_a_trigger_that_nobody_runs_is_told_and_that_it_goes_on(watched: Watched) -> None:
-    a_day(watched.airflow)
-    watched.airflow.add_task(RUN, "train", "deferred", at=SIX, trigger={"triggerer_id": None})
-    for minutes in (20, 21, 23, 24):  # it ran well for long: what counts is since when nobody runs it
-        watched.look(SIX + timedelta(minutes=minutes))
-        assert len([one for one in watched.sent() if one.broadcast]) == (minutes > 22)
-    [alert] = [one for one in watched.sent() if one.broadcast]
-    assert "no triggerer runs its trigger" in alert.text
-    watched.airflow.add_task(RUN, "train", "deferred", at=SIX, trigger={"triggerer_id": 7})
+def test_an_orphaned_trigger_is_broadcast_and_marked_as_resolved(monitor: MonitorHarness) -> None:
+    add_session_run(monitor.airflow)
+    monitor.airflow.add_task(RUN_ID, "train", "deferred", at=SIX_PM, trigger={"triggerer_id": None})
+    for minutes in (20, 21, 23, 24):  # the grace period starts when the trigger is first seen orphaned
+        monitor.poll(SIX_PM + timedelta(minutes=minutes))
+        assert len(monitor.broadcasts()) == (minutes > 22)
+    [alert] = monitor.broadcasts()
+    assert "no triggerer is running its trigger" in alert.text
+    monitor.airflow.add_task(RUN_ID, "train", "deferred", at=SIX_PM, trigger={"triggerer_id": 7})
     for minutes in (25, 26):
-        watched.look(SIX + timedelta(minutes=minutes))
-    assert alert.text.endswith("_That is over._") and len(watched.slack.calls("chat.update")) == 1
+        monitor.poll(SIX_PM + timedelta(minutes=minutes))
+    assert alert.text.endswith("_Resolved._") and len(monitor.slack.calls("chat.update")) == 1
 
 
-def test_what_airflow_cannot_say_of_itself_is_told_and_its_end(watched: Watched) -> None:
-    watched.airflow.health["scheduler"]["status"] = "unhealthy"
-    watched.airflow.errors = [{"filename": "market_daily.py", "stack_trace": "Traceback\n  File …\nNameError: name 'x'"}]
-    watched.airflow.dags = [dag("market_daily", next_due=SIX), dag("by_hand", is_stale=True, has_import_errors=True)]
+def test_incidents_of_airflow_are_reported_and_resolved(monitor: MonitorHarness) -> None:
+    monitor.airflow.health["scheduler"]["status"] = "unhealthy"
+    monitor.airflow.import_errors = [{"filename": "market_daily.py", "stack_trace": "Traceback\n  File …\nNameError: name 'x'"}]
+    monitor.airflow.dags = [dag("market_daily", next_run_after=SIX_PM), dag("by_hand", is_stale=True, has_import_errors=True)]
     for minutes in (1, 3, 6, 7):
-        watched.look(SIX + timedelta(minutes=minutes))
-    told = watched.lines()
-    wanted = ("scheduler is unhealthy", "market_daily.py` does not load", "`market_daily` should have run at 18:00")
-    assert len(told) == 3 and all(any(what in line for line in told) for what in wanted)
-    assert "NameError: name 'x'" in told[0] + told[1] and "File" not in told[0] + told[1]
-    watched.restart(SIX + timedelta(minutes=8))
-    watched.airflow.health["scheduler"]["status"] = "healthy"
-    watched.airflow.errors, watched.airflow.dags = [], []
+        monitor.poll(SIX_PM + timedelta(minutes=minutes))
+    lines = monitor.first_lines()
+    expected = ("scheduler is unhealthy", "market_daily.py` cannot be imported", "`market_daily` was due at 18:00")
+    assert len(lines) == 3 and all(any(text in line for line in lines) for text in expected)
+    assert "NameError: name 'x'" in lines[0] + lines[1] and "File" not in lines[0] + lines[1]
+    monitor.restart(SIX_PM + timedelta(minutes=8))
+    monitor.airflow.health["scheduler"]["status"] = "healthy"
+    monitor.airflow.import_errors, monitor.airflow.dags = [], []
     for minutes in (8, 9):
-        watched.look(SIX + timedelta(minutes=minutes))
-    assert len(watched.lines()) == 3 and all(line.startswith(":white_check_mark: Over") for line in watched.lines())
+        monitor.poll(SIX_PM + timedelta(minutes=minutes))
+    lines = monitor.first_lines()
+    assert len(lines) == 3 and all(line.startswith(":white_check_mark: Resolved") for line in lines)
 
 
-def test_a_dag_that_nobody_runs_any_more_is_told_and_its_end(watched: Watched) -> None:
-    watched.airflow.dags = [dag("market_daily", next_due=SIX, is_paused=True), dag("market_history", is_stale=True)]
-    watched.look(SIX + timedelta(minutes=59))
-    assert not watched.lines()
-    watched.look(SIX + timedelta(minutes=62))
-    assert watched.lines() == [
-        ":red_circle: `market_daily` is paused, and was due at 18:00 on Thu 15 Jan 2026",
-        ":red_circle: `market_history` is in no DAG file any more, so it does not run",
+def test_paused_stale_and_missing_dags_are_reported(monitor: MonitorHarness) -> None:
+    monitor.airflow.dags = [dag("market_daily", next_run_after=SIX_PM, is_paused=True), dag("market_history", is_stale=True)]
+    monitor.poll(SIX_PM + timedelta(minutes=59))
+    assert not monitor.first_lines()
+    monitor.poll(SIX_PM + timedelta(minutes=62))
+    assert monitor.first_lines() == [
+        ":red_circle: `market_daily` is paused; a run was due at 18:00 on Thu 15 Jan 2026",
+        ":red_circle: `market_history` does not run, as no DAG file defines it any more",
     ]
-    watched.airflow.dags = []
-    for minutes in (63, 72, 73):  # both are deleted in the UI, which leaves none at all
-        watched.look(SIX + timedelta(minutes=minutes))
-    assert [line.split(":")[1] for line in watched.lines()] == ["white_check_mark", "white_check_mark", "red_circle"]
-    assert "Airflow knows no DAG" in watched.lines()[-1]
+    monitor.airflow.dags = []
+    for minutes in (63, 72, 73):  # both are deleted in the UI, so that no DAG is left
+        monitor.poll(SIX_PM + timedelta(minutes=minutes))
+    assert [line.split(":")[1] for line in monitor.first_lines()] == ["white_check_mark", "white_check_mark", "red_circle"]
+    assert "Airflow has no DAGs" in monitor.first_lines()[-1]
 
 
-def test_an_api_that_does_not_answer_is_told_and_nothing_is_over_meanwhile(watched: Watched) -> None:
-    watched.airflow.health["triggerer"]["status"] = "unhealthy"
+def test_an_unavailable_api_is_reported_and_resolves_nothing(monitor: MonitorHarness) -> None:
+    monitor.airflow.health["triggerer"]["status"] = "unhealthy"
     for minutes in (0, 3):
-        watched.look(SIX + timedelta(minutes=minutes))
-    watched.airflow.down = True
+        monitor.poll(SIX_PM + timedelta(minutes=minutes))
+    monitor.airflow.down = True
     for minutes in (4, 7, 8):
-        watched.look(SIX + timedelta(minutes=minutes))
-    assert [line.startswith(":red_circle:") for line in watched.lines()] == [True, True]
-    assert "API does not say how runs are getting on: 503 Service Unavailable" in watched.lines()[1]
+        monitor.poll(SIX_PM + timedelta(minutes=minutes))
+    assert [line.startswith(":red_circle:") for line in monitor.first_lines()] == [True, True]
+    assert "API is unavailable: 503 Service Unavailable" in monitor.first_lines()[1]
 
 
-def test_a_database_that_is_away_is_told_as_that(watched: Watched) -> None:
-    watched.look()
-    watched.airflow.health["metadatabase"]["status"] = "unhealthy"
+def test_an_unavailable_database_is_named(monitor: MonitorHarness) -> None:
+    monitor.poll()
+    monitor.airflow.health["metadatabase"]["status"] = "unhealthy"
     for minutes in (1, 4):
-        watched.look(SIX + timedelta(minutes=minutes))
-    [line] = watched.lines()
-    assert "it cannot reach its database" in line
+        monitor.poll(SIX_PM + timedelta(minutes=minutes))
+    [line] = monitor.first_lines()
+    assert "cannot reach the metadata database" in line
 
 
-def test_what_slack_missed_while_it_was_down_is_told_once_it_is_back(watched: Watched) -> None:
-    watched.slack.down = True
-    a_day(watched.airflow, state="failed")
-    watched.airflow.add_task(RUN, "train", "failed", at=SIX)
-    watched.note("train")
+def test_messages_missed_during_a_slack_outage_are_delivered_later(monitor: MonitorHarness) -> None:
+    monitor.slack.down = True
+    add_session_run(monitor.airflow, state="failed")
+    monitor.airflow.add_task(RUN_ID, "train", "failed", at=SIX_PM)
+    monitor.record_failure("train")
     for hours in range(5):
-        watched.look(SIX + timedelta(hours=hours))
-    watched.restart(SIX + timedelta(hours=6))
-    watched.look(SIX + timedelta(hours=6))
-    watched.slack.down = False
-    later(watched.store)
+        monitor.poll(SIX_PM + timedelta(hours=hours))
+    monitor.restart(SIX_PM + timedelta(hours=6))
+    monitor.poll(SIX_PM + timedelta(hours=6))
+    monitor.slack.down = False
+    monitor.expire_claims()
     for hours in (7, 8):
-        watched.look(SIX + timedelta(hours=hours))
-    assert [one.broadcast for one in watched.slack.channel("workflows")] == [False, True]
+        monitor.poll(SIX_PM + timedelta(hours=hours))
+    assert [message.broadcast for message in monitor.channel()] == [False, True]
 
 
 @pytest.mark.parametrize(
     "fault", [{"drop": True}, {"status": 503}, {"status": 429, "retry_after": 3}, {"error": "internal_error"}]
 )
-@pytest.mark.parametrize("restart", [False, True], ids=["same watcher", "restarted"])
-def test_an_answer_that_is_lost_doubles_no_message(watched: Watched, fault: dict[str, object], restart: bool) -> None:
-    a_day(watched.airflow, state="failed")
-    watched.airflow.add_task(RUN, "train", "failed", at=SIX)
-    watched.note("train")
-    now = datetime.now(UTC)
+@pytest.mark.parametrize("restart", [False, True], ids=["same monitor", "restarted"])
+def test_a_lost_response_duplicates_no_message(monitor: MonitorHarness, fault: dict[str, object], restart: bool) -> None:
+    add_session_run(monitor.airflow, state="failed")
+    monitor.airflow.add_task(RUN_ID, "train", "failed", at=SIX_PM)
+    monitor.record_failure("train")
+    started = datetime.now(UTC)
     for _ in range(3):
-        watched.slack.faults({"method": "chat.postMessage", "times": 1, **fault})
-        watched.look(SIX)
+        monitor.slack.faults({"method": "chat.postMessage", "times": 1, **fault})
+        monitor.poll(SIX_PM)
         if restart:
-            watched.restart(SIX)
-            later(watched.store)
-        watched.look(SIX)
-    assert [one.broadcast for one in watched.slack.channel("workflows")] == [False, True]
-    assert datetime.now(UTC) - now < timedelta(seconds=30)
+            monitor.restart(SIX_PM)
+            monitor.expire_claims()
+        monitor.poll(SIX_PM)
+    assert [message.broadcast for message in monitor.channel()] == [False, True]
+    assert datetime.now(UTC) - started < timedelta(seconds=30)
 
 
-def later(store: Store) -> None:
-    """Makes every claim old enough that nobody can still be at it."""
-    for name in store.list("slack/channel=workflows"):
-        told = json.loads(store.read(name) or b"")
-        store.replace(name, json.dumps(told | {"claimed": "2026-01-01T00:00:00+00:00"}).encode())
-
-
-def test_two_watchers_at_once_tell_nothing_twice(watched: Watched) -> None:
-    first = watched.watcher
-    watched.restart(SIX)
-    a_day(watched.airflow, state="failed")
-    watched.airflow.add_task(RUN, "train", "failed", at=SIX)
-    watched.note("train")
+def test_two_monitors_at_once_post_nothing_twice(monitor: MonitorHarness) -> None:
+    first = monitor.reconciler
+    monitor.restart(SIX_PM)
+    add_session_run(monitor.airflow, state="failed")
+    monitor.airflow.add_task(RUN_ID, "train", "failed", at=SIX_PM)
+    monitor.record_failure("train")
     for _ in range(3):
-        first.round(SIX)
-        watched.look(SIX)
-    assert len(watched.slack.calls("chat.postMessage")) == 2
+        first.poll(SIX_PM)
+        monitor.poll(SIX_PM)
+    assert len(monitor.slack.calls("chat.postMessage")) == 2
 
 
-def test_a_backfill_is_one_message_whatever_its_sessions_do(watched: Watched) -> None:
-    at = SIX + timedelta(seconds=5)
-    watched.airflow.backfills = [
+def test_a_backfill_is_one_message_with_one_reply_for_failures(monitor: MonitorHarness) -> None:
+    at = SIX_PM + timedelta(seconds=5)
+    monitor.airflow.backfills = [
         {"id": 3, "dag_id": "market_daily", "from_date": "2026-01-05T00:00:00Z", "to_date": "2026-01-30T00:00:00Z"}
-        | {"created_at": SIX.isoformat(), "completed_at": None}
+        | {"created_at": SIX_PM.isoformat(), "completed_at": None}
     ]
     for number in range(5, 30):
         state = "failed" if number in (7, 9) else "success"
         day, logical_date = f"2026-01-{number:02}", f"2026-01-{number:02}T09:00:00+00:00"
-        watched.airflow.add_run(f"session__{day}", state, at=at, logical_date=logical_date, run_type="backfill")
-        watched.look(at)
-    assert [one.broadcast for one in watched.slack.channel("workflows")] == [False, True]
-    root, alert = watched.slack.channel("workflows")
-    assert "*Backfill of market_daily, Mon 5 Jan 2026 to Fri 30 Jan 2026*  23 of 25 done, 2 failed" in root.text
+        monitor.airflow.add_run(f"session__{day}", state, at=at, logical_date=logical_date, run_type="backfill")
+        monitor.poll(at)
+    assert [message.broadcast for message in monitor.channel()] == [False, True]
+    root, alert = monitor.channel()
+    assert "*Backfill of market_daily, Mon 5 Jan 2026 to Fri 30 Jan 2026*  23 of 25 succeeded, 2 failed" in root.text
     assert "2026-01-07" in alert.text and "2026-01-09" in alert.text
 
 
-def test_a_dag_that_is_quiet_is_not_told_of(watched: Watched) -> None:
-    watched.airflow.add_run("smoke__1", "failed", at=SIX, dag_id="market_smoke")
-    watched.look()
-    assert watched.lines() == []
+def test_a_dag_tagged_quiet_is_not_reported(monitor: MonitorHarness) -> None:
+    monitor.airflow.add_run("smoke__1", "failed", at=SIX_PM, dag_id="market_smoke")
+    monitor.poll()
+    assert monitor.first_lines() == []
 
 
-def test_what_was_before_the_first_watcher_is_not_told(watched: Watched) -> None:
-    watched.airflow.add_run("session__2026-01-14", "failed", at=SIX - timedelta(days=1))
-    watched.look()
-    assert watched.lines() == []
+def test_runs_before_the_first_monitor_are_not_reported(monitor: MonitorHarness) -> None:
+    monitor.airflow.add_run("session__2026-01-14", "failed", at=SIX_PM - timedelta(days=1))
+    monitor.poll()
+    assert monitor.first_lines() == []
 
 
-def test_a_bucket_that_is_down_is_told_and_its_end(watched: Watched, tmp_path: Path) -> None:
-    (tmp_path / "artifacts").write_text("no folder")
+def test_an_unavailable_object_store_is_reported_and_resolved(monitor: MonitorHarness, tmp_path: Path) -> None:
+    (tmp_path / "artifacts").write_text("not a directory")
     for minutes in (0, 1, 2, 3):
-        watched.look(SIX + timedelta(minutes=minutes))
-    [line] = watched.lines()
-    assert line.startswith(":red_circle: the object store cannot be ")
+        monitor.poll(SIX_PM + timedelta(minutes=minutes))
+    [line] = monitor.first_lines()
+    assert line.startswith(":red_circle: The object store is unavailable: ")
     (tmp_path / "artifacts").unlink()
     for minutes in (4, 5):
-        watched.look(SIX + timedelta(minutes=minutes))
-    assert [line.startswith(":white_check_mark: Over") for line in watched.lines()] == [True]
+        monitor.poll(SIX_PM + timedelta(minutes=minutes))
+    assert [line.startswith(":white_check_mark: Resolved") for line in monitor.first_lines()] == [True]
 
 
-def test_a_bucket_that_is_down_silences_nobody(watched: Watched, tmp_path: Path) -> None:
-    (tmp_path / "artifacts").write_text("no folder")
-    a_day(watched.airflow, state="failed")
-    watched.airflow.add_task(RUN, "train", "failed", at=SIX)
+def test_failures_are_reported_while_the_object_store_is_unavailable(monitor: MonitorHarness, tmp_path: Path) -> None:
+    (tmp_path / "artifacts").write_text("not a directory")
+    add_session_run(monitor.airflow, state="failed")
+    monitor.airflow.add_task(RUN_ID, "train", "failed", at=SIX_PM)
     for seconds in (0, 60, 70):
-        watched.look(SIX + timedelta(seconds=seconds))
-    assert [one.broadcast for one in watched.slack.channel("workflows")] == [False, True]
+        monitor.poll(SIX_PM + timedelta(seconds=seconds))
+    assert [message.broadcast for message in monitor.channel()] == [False, True]
 
 
-def test_a_message_that_slack_refuses_is_sent_plainly_and_stops_no_other(watched: Watched) -> None:
-    watched.slack.faults({"method": "chat.postMessage", "times": 1, "error": "invalid_blocks"})
-    a_day(watched.airflow, state="failed")
-    watched.airflow.add_task(RUN, "train", "failed", at=SIX)
-    watched.note("train")
+def test_a_rejected_message_is_posted_as_plain_text(monitor: MonitorHarness) -> None:
+    monitor.slack.faults({"method": "chat.postMessage", "times": 1, "error": "invalid_blocks"})
+    add_session_run(monitor.airflow, state="failed")
+    monitor.airflow.add_task(RUN_ID, "train", "failed", at=SIX_PM)
+    monitor.record_failure("train")
     for _ in range(2):
-        watched.look()
-    root, alert = watched.slack.channel("workflows")
+        monitor.poll()
+    root, alert = monitor.channel()
     assert root.text.startswith(":red_circle: *Thu 15 Jan 2026*") and alert.broadcast
 
 
-def test_a_message_that_somebody_deleted_does_not_come_back(watched: Watched) -> None:
-    a_day(watched.airflow)
-    watched.look()
-    watched.slack.faults({"method": "chat.update", "times": 1, "error": "message_not_found"})
-    watched.airflow.add_run(RUN, "success", at=SIX)
+def test_a_message_deleted_by_a_person_is_not_posted_again(monitor: MonitorHarness) -> None:
+    add_session_run(monitor.airflow)
+    monitor.poll()
+    monitor.slack.faults({"method": "chat.update", "times": 1, "error": "message_not_found"})
+    monitor.airflow.add_run(RUN_ID, "success", at=SIX_PM)
     for _ in range(3):
-        watched.look()
-    assert len(watched.slack.calls("chat.postMessage")) == len(watched.slack.calls("chat.update")) == 1
+        monitor.poll()
+    assert len(monitor.slack.calls("chat.postMessage")) == len(monitor.slack.calls("chat.update")) == 1
 
 
-def with_picture(watched: Watched, *, damaged: bool = False) -> None:
+def add_run_with_plot(monitor: MonitorHarness, *, damaged: bool = False) -> None:
     content = Content({"forecast.png": b"\x89PNG a picture"}, rows=0, schema_version=1, facts={})
-    made = commit(watched.store, "plots/x", step="plot", session=date(2026, 1, 15), inputs={}, content=content)
+    committed = commit(monitor.store, "plots/x", step="plot", session=date(2026, 1, 15), inputs={}, content=content)
     if damaged:
-        [picture] = Path(watched.store.root.removeprefix("file://")).rglob("*.png")
+        [picture] = Path(monitor.store.root.removeprefix("file://")).rglob("*.png")
         picture.write_bytes(b"something else")
-    a_day(watched.airflow, state="success")
-    watched.airflow.add_task(RUN, "plot", "success", at=SIX)
-    watched.airflow.hand_over(RUN, "plot", {"summary": "plotted"}, made.uri, picture=True)
+    add_session_run(monitor.airflow, state="success")
+    monitor.airflow.add_task(RUN_ID, "plot", "success", at=SIX_PM)
+    monitor.airflow.add_result(RUN_ID, "plot", {"summary": "plotted"}, committed.uri, picture=True)
 
 
 @pytest.mark.parametrize("fault", [None, {"method": "files.completeUploadExternal", "times": 1, "drop": True}])
-def test_the_picture_comes_once_into_the_thread_byte_for_byte(watched: Watched, fault: dict[str, object] | None) -> None:
-    with_picture(watched)
+def test_the_plot_is_uploaded_once_and_unchanged(monitor: MonitorHarness, fault: dict[str, object] | None) -> None:
+    add_run_with_plot(monitor)
     if fault:
-        watched.slack.faults(fault)
+        monitor.slack.faults(fault)
     for _ in range(3):
-        watched.look()
-    [message] = [one for one in watched.sent() if one.files]
+        monitor.poll()
+    [message] = [message for message in monitor.messages() if message.files]
     assert message.is_reply
-    assert watched.slack.workspace.content(message.files[0]) == b"\x89PNG a picture"
+    assert monitor.slack.workspace.content(message.files[0]) == b"\x89PNG a picture"
 
 
-def test_a_damaged_picture_is_not_sent_and_stops_nothing(watched: Watched) -> None:
-    with_picture(watched, damaged=True)
+def test_a_damaged_plot_is_not_uploaded(monitor: MonitorHarness) -> None:
+    add_run_with_plot(monitor, damaged=True)
     for _ in range(2):
-        watched.look()
-    assert [one for one in watched.sent() if one.files] == [] and len(watched.lines()) == 1
+        monitor.poll()
+    assert [message for message in monitor.messages() if message.files] == [] and len(monitor.first_lines()) == 1
 
 
 @pytest.mark.parametrize("error", ["invalid_auth", "missing_scope", "channel_not_found", "not_in_channel", "is_archived"])
-def test_a_slack_that_is_set_up_wrongly_is_told_once_it_is_mended(
-    watched: Watched, error: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+def test_a_misconfigured_slack_is_logged_and_retried(
+    monitor: MonitorHarness, error: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    watched.slack.faults({"method": "chat.postMessage", "times": 2, "error": error})
-    a_day(watched.airflow)
+    monitor.slack.faults({"method": "chat.postMessage", "times": 2, "error": error})
+    add_session_run(monitor.airflow)
     for _ in range(4):
-        watched.look()
-    assert len(watched.lines()) == 1
+        monitor.poll()
+    assert len(monitor.first_lines()) == 1
     assert "make slack-test" in caplog.text + capsys.readouterr().out
 
 
-def test_without_a_connection_the_log_says_once_what_would_have_been_sent(
-    watched: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+def test_without_a_connection_each_message_is_logged_once(
+    monitor: MonitorHarness,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.delenv("AIRFLOW_CONN_SLACK_CONN")
     caplog.set_level("INFO")
-    a_day(watched.airflow)
+    add_session_run(monitor.airflow)
     for _ in range(3):
-        watched.look()
-    assert (caplog.text + capsys.readouterr().out).count("so not sent to #workflows") == 1
+        monitor.poll()
+    assert (caplog.text + capsys.readouterr().out).count("Not sent to #workflows") == 1
 
 
-def test_a_run_that_somebody_deletes_does_not_go_on_for_ever(watched: Watched) -> None:
-    a_day(watched.airflow)
-    watched.look()
-    watched.airflow.runs = []
+def test_a_deleted_run_is_shown_as_deleted(monitor: MonitorHarness) -> None:
+    add_session_run(monitor.airflow)
+    monitor.poll()
+    monitor.airflow.runs = []
     for _ in range(2):
-        watched.look()
-    assert watched.lines() == [":black_circle: *Thu 15 Jan 2026*  was deleted in Airflow before it had ended"]
+        monitor.poll()
+    assert monitor.first_lines() == [":black_circle: *Thu 15 Jan 2026*  deleted in Airflow before it finished"]
 
 
-def test_a_late_run_that_fails_in_the_end_is_told_as_late_once_and_as_failed_once(watched: Watched) -> None:
-    a_day(watched.airflow)
-    watched.airflow.add_task(RUN, "train", "running", at=SIX)
-    watched.look(SIX + timedelta(minutes=61))
-    watched.airflow.add_run(RUN, "failed", at=SIX, took=70 * 60)
-    watched.airflow.add_task(RUN, "train", "failed", at=SIX)
-    watched.note("train")
+def test_a_late_run_that_fails_is_broadcast_as_late_and_as_failed(monitor: MonitorHarness) -> None:
+    add_session_run(monitor.airflow)
+    monitor.airflow.add_task(RUN_ID, "train", "running", at=SIX_PM)
+    monitor.poll(SIX_PM + timedelta(minutes=61))
+    monitor.airflow.add_run(RUN_ID, "failed", at=SIX_PM, seconds=70 * 60)
+    monitor.airflow.add_task(RUN_ID, "train", "failed", at=SIX_PM)
+    monitor.record_failure("train")
     for minutes in (71, 72):
-        watched.look(SIX + timedelta(minutes=minutes))
-    alerts = [one.text for one in watched.sent() if one.broadcast]
-    assert ["is late" in alert for alert in alerts] == [True, False]
+        monitor.poll(SIX_PM + timedelta(minutes=minutes))
+    assert ["is late" in message.text for message in monitor.broadcasts()] == [True, False]
 
 
-def test_a_run_by_hand_whose_logical_date_is_ahead_is_not_late_before_it(watched: Watched) -> None:
-    morning = SIX - timedelta(hours=7, minutes=30)
-    watched.airflow.add_run("manual__1", at=morning, logical_date=SIX.isoformat(), run_type="manual")
-    watched.look(SIX - timedelta(minutes=5))
-    assert not [one for one in watched.sent() if "is late" in one.text]
-    watched.look(SIX + timedelta(minutes=61))
-    assert [one for one in watched.sent() if "is late" in one.text]
+def test_a_manual_run_is_not_late_before_its_logical_date(monitor: MonitorHarness) -> None:
+    morning = SIX_PM - timedelta(hours=7, minutes=30)
+    monitor.airflow.add_run("manual__1", at=morning, logical_date=SIX_PM.isoformat(), run_type="manual")
+    monitor.poll(SIX_PM - timedelta(minutes=5))
+    assert not [message for message in monitor.messages() if "is late" in message.text]
+    monitor.poll(SIX_PM + timedelta(minutes=61))
+    assert [message for message in monitor.messages() if "is late" in message.text]
 
 
-def test_a_failed_run_that_is_cleared_the_next_morning_is_not_late(watched: Watched) -> None:
-    a_day(watched.airflow, state="failed")
-    watched.look(SIX)
-    morning = SIX + timedelta(hours=14)
-    watched.airflow.add_run(RUN, "running", at=morning, run_after=SIX.isoformat(), updated_at=morning.isoformat())
-    watched.look(morning + timedelta(minutes=5))
-    assert "is late" not in str([one.text for one in watched.sent()])
+def test_a_failed_run_cleared_the_next_morning_is_not_late(monitor: MonitorHarness) -> None:
+    add_session_run(monitor.airflow, state="failed")
+    monitor.poll(SIX_PM)
+    morning = SIX_PM + timedelta(hours=14)
+    monitor.airflow.add_run(RUN_ID, "running", at=morning, run_after=SIX_PM.isoformat(), updated_at=morning.isoformat())
+    monitor.poll(morning + timedelta(minutes=5))
+    assert "is late" not in str([message.text for message in monitor.messages()])
 
 
-def test_another_channel_hears_of_what_comes_and_not_of_what_the_last_one_was_told(watched: Watched) -> None:
-    a_day(watched.airflow, state="success")
+def test_a_new_channel_receives_only_later_runs(monitor: MonitorHarness) -> None:
+    add_session_run(monitor.airflow, state="success")
     for minutes in (0, 8):
-        watched.look(SIX + timedelta(minutes=minutes))
-    watched.restart(SIX + timedelta(minutes=9), "another")
-    watched.airflow.add_run("session__2026-01-16", at=SIX + timedelta(minutes=9), logical_date="2026-01-16T09:00:00+00:00")
-    watched.look(SIX + timedelta(minutes=9))
-    assert [one.text.split("*")[1] for one in watched.slack.channel("another")] == ["Fri 16 Jan 2026"]
+        monitor.poll(SIX_PM + timedelta(minutes=minutes))
+    monitor.restart(SIX_PM + timedelta(minutes=9), "another")
+    monitor.airflow.add_run("session__2026-01-16", at=SIX_PM + timedelta(minutes=9), logical_date="2026-01-16T09:00:00+00:00")
+    monitor.poll(SIX_PM + timedelta(minutes=9))
+    assert [message.text.split("*")[1] for message in monitor.slack.channel("another")] == ["Fri 16 Jan 2026"]

@@ -1,4 +1,4 @@
-"""A watcher that nothing silences: odd data, damaged objects, a store and an API that do not answer as they should."""
+"""Odd data, damaged objects and faulty servers silence neither the monitor nor any of its messages."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_monitor.slack_client import LONGEST_PAUSE, _seconds
+from airflow_monitor.slack_client import MAX_BACKOFF_SECONDS, parse_retry_after
 from airflow_steps.notes import Note
 from step_contract import paths
 from step_contract.errors import TransientError
 from step_contract.store import CircuitBreakerStore
 
 from .fake_airflow_api import dag
-from .test_monitor import RUN, SIX, Watched, a_day, watched
+from .monitor_harness import RUN_ID, SIX_PM, MonitorHarness, add_session_run, monitor
 
-__all__ = ["watched"]
-OTHER = "session__2026-01-16"
+__all__ = ["monitor"]
+OTHER_RUN_ID = "session__2026-01-16"
 
 
-def lines_of_both(watched: Watched) -> list[str]:
-    watched.airflow.add_run(OTHER, at=SIX + timedelta(days=1))
+def root_texts_after_another_run(monitor: MonitorHarness) -> list[str]:
+    monitor.airflow.add_run(OTHER_RUN_ID, at=SIX_PM + timedelta(days=1))
     for seconds in (0, 60):
-        watched.look(SIX + timedelta(days=1, seconds=seconds))
-    return [one.text for one in watched.slack.channel("workflows") if not one.is_reply]
+        monitor.poll(SIX_PM + timedelta(days=1, seconds=seconds))
+    return [message.text for message in monitor.channel() if not message.is_reply]
 
 
 @pytest.mark.parametrize(
@@ -38,19 +38,19 @@ def lines_of_both(watched: Watched) -> list[str]:
         {"promotion": None, "horizon": "<!channel>", "summary": 7},
         {"headlines": 3, "broken": 2},
         {"state": "closed"},
-        ["no", "mapping"],
+        ["not", "a mapping"],
         "text",
     ],
 )
-def test_what_a_step_hands_over_silences_neither_its_run_nor_another(watched: Watched, facts: Any) -> None:
-    a_day(watched.airflow)
-    watched.airflow.hand_over(RUN, "decide", facts)
-    assert len(lines_of_both(watched)) == 2
-    assert "<!channel>" not in str(watched.sent())
+def test_odd_facts_silence_no_run(monitor: MonitorHarness, facts: Any) -> None:
+    add_session_run(monitor.airflow)
+    monitor.airflow.add_result(RUN_ID, "decide", facts)
+    assert len(root_texts_after_another_run(monitor)) == 2
+    assert "<!channel>" not in str(monitor.messages())
 
 
 @pytest.mark.parametrize(
-    "note",
+    "record",
     [b"", b"[]", b"null", b'{"task_id": "decide"}', b"\xff", b'{"why": null}']
     + [
         json.dumps(
@@ -59,148 +59,149 @@ def test_what_a_step_hands_over_silences_neither_its_run_nor_another(watched: Wa
         for odd in (
             {"why": None, "at": "", "times": 1, "tries": 1},
             {"why": "x", "at": "tomorrow", "times": None, "tries": None},
-            {"why": "Traceback (most recent call last)", "at": SIX.isoformat(), "times": None, "tries": None},
+            {"why": "Traceback (most recent call last)", "at": SIX_PM.isoformat(), "times": None, "tries": None},
         )
     ],
 )
-def test_a_damaged_note_silences_nobody(watched: Watched, note: bytes) -> None:
-    a_day(watched.airflow, state="failed")
-    watched.airflow.add_task(RUN, "decide", "failed", at=SIX)
-    watched.store.replace(paths.failure("market_daily", RUN, "decide", -1, 1), note)
-    assert len(lines_of_both(watched)) == 2
-    assert [one for one in watched.sent() if one.broadcast]
+def test_a_damaged_failure_record_silences_no_run(monitor: MonitorHarness, record: bytes) -> None:
+    add_session_run(monitor.airflow, state="failed")
+    monitor.airflow.add_task(RUN_ID, "decide", "failed", at=SIX_PM)
+    monitor.store.replace(paths.failure("market_daily", RUN_ID, "decide", -1, 1), record)
+    assert len(root_texts_after_another_run(monitor)) == 2
+    assert monitor.broadcasts()
 
 
 @pytest.mark.parametrize(
-    "written", [b"", b"[]", b"{}", b"\xff", b'{"claimed": "never"}', b'{"claimed": "2026-01-01"}', b'{"ts": 5}']
+    "record", [b"", b"[]", b"{}", b"\xff", b'{"claimed_at": "never"}', b'{"claimed_at": "2026-01-01"}', b'{"ts": 5}']
 )
-def test_a_damaged_record_of_what_was_told_silences_nobody_and_doubles_nothing(watched: Watched, written: bytes) -> None:
-    a_day(watched.airflow)
-    watched.look()
-    [record] = watched.store.list("slack/channel=workflows")
-    watched.store.replace(record, written)
-    watched.restart(SIX)
-    assert len(lines_of_both(watched)) == 2
+def test_a_damaged_delivery_record_neither_silences_nor_duplicates(monitor: MonitorHarness, record: bytes) -> None:
+    add_session_run(monitor.airflow)
+    monitor.poll()
+    [name] = monitor.store.list(paths.channel_deliveries("workflows"))
+    monitor.store.replace(name, record)
+    monitor.restart(SIX_PM)
+    assert len(root_texts_after_another_run(monitor)) == 2
 
 
 @pytest.mark.parametrize(
-    "written", [b"null", b"[1]", b"{}", b"\xff", b'{"told_until": 5}', b'{"told_until": "2026-01-15", "troubles": null}']
+    "heartbeat",
+    [b"null", b"[1]", b"{}", b"\xff", b'{"delivered_until": 5}', b'{"delivered_until": "2026-01-15", "incidents": null}'],
 )
-def test_a_watcher_starts_whatever_the_one_before_wrote_down(watched: Watched, written: bytes) -> None:
-    watched.store.replace(paths.MONITOR_HEARTBEAT, written)
-    watched.restart(SIX)
-    a_day(watched.airflow)
-    watched.look()
-    assert len(watched.lines()) == 1
+def test_a_damaged_heartbeat_does_not_stop_the_next_monitor(monitor: MonitorHarness, heartbeat: bytes) -> None:
+    monitor.store.replace(paths.MONITOR_HEARTBEAT, heartbeat)
+    monitor.restart(SIX_PM)
+    add_session_run(monitor.airflow)
+    monitor.poll()
+    assert len(monitor.first_lines()) == 1
 
 
-def test_an_address_that_is_not_airflows_is_told_as_an_api_that_does_not_answer(watched: Watched) -> None:
-    watched.look()
-    watched.airflow.health = {"detail": "not found"}
+def test_an_unexpected_response_is_reported_as_an_unavailable_api(monitor: MonitorHarness) -> None:
+    monitor.poll()
+    monitor.airflow.health = {"detail": "not found"}
     for minutes in (1, 4):
-        watched.look(SIX + timedelta(minutes=minutes))
-    assert "API does not say how runs are getting on" in watched.lines()[0]
+        monitor.poll(SIX_PM + timedelta(minutes=minutes))
+    assert "API is unavailable" in monitor.first_lines()[0]
 
 
 @pytest.mark.parametrize(
-    ("said", "seconds"),
-    [("30", 30), (["7"], 7), ("0", 1), ("1000000000", LONGEST_PAUSE), ("nan", 5), ("Wed, 21 Oct", 5), (None, 5)],
+    ("value", "seconds"),
+    [("30", 30), (["7"], 7), ("0", 1), ("1000000000", MAX_BACKOFF_SECONDS), ("nan", 5), ("Wed, 21 Oct", 5), (None, 5)],
 )
-def test_slack_is_waited_for_as_long_as_it_asks_and_within_bounds(said: Any, seconds: float) -> None:
-    assert _seconds(said) == seconds
+def test_retry_after_is_respected_within_bounds(value: Any, seconds: float) -> None:
+    assert parse_retry_after(value) == seconds
 
 
 @pytest.mark.slow
-def test_a_store_that_hangs_is_waited_for_once_and_for_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:  # it takes connections, and never answers
+def test_a_hanging_object_store_blocks_once_and_for_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:  # it accepts connections and never responds
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
-        store, began = CircuitBreakerStore("s3://bucket/x"), time.monotonic()
+        store, started = CircuitBreakerStore("s3://bucket/x"), time.monotonic()
         for _ in range(50):
             with pytest.raises(TransientError):
                 store.read("something")
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - started < 20
 
 
-def test_a_run_with_a_secret_in_its_conf_shows_the_name_alone(watched: Watched) -> None:
+def test_a_secret_in_a_runs_conf_is_redacted(monitor: MonitorHarness) -> None:
     conf = {"password": "hunter22", "api_token": "abcdef12", "from": "2026-01-01", "nested": {"secret": "s3cr3t"}}
-    watched.airflow.add_run("manual__1", "success", at=SIX, logical_date=None, conf=conf, dag_id="market_history")
-    watched.look()
-    assert "from 2026-01-01" in watched.lines()[0]
-    assert not [secret for secret in ("hunter22", "abcdef12", "s3cr3t") if secret in str(watched.slack.received)]
+    monitor.airflow.add_run("manual__1", "success", at=SIX_PM, logical_date=None, conf=conf, dag_id="market_history")
+    monitor.poll()
+    assert "from 2026-01-01" in monitor.first_lines()[0]
+    assert not [secret for secret in ("hunter22", "abcdef12", "s3cr3t") if secret in str(monitor.slack.received)]
 
 
-def mapped(watched: Watched, state: str, **more: Any) -> None:
-    a_day(watched.airflow)
+def add_mapped_tasks(monitor: MonitorHarness, state: str, **more: Any) -> None:
+    add_session_run(monitor.airflow)
     for number in range(60):
-        watched.airflow.add_task(RUN, "m", state, at=SIX, map_index=number, **more)
+        monitor.airflow.add_task(RUN_ID, "m", state, at=SIX_PM, map_index=number, **more)
 
 
-def test_sixty_mapped_tasks_that_wait_are_one_alert(watched: Watched) -> None:
-    mapped(watched, "queued")
-    watched.look(SIX + timedelta(minutes=11))
-    [alert] = [one for one in watched.sent() if one.broadcast]
+def test_stalled_mapped_tasks_share_one_reply(monitor: MonitorHarness) -> None:
+    add_mapped_tasks(monitor, "queued")
+    monitor.poll(SIX_PM + timedelta(minutes=11))
+    [alert] = monitor.broadcasts()
     assert "60 mapped tasks" in alert.text
 
 
-def test_a_day_that_waits_for_another_to_end_is_late_and_no_fault_of_the_schedulers(watched: Watched) -> None:
-    watched.airflow.dags = [dag("market_daily", next_due=SIX)]
-    a_day(watched.airflow)
-    watched.look(SIX + timedelta(minutes=30))
-    assert "no run was started" not in str(watched.lines())
+def test_a_run_that_waits_for_another_is_not_reported_as_missing(monitor: MonitorHarness) -> None:
+    monitor.airflow.dags = [dag("market_daily", next_run_after=SIX_PM)]
+    add_session_run(monitor.airflow)
+    monitor.poll(SIX_PM + timedelta(minutes=30))
+    assert "no run was created" not in str(monitor.first_lines())
 
 
-def test_a_deletion_that_slack_missed_is_told_later(watched: Watched) -> None:
-    a_day(watched.airflow)
-    watched.look()
-    watched.airflow.runs, watched.slack.down = [], True
-    watched.look()
-    watched.slack.down = False
-    watched.look()
-    assert watched.lines()[0].startswith(":black_circle:")
+def test_a_deletion_during_a_slack_outage_is_delivered_later(monitor: MonitorHarness) -> None:
+    add_session_run(monitor.airflow)
+    monitor.poll()
+    monitor.airflow.runs, monitor.slack.down = [], True
+    monitor.poll()
+    monitor.slack.down = False
+    monitor.poll()
+    assert monitor.first_lines()[0].startswith(":black_circle:")
 
 
-def test_a_server_that_gives_less_at_once_than_it_is_asked_for_is_read_to_the_end(watched: Watched) -> None:
-    watched.airflow.page_limit = 20
+def test_all_pages_are_read_if_the_server_limits_them(monitor: MonitorHarness) -> None:
+    monitor.airflow.page_limit = 20
     for number in range(70):
-        watched.airflow.add_run(f"run{number}", at=SIX + timedelta(seconds=number))
-    watched.look(SIX + timedelta(minutes=2))
-    assert len(watched.lines()) == 70
+        monitor.airflow.add_run(f"run{number}", at=SIX_PM + timedelta(seconds=number))
+    monitor.poll(SIX_PM + timedelta(minutes=2))
+    assert len(monitor.first_lines()) == 70
 
 
-def test_a_store_that_cannot_be_read_at_first_is_gone_on_from_once_it_can(watched: Watched, tmp_path: Path) -> None:
-    a_day(watched.airflow)
-    watched.look(SIX)
-    watched.look(SIX + timedelta(minutes=2))
+def test_state_is_resumed_once_the_object_store_is_available(monitor: MonitorHarness, tmp_path: Path) -> None:
+    add_session_run(monitor.airflow)
+    monitor.poll(SIX_PM)
+    monitor.poll(SIX_PM + timedelta(minutes=2))
     (tmp_path / "artifacts").rename(tmp_path / "away")
-    (tmp_path / "artifacts").write_text("no folder")
+    (tmp_path / "artifacts").write_text("not a directory")
     later = datetime.fromisoformat("2026-01-15T12:00:00+00:00")
-    watched.airflow.runs = []
-    watched.restart(later)
-    watched.look(later)
+    monitor.airflow.runs = []
+    monitor.restart(later)
+    monitor.poll(later)
     (tmp_path / "artifacts").unlink()
     (tmp_path / "away").rename(tmp_path / "artifacts")
-    watched.airflow.add_run("between", "success", at=SIX + timedelta(hours=1))
-    watched.look(later)
-    assert any("between" in str(one.metadata) for one in watched.sent())
+    monitor.airflow.add_run("between", "success", at=SIX_PM + timedelta(hours=1))
+    monitor.poll(later)
+    assert any("between" in str(message.metadata) for message in monitor.messages())
 
 
 @pytest.mark.slow
-def test_whatever_is_huge_or_reads_as_markup_is_within_slacks_limits_and_pings_nobody(watched: Watched) -> None:
+def test_huge_texts_and_markup_are_truncated_and_escaped(monitor: MonitorHarness) -> None:
     odd = "<!channel> *_`|>&" * 3000
-    a_day(watched.airflow, state="failed")
+    add_session_run(monitor.airflow, state="failed")
     for number in range(300):
-        watched.airflow.add_task(RUN, "m", "failed", at=SIX, map_index=number)
-        watched.store.replace(
-            paths.failure("market_daily", RUN, "m", number, 1),
-            Note("m", number, 1, False, odd, odd, odd, 1, 1, SIX.isoformat()).to_json(),
+        monitor.airflow.add_task(RUN_ID, "m", "failed", at=SIX_PM, map_index=number)
+        monitor.store.replace(
+            paths.failure("market_daily", RUN_ID, "m", number, 1),
+            Note("m", number, 1, False, odd, odd, odd, 1, 1, SIX_PM.isoformat()).to_json(),
         )
-    watched.airflow.add_task(RUN, "t" * 250, "success", at=SIX)
-    watched.airflow.hand_over(RUN, "t" * 250, {"summary": odd, "state": odd, "reason": odd}, "file:///x/" + "y" * 3000)
+    monitor.airflow.add_task(RUN_ID, "t" * 250, "success", at=SIX_PM)
+    monitor.airflow.add_result(RUN_ID, "t" * 250, {"summary": odd, "state": odd, "reason": odd}, "file:///x/" + "y" * 3000)
     conf = {f"name {number}": odd for number in range(200)}
-    watched.airflow.add_run("<@U1>", "success", at=SIX, logical_date=None, conf=conf, dag_id="d" * 250)
-    watched.look()
-    assert [one["error"] for one in watched.slack.received if one["error"]] == []
-    assert len(watched.slack.calls("chat.postMessage")) == 3
-    assert "<!channel>" not in str(watched.slack.received) and "<@U1>" not in [one.text for one in watched.sent()]
+    monitor.airflow.add_run("<@U1>", "success", at=SIX_PM, logical_date=None, conf=conf, dag_id="d" * 250)
+    monitor.poll()
+    assert [call["error"] for call in monitor.slack.received if call["error"]] == []
+    assert len(monitor.slack.calls("chat.postMessage")) == 3
+    assert "<!channel>" not in str(monitor.slack.received) and "<@U1>" not in [message.text for message in monitor.messages()]

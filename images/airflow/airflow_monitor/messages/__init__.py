@@ -1,1 +1,1 @@
-"""The texts and blocks of what the monitor posts to Slack: pure functions of a snapshot."""
+"""The messages that the monitor posts to Slack, as pure functions of a snapshot."""

@@ -1,4 +1,4 @@
-"""The one message about a backfill: how far it is, and which sessions have failed. Pure functions."""
+"""The message about a backfill: its progress, and its failed sessions."""
 
 from __future__ import annotations
 
@@ -7,38 +7,39 @@ from collections.abc import Sequence
 
 from step_contract import paths
 
-from airflow_monitor.messages.block_kit import BRIEF, bold, context, link, safe, section
-from airflow_monitor.messages.formatting import DONE, FAILED, RUNNING, day
-from airflow_monitor.messages.message import Conversation, Message, Pages
-from airflow_monitor.models import ENDED, Backfill, Run
+from airflow_monitor.messages.block_kit import PHRASE_LENGTH, bold, context, escape, link, section
+from airflow_monitor.messages.formatting import Icon, format_date
+from airflow_monitor.messages.message import AirflowUI, Message, MessageThread
+from airflow_monitor.models import FINISHED, Backfill, Run
 
-SHOWN = 15  # failed sessions that are named
-SHORT = 100
+MAX_RUNS_LISTED = 15
+REASON_LENGTH = 100
 
 
-def about(backfill: Backfill, channel: str, pages: Pages) -> Conversation:
-    """What `channel` should read of a backfill; its failures are one reply, which the channel shows too."""
+def backfill_thread(backfill: Backfill, channel: str, ui: AirflowUI) -> MessageThread:
+    """Return what `channel` should show about the backfill; its failed runs share one broadcast reply."""
     states = Counter(run.state for run in backfill.runs)
-    over = backfill.completed is not None and not set(states) - set(ENDED)
-    sign = FAILED if states["failed"] else DONE if over else RUNNING
-    name = f"Backfill of {backfill.dag}, {day(backfill.first)} to {day(backfill.last)}"
-    counts = [f"{states['success']} of {len(backfill.runs)} done"]
+    is_finished = backfill.completed_at is not None and not set(states) - set(FINISHED)
+    icon = Icon.FAILED if states["failed"] else Icon.SUCCESS if is_finished else Icon.RUNNING
+    name = f"Backfill of {backfill.dag_id}, {format_date(backfill.from_date)} to {format_date(backfill.to_date)}"
+    counts = [f"{states['success']} of {len(backfill.runs)} succeeded"]
     counts += [f"{states[state]} {state}" for state in ("failed", "running", "queued") if states[state]]
-    text = f"{sign} {bold(name)}  {', '.join(counts)}"
+    text = f"{icon} {bold(name)}  {', '.join(counts)}"
     root = Message("run", text, (section(text), *context([f"backfill {backfill.id}"])))
     failed = [run for run in backfill.runs if run.state == "failed"]
-    folder = paths.deliveries(channel, backfill.dag, f"backfill__{backfill.id}")
-    return Conversation(folder, root, [_failures(name, failed, pages)] if failed else [])
+    directory = paths.deliveries(channel, backfill.dag_id, f"backfill__{backfill.id}")
+    return MessageThread(directory, root, [_failures_message(name, failed, ui)] if failed else [])
 
 
-def _failures(name: str, failed: Sequence[Run], pages: Pages) -> Message:
-    advice = safe(next((note.advice for run in failed for note in run.notes), "Look at their logs, then clear them."), BRIEF)
-    lines = [f"{FAILED} {bold(name)}: {len(failed)} failed", f"*Do:* {advice}"]
-    for run in failed[:SHOWN]:
-        notes = [note for note in run.notes if not note.again]
-        why = f": `{notes[-1].task_id}`: {safe(notes[-1].why, SHORT)}" if notes else ""
-        lines.append(f"• {link(pages.run(run), str(run.session or run.run_id))}{why}")
-    if len(failed) > SHOWN:
-        lines.append(f"• and {len(failed) - SHOWN} more")
+def _failures_message(name: str, failed: Sequence[Run], ui: AirflowUI) -> Message:
+    advices = [failure.advice for run in failed for failure in run.failures]
+    advice = escape(advices[0] if advices else "Read the logs of the failed runs, then clear them.", PHRASE_LENGTH)
+    lines = [f"{Icon.FAILED} {bold(name)}: {len(failed)} failed", f"*What to do:* {advice}"]
+    for run in failed[:MAX_RUNS_LISTED]:
+        failures = [failure for failure in run.failures if not failure.again]
+        reason = f": `{failures[-1].task_id}`: {escape(failures[-1].why, REASON_LENGTH)}" if failures else ""
+        lines.append(f"• {link(ui.run_url(run), str(run.session or run.run_id))}{reason}")
+    if len(failed) > MAX_RUNS_LISTED:
+        lines.append(f"• and {len(failed) - MAX_RUNS_LISTED} more")
     text = "\n".join(lines)
-    return Message("failed", text, (section(text),), broadcast=True)
+    return Message("failures", text, (section(text),), broadcast=True)

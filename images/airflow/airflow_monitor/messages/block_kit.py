@@ -1,4 +1,4 @@
-"""Slack's Block Kit, within its documented limits, and text that Slack shows as it is.
+"""Slack's Block Kit within its documented limits, and text that Slack shows literally.
 
 https://docs.slack.dev/reference/block-kit/blocks and https://docs.slack.dev/messaging/formatting-message-text
 """
@@ -13,66 +13,67 @@ from airflow_steps.discretion import discreet
 
 Block = dict[str, Any]
 
-SECTION = 3000  # characters of a section's text, markup included
-FIELD = 2000
-FIELDS = 10
-ELEMENT = 2000
-TEXT = 4000  # of what a notification shows; Slack cuts at 40,000
-URL = 1500
-BRIEF = 200  # of a part of a line
+# Characters, markup included.
+SECTION_LENGTH = 3000
+FIELD_LENGTH = 2000
+MAX_FIELDS = 10
+ELEMENT_LENGTH = 2000
+TEXT_LENGTH = 4000  # Slack truncates the notification text at 40,000
+URL_LENGTH = 1500
+PHRASE_LENGTH = 200  # a part of a line
 
-ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
-def safe(text: str, length: int) -> str:
-    """`text` in one line, without secrets, as Slack shows it and not as it would read it; at most `length` characters."""
-    words = " ".join(discreet(text).split())
-    escaped = [ESCAPED.get(letter, letter) for letter in words]
+def escape(text: str, length: int) -> str:
+    """Return `text` on one line, redacted, escaped for mrkdwn and truncated to `length` characters."""
+    line = " ".join(discreet(text).split())
+    escaped = [ESCAPES.get(character, character) for character in line]
     if sum(map(len, escaped)) <= length:
         return "".join(escaped)
-    room, kept = length - 1, []
-    for letter in escaped:
-        room -= len(letter)
-        if room < 0:
+    remaining, kept = length - 1, []
+    for character in escaped:
+        remaining -= len(character)
+        if remaining < 0:
             break
-        kept.append(letter)
+        kept.append(character)
     return "".join(kept).rstrip() + "…"
 
 
-def link(url: str | None, words: str) -> str:
-    """A link with these words; the words alone where there is nowhere to link to, or too far."""
-    if not url or len(url) > URL:
-        return safe(words, 100)
+def link(url: str | None, label: str) -> str:
+    """Return a link, or the label alone if there is no URL or it is too long."""
+    if not url or len(url) > URL_LENGTH:
+        return escape(label, 100)
     address = url.replace("&", "&amp;").replace("<", "%3C").replace(">", "%3E").replace("|", "%7C")
-    return f"<{address}|{safe(words, 100).replace('|', '/')}>"
+    return f"<{address}|{escape(label, 100).replace('|', '/')}>"
 
 
-def link_if(url: str | None, words: str) -> str:
-    """A link with these words; nothing where there is nowhere to link to."""
-    return link(url, words) if url else ""
+def optional_link(url: str | None, label: str) -> str:
+    """Return a link, or an empty string if there is no URL."""
+    return link(url, label) if url else ""
 
 
 def bold(text: str) -> str:
-    """`text`, brief and bold: what a message is about."""
-    return f"*{safe(text, BRIEF)}*"
+    """Return `text` escaped, truncated and bold."""
+    return f"*{escape(text, PHRASE_LENGTH)}*"
 
 
 def section(text: str, fields: Sequence[str] = ()) -> Block:
-    """A paragraph of mrkdwn, with short fields in two columns below."""
-    block: Block = {"type": "section", "text": {"type": "mrkdwn", "text": whole(text, SECTION)}}
+    """Return a section block: a paragraph of mrkdwn, with short fields in two columns below it."""
+    block: Block = {"type": "section", "text": {"type": "mrkdwn", "text": truncate(text, SECTION_LENGTH)}}
     if fields:
-        block["fields"] = [{"type": "mrkdwn", "text": whole(one, FIELD)} for one in fields[:FIELDS]]
+        block["fields"] = [{"type": "mrkdwn", "text": truncate(field, FIELD_LENGTH)} for field in fields[:MAX_FIELDS]]
     return block
 
 
 def context(texts: Iterable[str]) -> list[Block]:
-    """A small grey line of these texts; no block where there are none."""
-    joined = whole(" · ".join(filter(None, texts)), ELEMENT)
+    """Return a context block with the texts that are not empty; no block if all are."""
+    joined = truncate(" · ".join(filter(None, texts)), ELEMENT_LENGTH)
     return [{"type": "context", "elements": [{"type": "mrkdwn", "text": joined}]}] if joined else []
 
 
-def whole(text: str, length: int) -> str:
-    """mrkdwn of at most `length` characters: cut between words, never within a link or an escape."""
+def truncate(text: str, length: int) -> str:
+    """Return mrkdwn of at most `length` characters, cut between words and never within a link or an escape."""
     if len(text) <= length:
         return text
     cut = text[: length - 1]

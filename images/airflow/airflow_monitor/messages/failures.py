@@ -1,4 +1,4 @@
-"""The replies about what failed in a run: what will be tried again, what has failed for good, what nobody runs."""
+"""Replies about a run's failures: attempts that are retried, tasks that failed permanently, tasks that do not start."""
 
 from __future__ import annotations
 
@@ -8,145 +8,157 @@ from datetime import datetime, timedelta
 
 from airflow_steps.notes import Note
 
-from airflow_monitor.messages.block_kit import BRIEF, bold, context, link_if, safe, section
-from airflow_monitor.messages.formatting import FAILED, WAITING, clock, title
-from airflow_monitor.messages.message import Message, Pages
-from airflow_monitor.models import Run, Task
+from airflow_monitor.messages.block_kit import PHRASE_LENGTH, bold, context, escape, optional_link, section
+from airflow_monitor.messages.formatting import Icon, format_time, format_title
+from airflow_monitor.messages.message import AirflowUI, Message
+from airflow_monitor.models import Run, TaskInstance
 
-REASON = 700
-# A callback writes its note a moment after the task's state, and half a minute when another component has to run it.
-NOTE_GRACE = timedelta(seconds=40)
-NOT_STARTED = timedelta(minutes=10)
+REASON_LENGTH = 700
+MAX_TASKS_LISTED = 8
+# The callback records a failure a moment after the task's state changes; half a minute later if another component runs it.
+RECORD_GRACE = timedelta(seconds=40)
+QUEUE_TIMEOUT = timedelta(minutes=10)
 
-SILENT = (
-    "nobody noted why: what ran it was killed, or it was marked so by hand, or its DAG has no callback that notes it",
-    "Read its log as far as it goes, and look at the pods of Airflow; then clear the task.",
+NO_REASON = (
+    "No failure reason recorded: the worker was killed, or the task was marked failed manually, or its DAG has no failure "
+    "callback",
+    "Read the task's log and check Airflow's pods; then clear the task.",
 )
 
 
-def failures(run: Run, now: datetime, pages: Pages) -> Iterator[Message]:
-    """A reply to each task that has failed for good, whether or not it was run again since; mapped ones in one."""
-    told = {(note.task_id, note.map_index, note.number) for note in run.notes if not note.again}
-    notes = [note for note in run.notes if not note.again and note.task_id]
-    for task in run.tasks:
-        if task.state == "failed" and (task.task_id, task.map_index, task.number) not in told:
-            if task.since and now - task.since < NOTE_GRACE:
+def failure_messages(run: Run, now: datetime, ui: AirflowUI) -> Iterator[Message]:
+    """Yield a reply for each task that failed permanently, even if it was run again since; mapped tasks share one."""
+    recorded = {(failure.task_id, failure.map_index, failure.number) for failure in run.failures if not failure.again}
+    failures = [failure for failure in run.failures if not failure.again and failure.task_id]
+    for ti in run.task_instances:
+        if ti.state == "failed" and (ti.task_id, ti.map_index, ti.try_number) not in recorded:
+            if ti.state_since and now - ti.state_since < RECORD_GRACE:
                 continue
-            notes.append(Note(task.task_id, task.map_index, task.number, False, "it failed", *SILENT, None, None, ""))
+            failures.append(Note(ti.task_id, ti.map_index, ti.try_number, False, "unknown reason", *NO_REASON, None, None, ""))
     groups: dict[tuple[str, int], list[Note]] = {}
-    for note in notes:
-        groups.setdefault((note.task_id, note.number), []).append(note)
-    for same in groups.values():
-        yield _failure(run, same, pages)
-    if run.state == "failed" and not any(task.state == "failed" for task in run.tasks):
-        yield _ended(run, pages)
+    for failure in failures:
+        groups.setdefault((failure.task_id, failure.number), []).append(failure)
+    for group in groups.values():
+        yield _task_failed(run, group, ui)
+    if run.state == "failed" and not any(ti.state == "failed" for ti in run.task_instances):
+        yield _run_failed(run, ui)
 
 
-def _failure(run: Run, notes: Sequence[Note], pages: Pages) -> Message:
-    first = notes[0]
-    task = _task(run, first)
-    name = task.name if len(notes) == 1 else f"{task.task_id} ({len(notes)} mapped tasks)"
-    text = f"{FAILED} {bold(title(run))}: `{name}` failed: {safe(first.meaning, BRIEF)}"
-    lines = [text, f">{safe(first.why, REASON)}", f"*Do:* {safe(first.advice, REASON)}"]
-    if task.number > first.number or task.state != "failed":
-        lines.append(f"_Since then: try {task.number}, {task.state}._")
-    small = [_count(first), link_if(pages.log(run, task, first.number), "log"), *artifacts(run, pages)]
-    return Message(f"failed.{first.task_id}.{first.number}", text, (section("\n".join(lines)), *context(small)), broadcast=True)
+def _task_failed(run: Run, failures: Sequence[Note], ui: AirflowUI) -> Message:
+    first = failures[0]
+    ti = _find_task_instance(run, first)
+    name = ti.name if len(failures) == 1 else f"{ti.task_id} ({len(failures)} mapped tasks)"
+    text = f"{Icon.FAILED} {bold(format_title(run))}: `{name}` failed: {escape(first.meaning, PHRASE_LENGTH)}"
+    lines = [text, *_reason_and_advice(first)]
+    if ti.try_number > first.number or ti.state != "failed":
+        lines.append(f"_Current state: {ti.state} (attempt {ti.try_number})._")
+    footer = [_format_attempt(first), optional_link(ui.log_url(run, ti, first.number), "log"), *artifact_links(run, ui)]
+    key = f"failure.{first.task_id}.{first.number}"
+    return Message(key, text, (section("\n".join(lines)), *context(footer)), broadcast=True)
 
 
-def _ended(run: Run, pages: Pages) -> Message:
-    timed_out = any(not note.task_id for note in run.notes)
-    why = "it took longer than it may (its DAG's `dagrun_timeout`)" if timed_out else "it was ended, though no task failed"
-    text = f"{FAILED} {bold(title(run))}: {why}"
-    waited = [f"`{task.name}` ({task.state})" for task in run.tasks if task.state not in ("success", "upstream_failed")]
-    lines = [text, f"Not done: {', '.join(waited[:8]) or 'nothing'}.", "*Do:* see what it waited for, then clear that task."]
-    key = f"failed.run.{second(run.ended)}"
-    return Message(key, text, (section("\n".join(lines)), *context([link_if(pages.run(run), "run")])), broadcast=True)
+def _run_failed(run: Run, ui: AirflowUI) -> Message:
+    """Return the reply for a run that failed although none of its tasks did."""
+    timed_out = any(not failure.task_id for failure in run.failures)
+    reason = "the run exceeded its DAG's `dagrun_timeout`" if timed_out else "the run failed, though none of its tasks did"
+    text = f"{Icon.FAILED} {bold(format_title(run))}: {reason}"
+    unfinished = [f"`{ti.name}` ({ti.state})" for ti in run.task_instances if ti.state not in ("success", "upstream_failed")]
+    lines = [
+        text,
+        f"Unfinished tasks: {', '.join(unfinished[:MAX_TASKS_LISTED]) or 'none'}.",
+        "*What to do:* Find out what the first unfinished task was waiting for, then clear it.",
+    ]
+    key = f"failure.run.{format_key_time(run.end_date)}"
+    footer = context([optional_link(ui.run_url(run), "run")])
+    return Message(key, text, (section("\n".join(lines)), *footer), broadcast=True)
 
 
-def retries(run: Run, pages: Pages) -> Iterator[Message]:
-    """A reply to each cause at which a task is tried again, brought up to date from try to try. Mapped ones in one.
+def retry_messages(run: Run, ui: AirflowUI) -> Iterator[Message]:
+    """Yield a reply for each task and reason that is retried, edited at each attempt; mapped tasks share one.
 
-    It is quiet but where another try gives the same.
+    The reply is broadcast only if a retry cannot help.
     """
     groups: list[list[Note]] = []
-    for note in run.notes:
-        if not note.again:
+    for failure in run.failures:
+        if not failure.again:
             continue
-        before = next((one for one in groups if _same(one[-1], note)), None)
-        if before:
-            before.append(note)
+        group = next((group for group in groups if _continues(group[-1], failure)), None)
+        if group:
+            group.append(failure)
         else:
-            groups.append([note])
-    for same in groups:
-        first, last = same[0], same[-1]
-        task, mapped = _task(run, last), len({note.map_index for note in same})
-        waits = task.state == "up_for_retry" and task.number == last.number
-        next_try = run.next_try(task)
-        when = f" at {clock(next_try, run.session)}" if waits and next_try else ""
-        what = f"is tried again{when}" if waits else f"was tried again: try {task.number}, {task.state}"
-        name = task.name if mapped == 1 else f"{task.task_id}` ({mapped} mapped tasks), lately `{task.name}"
-        text = f"{WAITING} `{name}`: {safe(last.meaning, BRIEF)}; it {what}"
-        lines = [text, f">{safe(last.why, REASON)}", f"*Do:* {safe(last.advice, REASON)}"]
-        small = [_count(last), link_if(pages.log(run, task, last.number), "log")]
-        key = f"again.{first.task_id}.{first.number}.{_slug(first.meaning)}"
-        yield Message(key, text, (section("\n".join(lines)), *context(small)), broadcast=any(note.final for note in same))
+            groups.append([failure])
+    for group in groups:
+        first, last = group[0], group[-1]
+        ti, mapped = _find_task_instance(run, last), len({failure.map_index for failure in group})
+        is_waiting = ti.state == "up_for_retry" and ti.try_number == last.number
+        next_attempt_at = run.next_attempt_at(ti)
+        when = f" at {format_time(next_attempt_at, run.session)}" if is_waiting and next_attempt_at else ""
+        status = f"will be retried{when}" if is_waiting else f"was retried (attempt {ti.try_number}: {ti.state})"
+        name = ti.name if mapped == 1 else f"{ti.task_id}` ({mapped} mapped tasks), latest `{ti.name}"
+        text = f"{Icon.WAITING} `{name}` {status}: {escape(last.meaning, PHRASE_LENGTH)}"
+        body = section("\n".join([text, *_reason_and_advice(last)]))
+        footer = context([_format_attempt(last), optional_link(ui.log_url(run, ti, last.number), "log")])
+        key = f"retry.{first.task_id}.{first.number}.{_slug(first.meaning)}"
+        yield Message(key, text, (body, *footer), broadcast=any(failure.final for failure in group))
 
 
-def _same(before: Note, now: Note) -> bool:
-    """Whether a note belongs to one row of tries: the same task, the same cause, and no first time again."""
-    if (before.task_id, before.meaning) != (now.task_id, now.meaning):
+def _continues(previous: Note, failure: Note) -> bool:
+    """Return whether both belong to one series of attempts: the same task and reason, and the count has not restarted."""
+    if (previous.task_id, previous.meaning) != (failure.task_id, failure.meaning):
         return False
-    return before.map_index != now.map_index or now.times is None or now.times > 1
+    return previous.map_index != failure.map_index or failure.times is None or failure.times > 1
 
 
-def unattended(run: Run, now: datetime, pages: Pages, grace: timedelta) -> Iterator[Message]:
-    """A reply to each task that nobody runs: for longer than `grace` no triggerer has its trigger, or nothing takes it up."""
-    waiting: dict[tuple[str, str, str], list[Task]] = {}
-    for task in run.tasks:
-        waited = now - task.since if task.since else timedelta()
-        if task.unattended and task.state == "deferred" and waited > grace:
-            why, advice = (
-                "no triggerer runs its trigger",
-                "look at the triggerer's pods; once one runs, the task goes on by itself.",
-            )
-        elif task.state in ("queued", "scheduled") and waited > NOT_STARTED:
-            why, advice = (
-                f"nothing has taken it up ({task.state})",
-                "look at the scheduler, the executor's pods and the pool's slots.",
-            )
+def stalled_messages(run: Run, now: datetime, ui: AirflowUI, grace_period: timedelta) -> Iterator[Message]:
+    """Yield a reply for each task that stalls: its trigger is orphaned for `grace_period`, or it stays queued or scheduled."""
+    stalled: dict[tuple[str, str, str], list[TaskInstance]] = {}
+    for ti in run.task_instances:
+        waited = now - ti.state_since if ti.state_since else timedelta()
+        if ti.is_orphaned and ti.state == "deferred" and waited > grace_period:
+            reason = "no triggerer is running its trigger"
+            advice = "Check the triggerer's pods; the task resumes once a triggerer is running."
+        elif ti.state in ("queued", "scheduled") and waited > QUEUE_TIMEOUT:
+            reason = f"it has not started ({ti.state})"
+            advice = "Check the scheduler, the executor's pods and the pool's free slots."
         else:
             continue
-        waiting.setdefault((task.task_id, why, advice), []).append(task)
-    for (name, why, advice), tasks in waiting.items():
-        first = min(tasks, key=lambda task: task.since or now)
-        since = clock(first.since, run.session) if first.since else ""
-        which = f"`{first.name}`" if len(tasks) == 1 else f"`{name}` ({len(tasks)} mapped tasks)"
-        text = f"{WAITING} {bold(title(run))}: {which} waits since {since}: {why}"
-        blocks = (section(f"{text}\n*Do:* {advice}"), *context([link_if(pages.run(run), "run")]))
-        yield Message(f"waits.{name}.{_slug(why)}.{first.number}", text, blocks, broadcast=True)
+        stalled.setdefault((ti.task_id, reason, advice), []).append(ti)
+    for (task_id, reason, advice), task_instances in stalled.items():
+        first = min(task_instances, key=lambda ti: ti.state_since or now)
+        since = format_time(first.state_since, run.session) if first.state_since else ""
+        name = f"`{first.name}`" if len(task_instances) == 1 else f"`{task_id}` ({len(task_instances)} mapped tasks)"
+        text = f"{Icon.WAITING} {bold(format_title(run))}: {name} has been waiting since {since}: {reason}"
+        blocks = (section(f"{text}\n*What to do:* {advice}"), *context([optional_link(ui.run_url(run), "run")]))
+        key = f"stalled.{task_id}.{_slug(reason)}.{first.try_number}"
+        yield Message(key, text, blocks, broadcast=True, resolvable=True)
 
 
-def second(moment: datetime | None) -> str:
-    """A moment as part of a key: what comes again at another time is another message."""
+def format_key_time(moment: datetime | None) -> str:
+    """Return a time as part of a message key, so that a recurrence at another time is another message."""
     return f"{moment:%Y%m%dT%H%M%S}" if moment else ""
+
+
+def artifact_links(run: Run, ui: AirflowUI) -> list[str]:
+    """Return links to the run's artifacts."""
+    return [optional_link(ui.artifact_url(ti.manifest), ti.name) for ti in run.task_instances if ti.manifest]
+
+
+def _reason_and_advice(failure: Note) -> list[str]:
+    return [f">{escape(failure.why, REASON_LENGTH)}", f"*What to do:* {escape(failure.advice, REASON_LENGTH)}"]
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]
 
 
-def _task(run: Run, note: Note) -> Task:
-    found = [task for task in run.tasks if (task.task_id, task.map_index) == (note.task_id, note.map_index)]
-    return found[0] if found else Task(note.task_id, "removed", note.number, note.map_index)
+def _find_task_instance(run: Run, failure: Note) -> TaskInstance:
+    for ti in run.task_instances:
+        if (ti.task_id, ti.map_index) == (failure.task_id, failure.map_index):
+            return ti
+    return TaskInstance(failure.task_id, "removed", failure.number, failure.map_index)
 
 
-def _count(note: Note) -> str:
-    if note.times == note.number:
-        return f"try {note.number} of {note.tries}"
-    return f"try {note.number}" + (f", {note.times} of {note.tries} by this cause" if note.times else "")
-
-
-def artifacts(run: Run, pages: Pages) -> list[str]:
-    """Links to what the run has made."""
-    return [link_if(pages.artifact(task.manifest), task.name) for task in run.tasks if task.manifest]
+def _format_attempt(failure: Note) -> str:
+    if failure.times == failure.number:
+        return f"attempt {failure.number} of {failure.tries}"
+    return f"attempt {failure.number}" + (f", {failure.times} of {failure.tries} for this reason" if failure.times else "")

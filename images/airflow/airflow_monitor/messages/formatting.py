@@ -1,99 +1,105 @@
-"""What a run's message says of its session: words for the facts that steps hand over.
+"""Icons, dates and titles of messages, and sentences for the facts that steps report.
 
-A step of your own is heard of without a line here: what it tells in its fact `told` is shown, briefly in the channel where it
-is short, and otherwise in the thread.
+A step of your own needs no line here: its fact `summary` is shown in the run's line if it is short, otherwise in the thread.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
+from enum import StrEnum
 from typing import Any, cast
 
 from airflow.providers.common.compat.sdk import redact
 
-from airflow_monitor.models import SEOUL, Run, Task
+from airflow_monitor.models import SEOUL, Run, TaskInstance
 
-DAG = "market_daily"  # the one that a channel is mostly about; others say their name
-SHORT = 90  # characters that a step may have in the channel's one line
+MAIN_DAG = "market_daily"  # titles of other DAGs' runs begin with the DAG's id
+SUMMARY_LENGTH = 90  # characters of a step's summary in the run's line
 Facts = Mapping[str, Any]
 
-DONE, CLOSED, SUSPECT, RUNNING, WAITING, FAILED, VANISHED = (
-    ":large_green_circle:",
-    ":white_circle:",
-    ":large_orange_circle:",
-    ":large_blue_circle:",
-    ":large_yellow_circle:",
-    ":red_circle:",
-    ":black_circle:",
-)
+
+class Icon(StrEnum):
+    """The emoji at the start of a message."""
+
+    SUCCESS = ":large_green_circle:"
+    CLOSED = ":white_circle:"
+    SUSPECT = ":large_orange_circle:"
+    RUNNING = ":large_blue_circle:"
+    WAITING = ":large_yellow_circle:"
+    FAILED = ":red_circle:"
+    DELETED = ":black_circle:"
+    RESOLVED = ":white_check_mark:"
 
 
-def day(session: date) -> str:
-    """The session's date as people say it."""
-    return f"{session:%a} {session.day} {session:%b %Y}"
+def format_date(day: date) -> str:
+    """Return a date such as `Thu 15 Jan 2026`."""
+    return f"{day:%a} {day.day} {day:%b %Y}"
 
 
-def clock(moment: datetime, beside: date | None = None) -> str:
-    """The time of the day in Seoul, with the date where it is another than `beside`."""
+def format_time(moment: datetime, session: date | None = None) -> str:
+    """Return the time of day in Seoul, with the date unless it is that of `session`."""
     local = moment.astimezone(SEOUL)
-    return f"{local:%H:%M}" if local.date() == beside else f"{local:%H:%M} on {day(local.date())}"
+    return f"{local:%H:%M}" if local.date() == session else f"{local:%H:%M} on {format_date(local.date())}"
 
 
-def title(run: Run) -> str:
-    """What a run is about: its session, or else its DAG with what it was asked."""
+def format_title(run: Run) -> str:
+    """Return the run's session, or the DAG with the run's configuration or id."""
     if run.session:
-        return day(run.session) if run.dag == DAG else f"{run.dag}, {day(run.session)}"
+        return format_date(run.session) if run.dag_id == MAIN_DAG else f"{run.dag_id}, {format_date(run.session)}"
     conf = cast("dict[str, Any]", redact(dict(run.conf)))
-    said = [f"{name} {value}" if isinstance(value, str | int | float) else str(name) for name, value in sorted(conf.items())]
-    asked = ", ".join(said) or run.run_id
-    return f"{run.dag} ({asked})"
+    options = [f"{name} {value}" if isinstance(value, str | int | float) else str(name) for name, value in sorted(conf.items())]
+    return f"{run.dag_id} ({', '.join(options) or run.run_id})"
 
 
-def decision(tasks: Iterable[Task]) -> tuple[str, str] | None:
-    """Whether the exchange was open, closed, or that is suspect, and why; None before it is decided."""
-    for task in tasks:
-        if task.facts.get("state") in ("open", "closed", "suspect"):
-            return str(task.facts["state"]), str(task.facts.get("reason", ""))
+def find_decision(task_instances: Iterable[TaskInstance]) -> tuple[str, str] | None:
+    """Return whether the exchange is open, closed or suspect, and why; None before that is decided."""
+    for ti in task_instances:
+        if ti.facts.get("state") in ("open", "closed", "suspect"):
+            return str(ti.facts["state"]), str(ti.facts.get("reason", ""))
     return None
 
 
-def brief(facts: Facts) -> str | None:
-    """A step's part of the channel's one line; None where it has nothing short to say."""
+def format_summary(facts: Facts) -> str | None:
+    """Return a step's part of the run's line; None if it has nothing short to report."""
     if facts.get("state") == "open":
         return None
     if "state" in facts and "reason" in facts:
         return f"{facts['state']}: {facts['reason']}"
     if _is_number(facts.get("close")) and _is_number(facts.get("change")):
-        corrected = ", and the source has corrected sessions before" if "corrected" in facts else ""
-        return f"closed at {float(facts['close']):,.2f} ({float(facts['change']):+.2%}){corrected}"
+        revised = ", source revised earlier sessions" if "corrected" in facts else ""
+        return f"closed at {float(facts['close']):,.2f} ({float(facts['change']):+.2%}){revised}"
     if "headlines" in facts:
-        broken = f" ({facts['broken']} of {facts['feeds']} feeds broken)" if facts.get("broken") else ""
-        return f"{facts['headlines']} headlines{broken}"
+        failed = f" ({facts['broken']} of {facts['feeds']} feeds failed)" if facts.get("broken") else ""
+        return f"{facts['headlines']} headlines{failed}"
     if "promotion" in facts:
         return f"model {str(facts['promotion']).split(':')[0].split(',')[0]}"
-    told = str(facts.get("summary", ""))
-    return told if 0 < len(told) <= SHORT else None
+    summary = str(facts.get("summary", ""))
+    return summary if 0 < len(summary) <= SUMMARY_LENGTH else None
 
 
-def details(facts: Facts) -> tuple[str, Sequence[str]] | None:
-    """What a step says in the thread: a paragraph, and figures as short fields; None where the channel's line says it all."""
+def format_details(facts: Facts) -> tuple[str, Sequence[str]] | None:
+    """Return a step's paragraph and fields for the thread; None if the run's line holds everything."""
     if "promotion" in facts:
-        figures = {"Horizon": f"{facts['horizon']} sessions"} if _is_number(facts.get("horizon")) else {}
-        for name, words in (("mae", "Off by"), ("mae_naive", "Last close repeated, off by"), ("skill", "Better by")):
-            if _is_number(facts.get(name)):
-                figures[words] = f"{facts[name]:.2%}"
-        if _is_number(facts.get("p_value")):
-            figures["p"] = f"{facts['p_value']:.3f}"
-        return str(facts.get("summary", "")), [f"*{name}*\n{value}" for name, value in figures.items()]
+        return str(facts.get("summary", "")), [f"*{name}*\n{value}" for name, value in _training_figures(facts).items()]
     if "corrected" in facts:
         return str(facts["corrected"]), ()
     if facts.get("broken"):
-        return "; ".join(
-            f"{name.removeprefix('broken ')}: {why}" for name, why in facts.items() if name.startswith("broken ")
-        ), ()
-    told = str(facts.get("summary", ""))
-    return (told, ()) if brief(facts) is None and len(told) > SHORT else None
+        # The collector reports each failed feed as a fact `broken <feed>`.
+        errors = {name.removeprefix("broken "): error for name, error in facts.items() if name.startswith("broken ")}
+        return "; ".join(f"{feed}: {error}" for feed, error in errors.items()), ()
+    summary = str(facts.get("summary", ""))
+    return (summary, ()) if format_summary(facts) is None and len(summary) > SUMMARY_LENGTH else None
+
+
+def _training_figures(facts: Facts) -> dict[str, str]:
+    figures = {"Horizon": f"{facts['horizon']} sessions"} if _is_number(facts.get("horizon")) else {}
+    for fact, label in (("mae", "Mean absolute error"), ("mae_naive", "Naive forecast's error"), ("skill", "Skill")):
+        if _is_number(facts.get(fact)):
+            figures[label] = f"{facts[fact]:.2%}"
+    if _is_number(facts.get("p_value")):
+        figures["p-value"] = f"{facts['p_value']:.3f}"
+    return figures
 
 
 def _is_number(value: object) -> bool:

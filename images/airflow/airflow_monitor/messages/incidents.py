@@ -1,135 +1,109 @@
-"""What is wrong with Airflow itself, which none of its own callbacks can see."""
+"""Incidents of Airflow itself, which no task and no callback can report, and their messages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from step_contract import paths
 
-from airflow_monitor.airflow_client import DATABASE
-from airflow_monitor.messages.block_kit import safe, section
-from airflow_monitor.messages.formatting import FAILED, clock
-from airflow_monitor.messages.message import Conversation, Limits, Message
-from airflow_monitor.models import Dag, Health
+from airflow_monitor.airflow_client import AirflowUnavailableError, DatabaseUnavailableError
+from airflow_monitor.messages.block_kit import escape, section
+from airflow_monitor.messages.formatting import Icon, format_time
+from airflow_monitor.messages.message import Message, MessageThread
+from airflow_monitor.models import Dag, Health, Thresholds
 
-# Airflow's first deployment makes its database, and the watcher's login, before anything answers.
-FIRST_GRACE = timedelta(minutes=10)
-FILE_GRACE = timedelta(seconds=30)
-# After a fault the store is left alone for half a minute.
+# The first deployment creates the database and the monitor's login before the API responds.
+STARTUP_GRACE = timedelta(minutes=10)
+IMPORT_ERROR_GRACE = timedelta(seconds=30)
+# The store's circuit breaker stays open for half a minute after an error.
 STORE_GRACE = timedelta(minutes=2)
-# The scheduler makes a run within seconds of its time.
-START_GRACE = timedelta(minutes=5)
-PODS = "look at its pods (`kubectl get pods`, `make kind-status`)."
-ADVICE = {
-    "scheduler": f"no run starts and no task goes on: {PODS}",
-    "triggerer": f"no step starts or ends: {PODS}",
-    "dag_processor": f"changes of DAGs are not seen, and callbacks not run: {PODS}",
+# The scheduler creates a run within seconds of its due time.
+SCHEDULING_GRACE = timedelta(minutes=5)
+CHECK_PODS = "Check its pods (`kubectl get pods`, `make kind-status`)."
+COMPONENT_ADVICE = {
+    "scheduler": f"No run or task starts until it recovers. {CHECK_PODS}",
+    "triggerer": f"No step starts or finishes until it recovers. {CHECK_PODS}",
+    "dag_processor": f"Changes of DAGs are not loaded and callbacks do not run until it recovers. {CHECK_PODS}",
 }
 
 
 @dataclass(frozen=True)
-class Trouble:
-    """Something that is wrong: `name` tells it from others, `what` and `advice` are for people, `grace` is how long it may last
-    before it is told."""
+class Incident:
+    """Something that is wrong with the deployment.
+
+    Attributes:
+        name: identifies the incident.
+        summary: mrkdwn: what is wrong.
+        advice: mrkdwn: the impact if it is not obvious, and what to do.
+        grace_period: how long it may last before it is reported.
+    """
 
     name: str
-    what: str
+    summary: str
     advice: str
-    grace: timedelta
+    grace_period: timedelta
 
 
-def of_health(health: Health, grace: timedelta) -> Iterator[Trouble]:
-    """Components that are not well for longer than `grace`, and DAG files that do not load."""
-    for component, (status, heard) in health.components.items():
+def health_incidents(health: Health, grace_period: timedelta) -> Iterator[Incident]:
+    """Yield an incident for each unhealthy component and each DAG file with an import error."""
+    for component, (status, heartbeat) in health.components.items():
         if status == "healthy":
             continue
-        since = f", last heard of at {clock(heard)}" if heard else ""
-        what = f"Airflow's {component.replace('_', ' ')} is {status}{since}"
-        yield Trouble(component, what, ADVICE.get(component, PODS), grace)
-    for file, why in health.broken.items():
-        what = f"`{safe(file, 200)}` does not load, its DAGs run as they last were or not at all: {safe(why, 500)}"
-        yield Trouble(f"file {file}", what, "correct the file, and deploy.", FILE_GRACE)
+        since = f"; last heartbeat at {format_time(heartbeat)}" if heartbeat else ""
+        summary = f"Airflow's {component.replace('_', ' ')} is {status}{since}"
+        yield Incident(component, summary, COMPONENT_ADVICE.get(component, CHECK_PODS), grace_period)
+    for file, error in health.import_errors.items():
+        summary = f"`{escape(file, 200)}` cannot be imported: {escape(error, 500)}"
+        advice = "Its DAGs run in their last version or not at all. Correct the file and deploy."
+        yield Incident(f"import_error {file}", summary, advice, IMPORT_ERROR_GRACE)
 
 
-def of_dags(dags: Sequence[Dag], busy: Set[str], now: datetime, limits: Limits) -> Iterator[Trouble]:
-    """DAGs that are gone, and runs whose time has come and that were not started.
+def dag_incidents(dags: Sequence[Dag], busy: Set[str], now: datetime, thresholds: Thresholds) -> Iterator[Incident]:
+    """Yield an incident for each DAG that is stale, paused past its due time, or due without a run.
 
-    A DAG that is `busy` may have to end another run first: that is late.
+    A DAG in `busy` has an unfinished run, which the next one may have to wait for: then that run is late.
     """
     if not dags:
-        advice = "do its DAGs lie in its image, and is the dag processor well? Its log says which files it finds."
-        yield Trouble("dags", "Airflow knows no DAG, so nothing runs", advice, FIRST_GRACE)
+        advice = "Check that the image contains the DAG files and that the DAG processor, whose log lists them, is healthy."
+        yield Incident("no_dags", "Airflow has no DAGs, so nothing runs", advice, STARTUP_GRACE)
     for dag in dags:
-        named, waited = f"`{dag.dag_id}`", now - dag.next_due if dag.next_due else timedelta()
-        due = clock(dag.next_due) if dag.next_due else ""
-        if dag.gone:
-            advice = "put its file back and deploy; or, if it was removed on purpose, delete the DAG in Airflow's UI."
-            yield Trouble(f"gone {dag.dag_id}", f"{named} is in no DAG file any more, so it does not run", advice, limits.grace)
-        elif dag.paused and waited > limits.late:
-            advice = "unpause it: it makes up for the days of the last week, and a backfill in Airflow's UI for those before."
-            yield Trouble(f"paused {dag.dag_id}", f"{named} is paused, and was due at {due}", advice, timedelta(0))
-        elif not dag.paused and dag.dag_id not in busy and waited > START_GRACE:
-            advice = "is the scheduler well? It makes up for the run once it is; if not, start it by hand."
-            what = f"{named} should have run at {due}, and no run was started"
-            yield Trouble(f"unstarted {dag.dag_id} {dag.next_due}", what, advice, timedelta(0))
+        name, overdue = f"`{dag.dag_id}`", now - dag.next_run_after if dag.next_run_after else timedelta()
+        due = format_time(dag.next_run_after) if dag.next_run_after else ""
+        if dag.is_stale:
+            advice = "Restore its file and deploy. If it was removed on purpose, delete the DAG in Airflow's UI."
+            summary = f"{name} does not run, as no DAG file defines it any more"
+            yield Incident(f"stale_dag {dag.dag_id}", summary, advice, thresholds.grace_period)
+        elif dag.is_paused and overdue > thresholds.late_after:
+            advice = "Unpause it: it catches up on the last week. For earlier days, create a backfill in Airflow's UI."
+            yield Incident(f"paused_dag {dag.dag_id}", f"{name} is paused; a run was due at {due}", advice, timedelta(0))
+        elif not dag.is_paused and dag.dag_id not in busy and overdue > SCHEDULING_GRACE:
+            advice = "Check the scheduler: once healthy, it creates the run. If it is healthy, trigger the DAG manually."
+            summary = f"{name} was due at {due}, but no run was created"
+            yield Incident(f"missing_run {dag.dag_id} {dag.next_run_after}", summary, advice, timedelta(0))
 
 
-def of_api(why: str, grace: timedelta, seen_before: bool) -> Trouble:
-    """Airflow's API not saying how runs are getting on for longer than `grace`, which is all that can be said then."""
-    what = f"Airflow's API does not say how runs are getting on: {safe(why, 300)}"
-    advice = f"steps that run go on; {'look at the database, its secret and the network.' if why == DATABASE else PODS}"
-    return Trouble("api", what, advice, grace if seen_before else FIRST_GRACE)
+def api_incident(error: AirflowUnavailableError, grace_period: timedelta, was_available: bool) -> Incident:
+    """Return the incident of an API that is unavailable, so that nothing else can be monitored."""
+    check = "Check the database, its secret and the network." if isinstance(error, DatabaseUnavailableError) else CHECK_PODS
+    advice = f"Running steps continue, but nothing is reported about them. {check}"
+    summary = f"Airflow's API is unavailable: {escape(str(error), 300)}"
+    return Incident("api", summary, advice, grace_period if was_available else STARTUP_GRACE)
 
 
-def of_store(why: str) -> Trouble:
-    """The object store that the watcher can neither read nor write."""
-    what = f"the object store cannot be read or written: {safe(why, 300)}"
-    advice = "steps fail until it can, and are tried again: look at its server, its keys and the network."
-    return Trouble("store", what, advice, STORE_GRACE)
+def store_incident(error: str) -> Incident:
+    """Return the incident of an object store that the monitor can neither read nor write."""
+    summary = f"The object store is unavailable: {escape(error, 300)}"
+    advice = "Steps fail and are retried until it is available. Check its server, its credentials and the network."
+    return Incident("object_store", summary, advice, STORE_GRACE)
 
 
-class Troubles:
-    """Which troubles last long enough to be told, and which that were told are over.
-
-    `told`: when each began, by name, of those that were told and whose end was not; a watcher that starts goes on with them.
-    """
-
-    def __init__(self, told: Mapping[str, datetime]) -> None:
-        self.told = dict(told)
-        self._first: dict[str, datetime] = {}
-        self._what: dict[str, Trouble] = {}
-
-    def look(
-        self, found: Sequence[Trouble], channel: str, now: datetime, *, blind: bool = False
-    ) -> tuple[list[Conversation], list[str]]:
-        """What the channel should read of these troubles by `now`, and the names of those that are over: once that is told,
-        `settle` them. Who is `blind` sees what is found and not what is over.
-        """
-        kept = self._first if blind else {}
-        self._first = kept | {one.name: self._first.get(one.name, now) for one in found}
-        self._what = {name: one for name, one in self._what.items() if name in self.told} | {one.name: one for one in found}
-        for one in found:
-            if now - self._first[one.name] >= one.grace:
-                self.told.setdefault(one.name, self._first[one.name])
-        over = [] if blind else sorted(self.told.keys() - self._first.keys())
-        lasting = [_message(one, self.told[one.name], channel, None) for one in found if one.name in self.told]
-        return lasting + [_message(self._named(name), self.told[name], channel, now) for name in over], over
-
-    def _named(self, name: str) -> Trouble:
-        return self._what.get(name) or Trouble(name, safe(name, 200), "", timedelta(0))
-
-    def settle(self, name: str) -> None:
-        """Forgets a trouble whose end was told."""
-        self.told.pop(name, None)
-        self._what.pop(name, None)
-
-
-def _message(trouble: Trouble, since: datetime, channel: str, ended: datetime | None) -> Conversation:
-    folder = paths.deliveries(channel, "airflow", f"{trouble.name} {since.isoformat()}")
-    if ended:
-        text = f":white_check_mark: Over since {clock(ended)}: {trouble.what}"
-        return Conversation(folder, Message("trouble", text, (section(text),)))
-    text = f"{FAILED} {trouble.what}"
-    return Conversation(folder, Message("trouble", text, (section(f"{text}\n*Do:* {trouble.advice}"),)))
+def incident_thread(incident: Incident, since: datetime, channel: str, resolved_at: datetime | None) -> MessageThread:
+    """Return what `channel` should show about an incident that began at `since`."""
+    directory = paths.deliveries(channel, "airflow", f"{incident.name} {since.isoformat()}")
+    if resolved_at:
+        text = f"{Icon.RESOLVED} Resolved at {format_time(resolved_at)}: {incident.summary}"
+        return MessageThread(directory, Message("incident", text, (section(text),)))
+    text = f"{Icon.FAILED} {incident.summary}"
+    return MessageThread(directory, Message("incident", text, (section(f"{text}\n*What to do:* {incident.advice}"),)))

@@ -1,4 +1,4 @@
-"""A message as it should stand in the channel, and where Airflow's pages are that it links to."""
+"""A Slack message and its thread, and the URLs of Airflow's UI that messages link to."""
 
 from __future__ import annotations
 
@@ -6,75 +6,81 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from urllib.parse import quote, urljoin
 
 from airflow_steps.links import page
 
-from airflow_monitor.messages.block_kit import TEXT, Block, whole
-from airflow_monitor.models import Run, Task
+from airflow_monitor.messages.block_kit import TEXT_LENGTH, Block, truncate
+from airflow_monitor.models import Run, TaskInstance
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to upload: the file's name in Slack, and the URI of the manifest of the artifact that contains it."""
+
+    file_name: str
+    manifest: str
 
 
 @dataclass(frozen=True)
 class Message:
-    """One message: `text` is what a notification shows, `blocks` what the channel does.
+    """One message as it should stand in the channel.
 
-    `key` names it among those of its conversation. `broadcast`: a reply that the channel shows too, as people must see it.
-    `picture`: the URI of the manifest whose picture is sent instead, with `text` beside it.
+    Attributes:
+        key: identifies the message within its thread.
+        text: what a notification shows.
+        blocks: what the channel shows; the text if there are none.
+        broadcast: the channel shows the reply too, as a person must see it.
+        picture: uploaded in place of the blocks, with `text` as its comment.
+        resolvable: the message is marked as resolved once it no longer applies.
     """
 
     key: str
     text: str
     blocks: Sequence[Block] = ()
     broadcast: bool = False
-    picture: str | None = None
+    picture: Picture | None = None
+    resolvable: bool = False
 
     @property
-    def shown(self) -> str:
-        """The notification's text, within Slack's limit."""
-        return whole(self.text, TEXT)
+    def notification(self) -> str:
+        """The text within Slack's limit."""
+        return truncate(self.text, TEXT_LENGTH)
 
     @property
     def digest(self) -> str:
-        """Digits that change when what is to be read does."""
+        """A digest of everything that a person reads."""
         return hashlib.sha256(json.dumps([self.text, list(self.blocks)]).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
-class Conversation:
-    """A message in the channel and the replies in its thread; `folder` is where is kept what of it was told."""
+class MessageThread:
+    """A message in the channel and its replies; `directory` holds the records of their delivery."""
 
-    folder: str
+    directory: str
     root: Message
     replies: Sequence[Message] = ()
 
 
 @dataclass(frozen=True)
-class Limits:
-    """When a person must hear of it: of a run that is not done after `late`, of what is not well or not attended to for longer
-    than `grace`. A component that is deployed anew, or moves to another node, is away for a minute.
-    """
+class AirflowUI:
+    """The URLs of Airflow's UI below `base_url`; None without it."""
 
-    late: timedelta = timedelta(minutes=60)
-    grace: timedelta = timedelta(minutes=2)
+    base_url: str | None
 
+    def run_url(self, run: Run) -> str | None:
+        """Return the URL of the run's page."""
+        if not self.base_url:
+            return None
+        return f"{self.base_url.rstrip('/')}/dags/{quote(run.dag_id)}/runs/{quote(run.run_id, safe='')}"
 
-@dataclass(frozen=True)
-class Pages:
-    """Airflow's pages below the address `ui`; no links where it is None."""
+    def log_url(self, run: Run, ti: TaskInstance, try_number: int) -> str | None:
+        """Return the URL of the log of an attempt."""
+        mapped = f"/mapped/{ti.map_index}" if ti.map_index >= 0 else ""
+        run_url = self.run_url(run)
+        return f"{run_url}/tasks/{quote(ti.task_id)}{mapped}?try_number={try_number}" if run_url else None
 
-    ui: str | None
-
-    def run(self, run: Run) -> str | None:
-        """The page of a run."""
-        return f"{self.ui.rstrip('/')}/dags/{quote(run.dag)}/runs/{quote(run.run_id, safe='')}" if self.ui else None
-
-    def log(self, run: Run, task: Task, number: int) -> str | None:
-        """The page with the log of a task's try."""
-        mapped = f"/mapped/{task.map_index}" if task.map_index >= 0 else ""
-        return f"{self.run(run)}/tasks/{quote(task.task_id)}{mapped}?try_number={number}" if self.ui else None
-
-    def artifact(self, manifest: str) -> str | None:
-        """The page about an artifact."""
+    def artifact_url(self, manifest: str) -> str | None:
+        """Return the URL of the artifact's page; None if the artifact is not below the deployment's artifacts."""
         path = page(manifest)
-        return urljoin(self.ui, path) if self.ui and path else None
+        return urljoin(self.base_url, path) if self.base_url and path else None
