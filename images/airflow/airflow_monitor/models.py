@@ -40,7 +40,7 @@ class TaskInstance:
 
     @property
     def name(self) -> str:
-        """The task's id, with the index of a mapped one."""
+        """The task's id, with the map index of a mapped task."""
         return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
 
 

@@ -57,7 +57,7 @@ class Reconciler:
         self._logged: set[tuple[str, str, str]] = set()
 
     def poll(self, now: datetime) -> None:
-        """Take one snapshot and deliver what follows from it. Raises only bugs of its own."""
+        """Take one snapshot and deliver what follows from it. Outages of Airflow, Slack and the store do not raise."""
         self._load_state()
         threads: list[MessageThread] = []
         snapshot = None
