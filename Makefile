@@ -69,7 +69,7 @@ deploy: ## Deploy: show the difference, ask (YES=1 does not), upgrade, try it ou
 rollback: ## Go back to the revision before, or to REVISION
 	@"$(PYTHON)" scripts/deploy.py rollback $(ENV)
 
-slack-test: ## Send a test message: with SLACK_TOKEN from here, otherwise from the watcher of ENV
+slack-test: ## Send a test message: with SLACK_TOKEN from here, otherwise from the monitor of ENV
 	@"$(PYTHON)" scripts/slack_test.py $(ENV)
 
 ui: ## Open a port to the UI and print the login

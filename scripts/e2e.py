@@ -47,8 +47,8 @@ TURNS: tuple[tuple[tuple[tuple[str, str], ...], ...], ...] = (
 )
 PARTS = tuple(dict.fromkeys(part for turn in TURNS for lane in turn for part, _ in lane))
 OWN = "market-daily"
-# A watcher that need not be waited for.
-IMPATIENT = [f"--set-string=config.market_daily.{name}" for name in ("watch_seconds=3", "watch_grace_seconds=20")]
+# A monitor that polls often, so that the tests need not wait for it.
+IMPATIENT = [f"--set-string=config.market_daily.{name}" for name in ("monitor_poll_seconds=3", "monitor_grace_seconds=20")]
 # Staging or production finds room beside it.
 SMALL = ["--set-string=config.market_daily.trainer_cpu=200m"]
 SMALL += [f"--set={name}.resources.requests.cpu=50m" for name in ("apiServer", "dagProcessor", "scheduler", "triggerer")]

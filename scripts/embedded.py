@@ -16,8 +16,8 @@ from airflow.listeners import hookimpl
 from airflow.models.xcom import XComModel
 from airflow.sdk.listener import get_listener_manager
 from airflow.utils.session import create_session
+from airflow_monitor.models import Run, TaskInstance
 from airflow_steps import notes
-from airflow_watcher.seen import Run, Task
 from embedded_slack import Channel, channel
 from sqlalchemy import select
 from step_contract.commit import open_artifact
@@ -35,7 +35,7 @@ class Progress:
     def __init__(self, terminal: TextIO, slack: Channel) -> None:
         self.terminal, self.slack = terminal, slack
         self.run: Run | None = None
-        self.tasks: dict[str, Task] = {}
+        self.tasks: dict[str, TaskInstance] = {}
         self.errors: dict[str, str] = {}
         self.started: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
@@ -80,7 +80,7 @@ class Progress:
         facts, made = pushed("facts").get(task, {}), pushed("return_value").get(task)
         manifest = made if str(made).endswith(MANIFEST) else None
         picture = bool(manifest) and PLOT_FILE in {file.name for file in open_artifact(str(manifest))[0].files}
-        self.tasks[task] = Task(task, state, facts=facts, manifest=manifest, picture=picture)
+        self.tasks[task] = TaskInstance(task, state, facts=facts, manifest=manifest, has_picture=picture)
         self.tell("running")
 
     def tell(self, state: str) -> None:
@@ -88,10 +88,11 @@ class Progress:
         if self.run:
             ended = datetime.now(UTC) if state in ("success", "failed") else None
             # A run of the same session before this one had the same name.
-            noted = notes.read(Store(os.environ["ARTIFACTS"]), self.run.dag, self.run.run_id)
-            since = self.run.due.isoformat(timespec="seconds")
+            noted = notes.read(Store(os.environ["ARTIFACTS"]), self.run.dag_id, self.run.run_id)
+            since = self.run.run_after.isoformat(timespec="seconds")
             mine = [note for note in noted if note.at >= since]
-            self.slack.show(replace(self.run, state=state, ended=ended, tasks=list(self.tasks.values()), notes=mine))
+            tasks = list(self.tasks.values())
+            self.slack.show(replace(self.run, state=state, end_date=ended, task_instances=tasks, failures=mine))
 
 
 def run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: Path) -> int:

@@ -1,4 +1,4 @@
-"""What Slack is told of an embedded run: by the watcher's own words, into Slack where a connection is given, or onto a page."""
+"""Report an embedded run to Slack with the messages of the monitor, or to a page if there is no connection to Slack."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import slack_connection
+from airflow_monitor.delivery import MessageDelivery
+from airflow_monitor.messages.message import AirflowUI
+from airflow_monitor.messages.runs import run_thread
+from airflow_monitor.models import Run, Thresholds
+from airflow_monitor.slack_client import SlackClient, SlackUnavailableError
+from airflow_monitor.state import DeliveryLog
 from airflow_steps.settings import Settings
-from airflow_watcher.ledger import Ledger
-from airflow_watcher.message import Limits, Pages
-from airflow_watcher.run_messages import about
-from airflow_watcher.seen import Run
-from airflow_watcher.slack import Slack, Unavailable
-from airflow_watcher.telling import Telling
 from slack_simulator.page import render_page
 from slack_simulator.server import run_simulator
 from step_contract.store import Store
@@ -32,8 +32,8 @@ LAST_WORDS_SECONDS = 20.0
 class Channel:
     """Tells of a run beside it: no step waits for Slack, and what comes while Slack is asked is told together."""
 
-    def __init__(self, slack: Slack, ledger: Ledger) -> None:
-        self.telling = Telling(slack, ledger)
+    def __init__(self, client: SlackClient, records: DeliveryLog) -> None:
+        self.delivery = MessageDelivery(client, records)
         self._run: Run | None = None
         self._changed, self._ended = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._tell, daemon=True)
@@ -59,11 +59,12 @@ class Channel:
             until = min(until, time.monotonic() + LAST_WORDS_SECONDS) if last else until
             try:
                 if self._run:
-                    self.telling.tell(about(self._run, self.telling.slack.channel, datetime.now(UTC), Pages(None), Limits()))
-            except Unavailable as error:
+                    name, now = self.delivery.client.channel, datetime.now(UTC)
+                    self.delivery.deliver(run_thread(self._run, name, now, AirflowUI(None), Thresholds()))
+            except SlackUnavailableError as error:
                 log.warning("%s", error)
-                if last and time.monotonic() + error.seconds < until:
-                    time.sleep(error.seconds)
+                if last and time.monotonic() + error.retry_after < until:
+                    time.sleep(error.retry_after)
                     self._changed.set()
                     continue
             except Exception:
@@ -78,7 +79,7 @@ def channel(page: Path) -> Iterator[tuple[Channel, str]]:
     name = Settings.read().slack_channel
     if connection := slack_connection.given():
         os.environ[CONNECTION] = connection
-        told = Channel(Slack(name), Ledger(Store(os.environ["ARTIFACTS"])))
+        told = Channel(SlackClient(name), DeliveryLog(Store(os.environ["ARTIFACTS"])))
         try:
             yield told, f"#{name} in Slack"
         finally:
@@ -86,7 +87,7 @@ def channel(page: Path) -> Iterator[tuple[Channel, str]]:
         return
     with run_simulator() as slack, tempfile.TemporaryDirectory() as folder:
         os.environ[CONNECTION] = slack_connection.connection("xoxb-simulator", slack.url)
-        told = Channel(Slack(name, pace=0), Ledger(Store(f"file://{folder}")))
+        told = Channel(SlackClient(name, min_interval=0), DeliveryLog(Store(f"file://{folder}")))
         try:
             yield told, f"{page} (Slack simulator)"
         finally:

@@ -120,7 +120,7 @@ def up(more: Sequence[str] = ()) -> None:
             another_slack = TARGET.prepare(manifests(), slack=slack_connection.given())
         TARGET.upgrade([*selector, "--set-string", f"config.market_daily.ui_url=http://localhost:{UI_PORT}", *more])
         if another_slack:  # a pod knows a secret as it was when it started
-            TARGET.kubectl("rollout", "restart", "deployment", "watcher", "airflow-dag-processor")
+            TARGET.kubectl("rollout", "restart", "deployment", "monitor", "airflow-dag-processor")
         loaded.result()
     airflow = api()
     day = date.fromisoformat(SESSION)

@@ -33,7 +33,7 @@ def keys(environment: str) -> dict[str, dict[str, str]]:
         "airflow-jwt-secret": {"jwt-secret": secrets.token_urlsafe(48)},
         "airflow-api-secret-key": {"api-secret-key": secrets.token_urlsafe(48)},
         "airflow-admin": {"password": "admin" if environment == "kind" else secrets.token_urlsafe(18)},
-        "airflow-watcher": {"password": secrets.token_urlsafe(18)},
+        "airflow-monitor": {"password": secrets.token_urlsafe(18)},
     }
 
 

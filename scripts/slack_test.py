@@ -1,4 +1,4 @@
-"""Sends a test message to Slack: from this machine with a token that is given, or else from an environment's watcher.
+"""Sends a test message to Slack: from this machine with a token that is given, or else from an environment's monitor.
 
 SLACK_TOKEN=xoxb-… SLACK_CHANNEL=workflows python scripts/slack_test.py kind
 python scripts/slack_test.py staging
@@ -14,7 +14,7 @@ import slack_connection
 from commands import ROOT, Failed, fail, need
 from deploy import target_of
 
-PROGRAM = ["-m", "airflow_watcher", "slack-test"]
+PROGRAM = ["-m", "airflow_monitor", "slack-check"]
 
 
 def main(environment: str) -> int:
@@ -25,7 +25,7 @@ def main(environment: str) -> int:
         return subprocess.run([ROOT / ".venvs/airflow/bin/python", *PROGRAM], env=os.environ | here).returncode
     try:
         need("kubectl")
-        print(target_of(environment).kubectl("exec", "deployment/watcher", "--", "python", *PROGRAM, seconds=120), end="")
+        print(target_of(environment).kubectl("exec", "deployment/monitor", "--", "python", *PROGRAM, seconds=120), end="")
     except Failed as error:
         return fail(error)
     return 0

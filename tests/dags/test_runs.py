@@ -155,8 +155,8 @@ def channel(run: Run) -> str:
             r"Thu 15 Jan 2026 closed at 4,797.55 \(\+1.58%\) · 2 headlines · model not promoted .* plot.png",
         ),
         ("closed day", "Mon 2 Mar 2026 closed: "),
-        ("suspect day", "Mon 23 Mar 2026 suspect: .* is suspect: .* Do: look at the source"),
-        ("missing feeds", "Fri 20 Mar 2026 fetch_headlines failed: wrong configuration .* Do: Correct the option"),
+        ("suspect day", "Mon 23 Mar 2026 suspect: .* is suspect: .* What to do: Check the source"),
+        ("missing feeds", "Fri 20 Mar 2026 fetch_headlines failed: invalid configuration .* What to do: Correct the option"),
     ],
 )
 def test_without_a_slack_a_page_shows_what_the_team_would_read(kind: str, told: str, runs: dict[str, Future[Run]]) -> None:

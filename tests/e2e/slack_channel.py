@@ -60,6 +60,6 @@ def alerts(dag: str, run: str) -> list[str]:
     return [one["text"] for one in thread(dag, run) if one.get("subtype") == "thread_broadcast"]
 
 
-def unwell(what: str = "Airflow's triggerer is unhealthy") -> list[str]:
-    """What the channel says of a trouble, the latest first."""
-    return [one["text"] for one in channel() if what in one["text"]] or [""]
+def incident(summary: str = "Airflow's triggerer is unhealthy") -> list[str]:
+    """Return what the channel shows of an incident, the latest first."""
+    return [message["text"] for message in channel() if summary in message["text"]] or [""]

@@ -30,7 +30,7 @@ def test_database_bucket_and_keys_are_secrets_by_name(objects: list[Object]) -> 
         for container in spec.get("containers", ()):
             named |= {v["valueFrom"]["secretKeyRef"]["name"] for v in container.get("env") or () if "valueFrom" in v}
             named |= {source["secretRef"]["name"] for source in container.get("envFrom") or ()}
-    keys = {"airflow-fernet-key", "airflow-jwt-secret", "airflow-api-secret-key", "airflow-admin", "airflow-watcher"}
+    keys = {"airflow-fernet-key", "airflow-jwt-secret", "airflow-api-secret-key", "airflow-admin", "airflow-monitor"}
     assert named == keys | {"airflow-metadata", "bucket", "slack"}
 
 
@@ -43,7 +43,7 @@ def test_nothing_may_speak_until_a_policy_says_so(rendered: dict[str, str], envi
     policies = {name: one["spec"] for name, one in of(rendered, environment, "NetworkPolicy").items()}
     assert policies["deny-by-default"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     outside = [name for name, spec in policies.items() for rule in spec.get("egress") or () if "to" not in rule]
-    assert set(outside) == {"airflow", "watcher"}  # the Kubernetes API and Slack
+    assert set(outside) == {"airflow", "monitor"}  # the Kubernetes API and Slack
     [collector] = policies["collector"]["egress"]
     assert "169.254.0.0/16" in collector["to"][0]["ipBlock"]["except"]
 

@@ -48,7 +48,7 @@ def test_lint_passes_in_every_environment(helm: str, images: None, environment: 
             "network.ui.from[0].podselector.matchLabels.a=b",
             "network/ui/from/0': additional properties 'podselector' not allowed",
         ),
-        ("watcher.resources.limit.memory=1Gi", "watcher/resources': additional properties 'limit' not allowed"),
+        ("monitor.resources.limit.memory=1Gi", "monitor/resources': additional properties 'limit' not allowed"),
     ],
 )
 def test_an_unknown_setting_or_invalid_value_is_refused_by_name(kind_values: list[str], option: str, message: str) -> None:
@@ -76,7 +76,7 @@ def test_numbers_and_booleans_may_be_strings(kind_values: list[str]) -> None:
 
 
 def test_settings_of_the_scripts_and_cluster_tests_are_accepted(kind_values: list[str]) -> None:
-    given = ["trainer_node_selector=", "ui_url=http://localhost:8091", "watch_seconds=3", "watch_grace_seconds=20"]
+    given = ["trainer_node_selector=", "ui_url=http://localhost:8091", "monitor_poll_seconds=3", "monitor_grace_seconds=20"]
     options = [word for setting in given for word in ("--set-string", f"{SETTINGS}{setting}")]
     files = sorted((ROOT / "tests" / "e2e").rglob("values-*.yaml"))
     assert files

@@ -31,11 +31,6 @@ STARTED = "market_daily.steps.started.{dag_id}.{task_id}"  # from the pod's crea
 RAN = "market_daily.steps.ran.{dag_id}.{task_id}"  # from the container's start to its end
 # A counter.
 ENDED = "market_daily.steps.ended.{dag_id}.{task_id}.{cause}"
-# Gauges of the process that watches Airflow from outside.
-WATCHER_ROUND = "market_daily.watcher.round"  # Unix time
-DAG_LATE = "market_daily.dag.{dag_id}.late_seconds"
-SESSION_COLLECTED = "market_daily.session.collected"  # Unix time of the session's midnight
-TASKS = "market_daily.tasks.{state}"
 
 
 def named(name: str, **labels: str) -> str:

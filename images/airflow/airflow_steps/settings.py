@@ -32,10 +32,10 @@ def count(environment: Mapping[str, str], name: str, default: int) -> int:
 class Settings:
     """The settings of one deployment. What is None is left to the step's own default.
 
-    `watched`: whether a watcher tells Slack. `scheduled`: whether days run by themselves. `runner` runs the steps: `process`,
-    `worker` or `triggerer`. `light_executor` runs the tasks that are no step; None: the default executor. `step_pods` is how
-    many steps' pods one triggerer runs at once, `queue_seconds` how long a step may wait for its turn, `run_seconds` how long
-    one may run that sets no limit itself.
+    `monitor_enabled`: whether the monitor reports to Slack. `scheduled`: whether days run by themselves. `runner` runs the
+    steps: `process`, `worker` or `triggerer`. `light_executor` runs the tasks that are no step; None: the default executor.
+    `step_pods` is how many steps' pods one triggerer runs at once, `queue_seconds` how long a step may wait for its turn,
+    `run_seconds` how long one may run that sets no limit itself.
     """
 
     artifacts: str | None
@@ -45,7 +45,7 @@ class Settings:
     history_years: str | None
     plot_language: str | None
     slack_channel: str
-    watched: bool
+    monitor_enabled: bool
     scheduled: bool
     max_active_runs: int
     retries: int
@@ -66,7 +66,7 @@ class Settings:
             history_years=setting(environment, "HISTORY_YEARS") or None,
             plot_language=setting(environment, "PLOT_LANGUAGE") or None,
             slack_channel=setting(environment, "SLACK_CHANNEL") or "workflows",
-            watched=_one_of(environment, "WATCHED", ("false", "true")) == "true",
+            monitor_enabled=_one_of(environment, "MONITOR_ENABLED", ("false", "true")) == "true",
             scheduled=_one_of(environment, "SCHEDULED", ("true", "false")) == "true",
             max_active_runs=count(environment, "MAX_ACTIVE_RUNS", 1),
             retries=count(environment, "STEP_RETRIES", 3),

@@ -27,7 +27,8 @@ def at_end(context: Context) -> None:
     try:
         note_end(context)
         settings = Settings.read()
-        since = silent_since(CircuitBreakerStore(settings.artifacts or ""), datetime.now(UTC)) if settings.watched else None
+        store = CircuitBreakerStore(settings.artifacts or "")
+        since = silent_since(store, datetime.now(UTC)) if settings.monitor_enabled else None
         if since:
             _tell(settings.slack_channel, *run_of(context), since)
     except Exception:
@@ -50,7 +51,7 @@ def _tell(channel: str, dag: str, run: str, since: str) -> None:
 
     text = (
         f":red_circle: The watcher has been silent since {since}: nothing else is told here. {dag} {run} has ended: look at "
-        f"Airflow for how. *Do:* look at its pod: `kubectl get pods --selector component=watcher`."
+        f"Airflow for how. *Do:* look at its pod: `kubectl get pods --selector component=monitor`."
     )
     SlackHook(slack_conn_id="slack_conn", timeout=TIMEOUT_SECONDS, retry_handlers=[]).call(
         "chat.postMessage", json={"channel": channel, "text": text}

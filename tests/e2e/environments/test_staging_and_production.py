@@ -122,8 +122,9 @@ def test_staging_is_deployed_tried_out_and_a_value_that_breaks_it_is_rolled_back
         assert staging.make("diff").stdout.strip() == "nothing would change"
         numbers = scraped(staging)
         for task in ("decide", "fetch_range", "train", "plot"):
-            assert f'market_daily_steps_ended_total{{cause="done",dag_id="market_smoke",task_id="{task}"}} 1' in numbers
-            assert f'market_daily_step_run_seconds_count{{dag_id="market_smoke",task_id="{task}"}} 1' in numbers
+            labels = f'dag_id="market_smoke",task_id="{task}"'
+            assert f'market_daily_step_terminations_total{{cause="success",{labels}}} 1' in numbers
+            assert f"market_daily_step_run_seconds_count{{{labels}}} 1" in numbers
         assert "airflow_scheduler_heartbeat{" in numbers and "airflow_triggers_running{hostname=" in numbers
         with staging.airflow() as airflow:
             assert airflow.password not in ("admin", "airflow")

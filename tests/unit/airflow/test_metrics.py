@@ -155,10 +155,11 @@ def test_an_end_is_counted_once_by_who_ends_the_task(play: Any, sent: Sent) -> N
 
 
 @pytest.mark.slow
-def test_a_process_beside_airflow_sends_gauges_by_airflows_settings(sent: Sent) -> None:
-    code = "from airflow_steps.metrics import *; gauge(WATCHER_ROUND, 1768467600.5); gauge(named(DAG_LATE, dag_id='a.b c'), 7)"
+def test_the_monitor_sends_gauges_with_airflows_settings(sent: Sent) -> None:
+    code = "from airflow_monitor.metrics import *; from airflow_steps.metrics import gauge; "
+    code += "gauge(LAST_POLL, 1768467600.5); gauge(named(DAG_LATE, dag_id='a.b c'), 7)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
-    assert sent("market_daily.watcher.round") == ":1768467600.5|g"
+    assert sent("market_daily.monitor.last_poll") == ":1768467600.5|g"
     assert sent("market_daily.dag.a__b_c.late_seconds") == ":7|g"
 
 

@@ -82,7 +82,7 @@ def test_of_a_try_that_is_noted_twice_the_last_word_holds(store: Store) -> None:
 def test_each_end_of_a_run_sees_whether_the_watcher_is_alive(
     age: int | None, store: Store, slack: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WATCHED", "true")
+    monkeypatch.setenv("MONITOR_ENABLED", "true")
     if age is not None:
         at = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
         store.replace(paths.MONITOR_HEARTBEAT, json.dumps({"at": at}).encode())

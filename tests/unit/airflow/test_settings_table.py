@@ -15,8 +15,8 @@ from commands import ROOT
 READERS = ("setting", "count", "_one_of", "_pairs", "_as_set", "number")
 IMAGES = tuple(image.upper().replace("-", "_") for image in environments.IMAGES)
 PROGRAMS = tuple(image for image in IMAGES if image != "AIRFLOW")
-# Set for the watcher by helm/foundation, in no values file.
-SET_BY_FOUNDATION = {"AIRFLOW_URL", "AIRFLOW_USER", "AIRFLOW_PASSWORD", "ALIVE_FILE"}
+# Set for the monitor by helm/foundation, in no values file.
+SET_BY_FOUNDATION = {"AIRFLOW_URL", "AIRFLOW_USER", "AIRFLOW_PASSWORD", "HEARTBEAT_FILE"}
 SCHEMA = json.loads((ROOT / "helm" / "foundation" / "values.schema.json").read_text())["definitions"]
 
 

@@ -98,7 +98,7 @@ def test_secrets_that_are_there_are_left_and_no_value_is_an_argument(tmp_path: P
     assert make_secrets.make(target.kubectl, "namespace", "kind") == [
         "airflow-jwt-secret",
         "airflow-api-secret-key",
-        "airflow-watcher",
+        "airflow-monitor",
         "slack",
     ]
     assert "stringData" in (tmp_path / "in").read_text()

@@ -1,0 +1,1 @@
+"""Monitors Airflow through its REST API and reports to Slack."""

@@ -1,0 +1,117 @@
+"""The monitor's command line: `python -m airflow_monitor`, or `python -m airflow_monitor slack-check`.
+
+docs/settings.md lists the settings. Exits with 0 on SIGTERM, with 78 if a setting is missing or invalid.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+from airflow_steps.settings import Settings, count, setting
+from step_contract.errors import StepError
+from step_contract.store import CircuitBreakerStore
+
+from airflow_monitor.airflow_client import AirflowClient
+from airflow_monitor.delivery import MessageDelivery
+from airflow_monitor.messages.message import AirflowUI
+from airflow_monitor.models import Thresholds
+from airflow_monitor.reconciler import Reconciler
+from airflow_monitor.slack_check import check_slack
+from airflow_monitor.slack_client import SlackClient
+from airflow_monitor.state import DeliveryLog
+
+log = logging.getLogger("airflow_monitor")
+
+
+class ShutdownRequested(BaseException):
+    """The monitor was asked to stop. Not an Exception, so that no error handler catches it."""
+
+
+def run_monitor(stop: threading.Event) -> None:
+    """Poll until `stop` is set. Raises StepError if a setting is missing or invalid."""
+    environment, settings = os.environ, Settings.read()
+    poll_seconds = count(environment, "MONITOR_POLL_SECONDS", 10)
+    late_after = timedelta(minutes=count(environment, "LATE_MINUTES", 60))
+    grace_period = timedelta(seconds=count(environment, "MONITOR_GRACE_SECONDS", 120))
+    heartbeat_file, heartbeat_url = setting(environment, "HEARTBEAT_FILE"), setting(environment, "HEARTBEAT_URL")
+
+    def heartbeat() -> None:
+        """Show the liveness probe that a poll, however long, makes progress; abort the poll if the monitor is to stop."""
+        if heartbeat_file:
+            Path(heartbeat_file).touch()
+        if stop.is_set():
+            raise ShutdownRequested
+
+    client = AirflowClient(
+        setting(environment, "AIRFLOW_URL"),
+        setting(environment, "AIRFLOW_USER"),
+        setting(environment, "AIRFLOW_PASSWORD"),
+        heartbeat,
+    )
+    store = CircuitBreakerStore(settings.artifacts or "")
+    delivery = MessageDelivery(SlackClient(settings.slack_channel), DeliveryLog(store), heartbeat)
+    ui, thresholds = AirflowUI(setting(environment, "UI_URL") or None), Thresholds(late_after, grace_period)
+    reconciler = Reconciler(client, delivery, store, settings.slack_channel, ui, thresholds, datetime.now(UTC))
+    url = setting(environment, "AIRFLOW_URL")
+    log.info("Monitor started: airflow_url=%s poll_seconds=%d channel=#%s", url, poll_seconds, settings.slack_channel)
+    ping = _at_most_every(timedelta(seconds=60), lambda: _request(heartbeat_url)) if heartbeat_url else lambda now: None
+    while not stop.is_set():
+        now = datetime.now(UTC)
+        try:
+            reconciler.poll(now)
+        except Exception:
+            log.exception("The poll failed; polling again in %d s", poll_seconds)
+        else:
+            heartbeat()
+            ping(now)
+        stop.wait(poll_seconds)
+
+
+def _at_most_every(interval: timedelta, function: Callable[[], None]) -> Callable[[datetime], None]:
+    last_call: list[datetime] = []
+
+    def call(now: datetime) -> None:
+        if not last_call or now - last_call[-1] >= interval:
+            last_call[:] = [now]
+            function()
+
+    return call
+
+
+def _request(url: str) -> None:
+    """Request the heartbeat URL of a dead man's switch, which alerts when the requests stop."""
+    try:
+        httpx.get(url, timeout=10).raise_for_status()
+    except httpx.HTTPError as error:
+        log.warning("The request of HEARTBEAT_URL failed: %s", type(error).__name__)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the monitor or check the connection to Slack; return the exit code."""
+    logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(message)s", level=logging.INFO)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    if arguments == ["slack-check"]:
+        return check_slack(Settings.read().slack_channel)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        run_monitor(stop)
+    except ShutdownRequested:
+        return 0
+    except StepError as error:
+        print(error, file=sys.stderr)
+        return int(error.code)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

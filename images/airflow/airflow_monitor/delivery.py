@@ -1,0 +1,146 @@
+"""Delivers messages to Slack: posts those that are missing, edits those that changed, and posts nothing twice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from step_contract.commit import open_artifact
+from step_contract.errors import DataError, StepError
+
+from airflow_monitor.messages.block_kit import truncate
+from airflow_monitor.messages.formatting import Icon
+from airflow_monitor.messages.message import Message, MessageThread, Picture
+from airflow_monitor.slack_client import MESSAGE_GONE, MessageRef, MessageRejectedError, SlackClient, SlackUnavailableError
+from airflow_monitor.state import Delivery, DeliveryLog
+
+log = logging.getLogger(__name__)
+RESOLVED = f"\n{Icon.RESOLVED} _Resolved._"
+PLAIN_TEXT_LENGTH = 2900
+REJECTED = "rejected"  # replaces the ts of a message that Slack rejects permanently
+
+
+class MessageDelivery:
+    """Delivers through `client` and records it in `records`. `heartbeat` is called before each message."""
+
+    def __init__(self, client: SlackClient, records: DeliveryLog, heartbeat: Callable[[], None] = lambda: None) -> None:
+        self.client, self.records, self.heartbeat = client, records, heartbeat
+        # Messages that this process has claimed, by what is known of their last attempt.
+        self._not_posted: set[str] = set()
+        self._outcome_unknown: set[str] = set()
+
+    def deliver(self, thread: MessageThread) -> bool:
+        """Bring a message and its replies up to date.
+
+        Returns:
+            False if another monitor may be delivering some of it.
+
+        Raises:
+            SlackUnavailableError: the rest cannot be delivered now.
+        """
+        directory = thread.directory
+        root = self._deliver(directory, thread.root, None)
+        if root is None or root.ts == REJECTED:
+            return root is not None
+        replies = [self._deliver(directory, reply, root) for reply in thread.replies]
+        current = {thread.root.key, *(reply.key for reply in thread.replies)}
+        for key, delivery in list(self.records.get(directory).items()):
+            if delivery.resolvable and delivery.ts and key not in current:
+                self._edit(directory, Message(key, delivery.text + RESOLVED), delivery)
+        return None not in replies
+
+    def _deliver(self, directory: str, message: Message, root: Delivery | None) -> Delivery | None:
+        """Return the record of the message; None if another monitor is delivering it."""
+        self.heartbeat()
+        delivery = self.records.get(directory).get(message.key)
+        if delivery and not delivery.is_claim:
+            if delivery.digest != message.digest and not message.picture:
+                delivery = self._edit(directory, message, delivery)
+            return delivery
+        id, now = f"{directory}/{message.key}", datetime.now(UTC)
+        if delivery is None:
+            if not self.records.claim(directory, message.key):
+                self.records.invalidate(directory)
+                return None
+            delivery = self.records.get(directory)[message.key]
+            self._not_posted.add(id)
+        elif id not in self._not_posted or not delivery.is_in_progress(now):
+            # Another monitor may have posted what was claimed long ago.
+            if delivery.is_in_progress(now) and id not in self._outcome_unknown:
+                self.records.invalidate(directory)
+                return None
+            if ref := self._find(message, id, delivery, root):
+                return self._record(directory, message, ref, delivery.claimed_at)
+        try:
+            return self._post(directory, message, id, delivery, root)
+        except SlackUnavailableError as error:
+            if error.outcome_unknown:
+                self._not_posted.discard(id)
+                self._outcome_unknown.add(id)
+            raise
+
+    def _find(self, message: Message, id: str, claim: Delivery, root: Delivery | None) -> MessageRef | None:
+        """Return the message that belongs to a claim, if Slack has it."""
+        since = datetime.fromisoformat(claim.claimed_at).timestamp()
+        return self.client.find(id, message.picture.file_name if message.picture else None, _ref(root), since)
+
+    def _post(self, directory: str, message: Message, id: str, claim: Delivery, root: Delivery | None) -> Delivery:
+        thread = _ref(root)
+        try:
+            if message.picture and thread:
+                data = _read_picture(message.picture)
+                ref = MessageRef(
+                    thread.channel, self.client.upload(message.picture.file_name, data, message.notification, thread)
+                )
+            else:
+                ref = self.client.post(id, message.notification, message.blocks, thread, message.broadcast)
+        except StepError as error:
+            log.error("Cannot upload the picture: id=%s: %s", id, error)
+            ref = MessageRef(thread.channel if thread else "", REJECTED)
+        except MessageRejectedError as error:
+            log.error("%s; posting it as plain text: id=%s", error, id)
+            # If a person has deleted the root, the reply goes to the channel.
+            ref = self._post_plain_text(message, id, None if error.error in MESSAGE_GONE else thread)
+        return self._record(directory, message, ref, claim.claimed_at)
+
+    def _post_plain_text(self, message: Message, id: str, thread: MessageRef | None) -> MessageRef:
+        try:
+            return self.client.post(id, truncate(message.text, PLAIN_TEXT_LENGTH), (), thread, message.broadcast)
+        except MessageRejectedError as error:
+            log.error("%s; giving up: id=%s", error, id)
+            return MessageRef(thread.channel if thread else self.client.channel, REJECTED)
+
+    def _edit(self, directory: str, message: Message, delivery: Delivery) -> Delivery:
+        if delivery.ts == REJECTED:
+            return delivery
+        id, ref = f"{directory}/{message.key}", MessageRef(delivery.channel, delivery.ts)
+        try:
+            try:
+                self.client.update(ref, id, message.notification, message.blocks)
+            except MessageRejectedError as error:
+                log.error("%s; editing it as plain text: id=%s", error, id)
+                self.client.update(ref, id, truncate(message.text, PLAIN_TEXT_LENGTH), ())
+        except MessageRejectedError as error:
+            log.error("%s; leaving it unchanged: id=%s", error, id)
+        return self._record(directory, message, ref, delivery.claimed_at)
+
+    def _record(self, directory: str, message: Message, ref: MessageRef, claimed_at: str) -> Delivery:
+        for ids in (self._not_posted, self._outcome_unknown):
+            ids.discard(f"{directory}/{message.key}")
+        delivery = Delivery(ref.channel, ref.ts, message.digest, message.notification, claimed_at, message.resolvable)
+        self.records.record(directory, message.key, delivery)
+        return delivery
+
+
+def _ref(delivery: Delivery | None) -> MessageRef | None:
+    return MessageRef(delivery.channel, delivery.ts) if delivery else None
+
+
+def _read_picture(picture: Picture) -> bytes:
+    """Return the PNG of the artifact. Raises DataError if the artifact is damaged or has none."""
+    _, files = open_artifact(picture.manifest)
+    data = next((data for name, data in files.items() if name.endswith(".png")), None)
+    if data is None:
+        raise DataError(f"{picture.manifest} has no picture: check the step that committed it")
+    return data

@@ -1,0 +1,45 @@
+"""The message about a backfill: its progress, and its failed sessions."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from step_contract import paths
+
+from airflow_monitor.messages.block_kit import PHRASE_LENGTH, bold, context, escape, link, section
+from airflow_monitor.messages.formatting import Icon, format_date
+from airflow_monitor.messages.message import AirflowUI, Message, MessageThread
+from airflow_monitor.models import FINISHED, Backfill, Run
+
+MAX_RUNS_LISTED = 15
+REASON_LENGTH = 100
+
+
+def backfill_thread(backfill: Backfill, channel: str, ui: AirflowUI) -> MessageThread:
+    """Return what `channel` should show about the backfill; its failed runs share one broadcast reply."""
+    states = Counter(run.state for run in backfill.runs)
+    is_finished = backfill.completed_at is not None and not set(states) - set(FINISHED)
+    icon = Icon.FAILED if states["failed"] else Icon.SUCCESS if is_finished else Icon.RUNNING
+    name = f"Backfill of {backfill.dag_id}, {format_date(backfill.from_date)} to {format_date(backfill.to_date)}"
+    counts = [f"{states['success']} of {len(backfill.runs)} succeeded"]
+    counts += [f"{states[state]} {state}" for state in ("failed", "running", "queued") if states[state]]
+    text = f"{icon} {bold(name)}  {', '.join(counts)}"
+    root = Message("run", text, (section(text), *context([f"backfill {backfill.id}"])))
+    failed = [run for run in backfill.runs if run.state == "failed"]
+    directory = paths.deliveries(channel, backfill.dag_id, f"backfill__{backfill.id}")
+    return MessageThread(directory, root, [_failures_message(name, failed, ui)] if failed else [])
+
+
+def _failures_message(name: str, failed: Sequence[Run], ui: AirflowUI) -> Message:
+    advices = [failure.advice for run in failed for failure in run.failures]
+    advice = escape(advices[0] if advices else "Read the logs of the failed runs, then clear them.", PHRASE_LENGTH)
+    lines = [f"{Icon.FAILED} {bold(name)}: {len(failed)} failed", f"*What to do:* {advice}"]
+    for run in failed[:MAX_RUNS_LISTED]:
+        failures = [failure for failure in run.failures if not failure.again]
+        reason = f": `{failures[-1].task_id}`: {escape(failures[-1].why, REASON_LENGTH)}" if failures else ""
+        lines.append(f"• {link(ui.run_url(run), str(run.session or run.run_id))}{reason}")
+    if len(failed) > MAX_RUNS_LISTED:
+        lines.append(f"• and {len(failed) - MAX_RUNS_LISTED} more")
+    text = "\n".join(lines)
+    return Message("failures", text, (section(text),), broadcast=True)

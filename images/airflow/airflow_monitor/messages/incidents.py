@@ -1,0 +1,109 @@
+"""Incidents of Airflow itself, which no task and no callback can report, and their messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from step_contract import paths
+
+from airflow_monitor.airflow_client import AirflowUnavailableError, DatabaseUnavailableError
+from airflow_monitor.messages.block_kit import escape, section
+from airflow_monitor.messages.formatting import Icon, format_time
+from airflow_monitor.messages.message import Message, MessageThread
+from airflow_monitor.models import Dag, Health, Thresholds
+
+# The first deployment creates the database and the monitor's login before the API responds.
+STARTUP_GRACE = timedelta(minutes=10)
+IMPORT_ERROR_GRACE = timedelta(seconds=30)
+# The store's circuit breaker stays open for half a minute after an error.
+STORE_GRACE = timedelta(minutes=2)
+# The scheduler creates a run within seconds of its due time.
+SCHEDULING_GRACE = timedelta(minutes=5)
+CHECK_PODS = "Check its pods (`kubectl get pods`, `make kind-status`)."
+COMPONENT_ADVICE = {
+    "scheduler": f"No run or task starts until it recovers. {CHECK_PODS}",
+    "triggerer": f"No step starts or finishes until it recovers. {CHECK_PODS}",
+    "dag_processor": f"Changes of DAGs are not loaded and callbacks do not run until it recovers. {CHECK_PODS}",
+}
+
+
+@dataclass(frozen=True)
+class Incident:
+    """Something that is wrong with the deployment.
+
+    Attributes:
+        name: identifies the incident.
+        summary: mrkdwn: what is wrong.
+        advice: mrkdwn: the impact if it is not obvious, and what to do.
+        grace_period: how long it may last before it is reported.
+    """
+
+    name: str
+    summary: str
+    advice: str
+    grace_period: timedelta
+
+
+def health_incidents(health: Health, grace_period: timedelta) -> Iterator[Incident]:
+    """Yield an incident for each unhealthy component and each DAG file with an import error."""
+    for component, (status, heartbeat) in health.components.items():
+        if status == "healthy":
+            continue
+        since = f"; last heartbeat at {format_time(heartbeat)}" if heartbeat else ""
+        summary = f"Airflow's {component.replace('_', ' ')} is {status}{since}"
+        yield Incident(component, summary, COMPONENT_ADVICE.get(component, CHECK_PODS), grace_period)
+    for file, error in health.import_errors.items():
+        summary = f"`{escape(file, 200)}` cannot be imported: {escape(error, 500)}"
+        advice = "Its DAGs run in their last version or not at all. Correct the file and deploy."
+        yield Incident(f"import_error {file}", summary, advice, IMPORT_ERROR_GRACE)
+
+
+def dag_incidents(dags: Sequence[Dag], busy: Set[str], now: datetime, thresholds: Thresholds) -> Iterator[Incident]:
+    """Yield an incident for each DAG that is stale, paused past its due time, or due without a run.
+
+    A DAG in `busy` has an unfinished run, which the next one may have to wait for: then that run is late.
+    """
+    if not dags:
+        advice = "Check that the image contains the DAG files and that the DAG processor, whose log lists them, is healthy."
+        yield Incident("no_dags", "Airflow has no DAGs, so nothing runs", advice, STARTUP_GRACE)
+    for dag in dags:
+        name, overdue = f"`{dag.dag_id}`", now - dag.next_run_after if dag.next_run_after else timedelta()
+        due = format_time(dag.next_run_after) if dag.next_run_after else ""
+        if dag.is_stale:
+            advice = "Restore its file and deploy. If it was removed on purpose, delete the DAG in Airflow's UI."
+            summary = f"{name} does not run, as no DAG file defines it any more"
+            yield Incident(f"stale_dag {dag.dag_id}", summary, advice, thresholds.grace_period)
+        elif dag.is_paused and overdue > thresholds.late_after:
+            advice = "Unpause it: it catches up on the last week. For earlier days, create a backfill in Airflow's UI."
+            yield Incident(f"paused_dag {dag.dag_id}", f"{name} is paused; a run was due at {due}", advice, timedelta(0))
+        elif not dag.is_paused and dag.dag_id not in busy and overdue > SCHEDULING_GRACE:
+            advice = "Check the scheduler: once healthy, it creates the run. If it is healthy, trigger the DAG manually."
+            summary = f"{name} was due at {due}, but no run was created"
+            yield Incident(f"missing_run {dag.dag_id} {dag.next_run_after}", summary, advice, timedelta(0))
+
+
+def api_incident(error: AirflowUnavailableError, grace_period: timedelta, was_available: bool) -> Incident:
+    """Return the incident of an API that is unavailable, so that nothing else can be monitored."""
+    check = "Check the database, its secret and the network." if isinstance(error, DatabaseUnavailableError) else CHECK_PODS
+    advice = f"Running steps continue, but nothing is reported about them. {check}"
+    summary = f"Airflow's API is unavailable: {escape(str(error), 300)}"
+    return Incident("api", summary, advice, grace_period if was_available else STARTUP_GRACE)
+
+
+def store_incident(error: str) -> Incident:
+    """Return the incident of an object store that the monitor can neither read nor write."""
+    summary = f"The object store is unavailable: {escape(error, 300)}"
+    advice = "Steps fail and are retried until it is available. Check its server, its credentials and the network."
+    return Incident("object_store", summary, advice, STORE_GRACE)
+
+
+def incident_thread(incident: Incident, since: datetime, channel: str, resolved_at: datetime | None) -> MessageThread:
+    """Return what `channel` should show about an incident that began at `since`."""
+    directory = paths.deliveries(channel, "airflow", f"{incident.name} {since.isoformat()}")
+    if resolved_at:
+        text = f"{Icon.RESOLVED} Resolved at {format_time(resolved_at)}: {incident.summary}"
+        return MessageThread(directory, Message("incident", text, (section(text),)))
+    text = f"{Icon.FAILED} {incident.summary}"
+    return MessageThread(directory, Message("incident", text, (section(f"{text}\n*What to do:* {incident.advice}"),)))

@@ -1,0 +1,86 @@
+"""A Slack message and its thread, and the URLs of Airflow's UI that messages link to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import quote, urljoin
+
+from airflow_steps.links import page
+
+from airflow_monitor.messages.block_kit import TEXT_LENGTH, Block, truncate
+from airflow_monitor.models import Run, TaskInstance
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to upload: the file's name in Slack, and the URI of the manifest of the artifact that contains it."""
+
+    file_name: str
+    manifest: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message as it should stand in the channel.
+
+    Attributes:
+        key: identifies the message within its thread.
+        text: what a notification shows.
+        blocks: what the channel shows; the text if there are none.
+        broadcast: the channel shows the reply too, as a person must see it.
+        picture: uploaded in place of the blocks, with `text` as its comment.
+        resolvable: the message is marked as resolved once it no longer applies.
+    """
+
+    key: str
+    text: str
+    blocks: Sequence[Block] = ()
+    broadcast: bool = False
+    picture: Picture | None = None
+    resolvable: bool = False
+
+    @property
+    def notification(self) -> str:
+        """The text within Slack's limit."""
+        return truncate(self.text, TEXT_LENGTH)
+
+    @property
+    def digest(self) -> str:
+        """A digest of everything that a person reads."""
+        return hashlib.sha256(json.dumps([self.text, list(self.blocks)]).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class MessageThread:
+    """A message in the channel and its replies; `directory` holds the records of their delivery."""
+
+    directory: str
+    root: Message
+    replies: Sequence[Message] = ()
+
+
+@dataclass(frozen=True)
+class AirflowUI:
+    """The URLs of Airflow's UI below `base_url`; None without it."""
+
+    base_url: str | None
+
+    def run_url(self, run: Run) -> str | None:
+        """Return the URL of the run's page."""
+        if not self.base_url:
+            return None
+        return f"{self.base_url.rstrip('/')}/dags/{quote(run.dag_id)}/runs/{quote(run.run_id, safe='')}"
+
+    def log_url(self, run: Run, ti: TaskInstance, try_number: int) -> str | None:
+        """Return the URL of the log of an attempt."""
+        mapped = f"/mapped/{ti.map_index}" if ti.map_index >= 0 else ""
+        run_url = self.run_url(run)
+        return f"{run_url}/tasks/{quote(ti.task_id)}{mapped}?try_number={try_number}" if run_url else None
+
+    def artifact_url(self, manifest: str) -> str | None:
+        """Return the URL of the artifact's page; None if the artifact is not below the deployment's artifacts."""
+        path = page(manifest)
+        return urljoin(self.base_url, path) if self.base_url and path else None

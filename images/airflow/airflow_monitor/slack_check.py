@@ -1,0 +1,75 @@
+"""Checks the connection to Slack step by step and names the scope or invitation that is missing."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any
+
+from airflow_monitor.slack_client import (
+    ADVICE,
+    MessageRejectedError,
+    SlackClient,
+    SlackNotConnectedError,
+    SlackUnavailableError,
+)
+
+REQUIRED_SCOPES = {"chat:write": "posts and edits messages", "files:write": "uploads the plot"}
+OPTIONAL_SCOPES = {
+    "channels:history": "checks whether a message arrived whose response was lost; without it such a message may come twice",
+    "channels:read": "finds the channel's id for that check",
+}
+
+
+def check_slack(channel: str) -> int:
+    """Post a message, edit it, upload a picture into its thread, and print each result; return 0 if all succeed, else 1."""
+    client = SlackClient(channel, min_interval=0)
+    try:
+        identity = client.call("auth_test")
+    except SlackNotConnectedError as error:
+        return _fail(f"{error}: set AIRFLOW_CONN_SLACK_CONN, in a cluster in the secret slack; see docs/slack.md")
+    except (SlackUnavailableError, MessageRejectedError) as error:
+        return _fail(str(error))
+    print(f"ok: connected to {identity.get('team')} as {identity.get('user')}")
+    scopes = _parse_scopes(identity)
+    missing = [scope for scope in REQUIRED_SCOPES if scopes and scope not in scopes]
+    for scope in missing:
+        print(f"MISSING scope {scope}: {REQUIRED_SCOPES[scope]}")
+    for scope in [scope for scope in OPTIONAL_SCOPES if scopes and scope not in scopes]:
+        print(f"optional scope {scope} is missing: {OPTIONAL_SCOPES[scope]}")
+    if missing:
+        return _fail(ADVICE["missing_scope"])
+    try:
+        message = client.post("slack-check", "Test message; it will be edited.", (), None, False)
+        print(f"ok: posted a message to #{channel.lstrip('#')}")
+        client.update(message, "slack-check", ":white_check_mark: Test message of market-daily: posted and edited.", ())
+        print("ok: edited it")
+        client.upload("test.png", make_png(), "Test picture", message)
+        print("ok: uploaded a picture into its thread")
+    except (SlackUnavailableError, MessageRejectedError) as error:
+        return _fail(str(error))
+    print("The connection to Slack works")
+    return 0
+
+
+def _parse_scopes(response: Any) -> set[str]:
+    headers = {name.lower(): value for name, value in (response.headers or {}).items()}
+    value = headers.get("x-oauth-scopes", "")
+    scopes = (value if isinstance(value, str) else ",".join(value)).split(",")
+    return {scope.strip() for scope in scopes if scope.strip()}
+
+
+def _fail(reason: str) -> int:
+    print(f"The connection to Slack does not work: {reason}")
+    return 1
+
+
+def make_png(side: int = 16) -> bytes:
+    """Return a green square as a PNG of `side` pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\0" + b"\x2e\xb6\x7d" * side) * side
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")

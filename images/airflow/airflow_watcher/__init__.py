@@ -1,1 +1,0 @@
-"""Watches Airflow from outside and tells Slack what it sees."""

@@ -1,0 +1,95 @@
+"""A monitor behind the real slack_sdk, with servers for Slack and for Airflow's API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from airflow_monitor.airflow_client import AirflowClient
+from airflow_monitor.delivery import MessageDelivery
+from airflow_monitor.messages.message import AirflowUI
+from airflow_monitor.models import Thresholds
+from airflow_monitor.reconciler import Reconciler
+from airflow_monitor.slack_client import SlackClient
+from airflow_monitor.state import DeliveryLog
+from airflow_steps.notes import Note
+from slack_simulator.simulator import Simulator
+from slack_simulator.workspace import Message
+from step_contract import paths
+from step_contract.store import Store
+
+from .fake_airflow_api import FakeAirflowApi, serve_airflow_api, utc
+
+SIX_PM = utc("2026-01-15 09:00")  # in Seoul
+RUN_ID = "session__2026-01-15"
+OPEN = {"state": "open", "reason": "a session of the XKRX calendar", "summary": "open: a session of the XKRX calendar"}
+PRICES = {"close": 4797.55, "change": 0.0159, "summary": "KS11 closed at 4797.55"}
+
+
+class MonitorHarness:
+    """A monitor and its surroundings; `restart` replaces it with one that has only the persistent state."""
+
+    def __init__(self, airflow: FakeAirflowApi, slack: Simulator, store: Store) -> None:
+        self.airflow, self.slack, self.store = airflow, slack, store
+        self.restart(SIX_PM)
+
+    def restart(self, now: datetime, channel: str = "workflows") -> None:
+        delivery = MessageDelivery(SlackClient(channel, min_interval=0), DeliveryLog(self.store))
+        client, ui = AirflowClient(self.airflow.url, "monitor", "secret"), AirflowUI("https://airflow.example")
+        self.reconciler = Reconciler(client, delivery, self.store, channel, ui, Thresholds(), now)
+
+    def poll(self, now: datetime = SIX_PM) -> None:
+        self.reconciler.delivery.client._blocked_until = 0.0  # as if the backoff were over
+        self.reconciler.poll(now)
+
+    def record_failure(
+        self, task_id: str, try_number: int = 1, *, again: bool = False, why: str = "it broke", **more: object
+    ) -> None:
+        fields = {"meaning": "invalid data", "advice": "Check it.", "times": 1, "tries": 1, "at": SIX_PM.isoformat()} | more
+        failure = Note(task_id, -1, try_number, again, why=why, **fields)  # type: ignore[arg-type]
+        self.store.create(paths.failure("market_daily", RUN_ID, task_id, -1, try_number), failure.to_json())
+
+    def expire_claims(self) -> None:
+        """Make every claim so old that no monitor can still be delivering its message."""
+        names = self.store.list(paths.channel_deliveries("workflows"))
+        assert names
+        for name in names:
+            delivery = json.loads(self.store.read(name) or b"")
+            self.store.replace(name, json.dumps(delivery | {"claimed_at": "2026-01-01T00:00:00+00:00"}).encode())
+
+    def channel(self) -> list[Message]:
+        """Return what the channel shows: root messages and broadcast replies."""
+        return self.slack.channel("workflows")
+
+    def first_lines(self) -> list[str]:
+        """Return the first line of each message that the channel shows."""
+        return [message.text.splitlines()[0] for message in self.channel()]
+
+    def messages(self) -> list[Message]:
+        """Return every message, replies included."""
+        return [message for channel in self.slack.workspace.messages.values() for message in channel.values()]
+
+    def replies(self) -> list[str]:
+        """Return the texts of all replies."""
+        return [message.text for message in self.messages() if message.is_reply]
+
+    def broadcasts(self) -> list[Message]:
+        """Return the replies that the channel shows too."""
+        return [message for message in self.messages() if message.broadcast]
+
+
+@pytest.fixture
+def monitor(tmp_path: Path, slack: Simulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[MonitorHarness]:
+    monkeypatch.setenv("ARTIFACTS", f"file://{tmp_path}/artifacts")
+    with serve_airflow_api() as airflow:
+        yield MonitorHarness(airflow, slack, Store(f"file://{tmp_path}/artifacts"))
+
+
+def add_session_run(airflow: FakeAirflowApi, *, state: str = "running") -> None:
+    """Add the run of an open session, with its first task done."""
+    airflow.add_run(RUN_ID, state, at=SIX_PM)
+    airflow.add_task(RUN_ID, "decide", "success", at=SIX_PM)
+    airflow.add_result(RUN_ID, "decide", OPEN, "file:///x/decisions/manifest.json")
