@@ -30,17 +30,17 @@ format: setup-tests ## Format the code
 	@.venvs/tools/bin/ruff format . && .venvs/tools/bin/ruff check --fix .
 
 hooks: ## Install the git hooks: style at each commit, make lint before each push
-	@"$(PYTHON)" scripts/environments.py tools
+	@"$(PYTHON)" scripts/virtualenvs.py tools
 	@.venvs/tools/bin/pre-commit install
 
 lock: ## Renew the locks within the requirements; OPTIONS=--upgrade for the newest versions
 	@"$(PYTHON)" scripts/lock.py $(OPTIONS)
 
 images: ## Build the images; TAG, IMAGE_PREFIX and COLLECTOR_IMAGE, TRAINER_IMAGE, AIRFLOW_IMAGE change their names
-	@"$(PYTHON)" scripts/images.py
+	@"$(PYTHON)" scripts/build_images.py
 
 push: ## Build and push the images to IMAGE_PREFIX; print their names by digest
-	@"$(PYTHON)" scripts/images.py push
+	@"$(PYTHON)" scripts/build_images.py push
 
 slack: ## Run the stand-in for Slack on this machine and show its page's address
 	@PYTHONPATH=images/slack "$(PYTHON)" -m slack_stand_in --data .run/slack $(OPTIONS)
@@ -79,7 +79,7 @@ test-e2e: setup-tests ## Run the cluster tests on a kind cluster of their own; P
 	@"$(PYTHON)" scripts/e2e.py $(OPTIONS)
 
 bench: ## Measure collector and trainer: beside plain pandas and plain PyTorch, to a decision, to a first step
-	@"$(PYTHON)" scripts/environments.py collector collector-bench trainer
+	@"$(PYTHON)" scripts/virtualenvs.py collector collector-bench trainer
 	@.venvs/collector-bench/bin/python scripts/bench_collector.py
 	@.venvs/trainer/bin/python scripts/bench_trainer.py
 
@@ -90,4 +90,4 @@ clean: ## Remove environments, logs and caches; artifacts stay
 	rm -rf .venvs .run .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 setup-tests:
-	@"$(PYTHON)" scripts/environments.py images tests tools
+	@"$(PYTHON)" scripts/virtualenvs.py images tests tools

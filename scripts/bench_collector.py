@@ -20,9 +20,8 @@ from pathlib import Path
 import pandas as pd
 from collector.calendar import read_overrides, verdict_of
 from collector.price_range import fetch_range, years_of
+from devtools import container_images
 from step_contract.store import Store
-
-import images
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "krx" / "index"
@@ -111,8 +110,8 @@ def decisions() -> None:
         command = [*python, *step, f"file://{into}", "--prices-url", TEMPLATE]
         first_line(command)
         print(f"decide, process to its first line: {statistics.median(first_line(command) for _ in range(ROUNDS)):.2f} s")
-    name = images.name_of("collector")
-    if not shutil.which("docker") or not images.id_of(name):
+    name = container_images.name_of("collector")
+    if not shutil.which("docker") or not container_images.id_of(name):
         print(f"decide in a container: not measured, there is no image {name} here (make images)")
         return
     url = "file:///sample/krx/index/year_{symbol}/{year}.csv"

@@ -25,9 +25,9 @@ if __name__ == "__main__":
     os.environ["E2E_UI_PORT"] = os.environ.get("BENCH_UI_PORT") or "8093"
 
 import e2e
-import kind
-from airflow_api import Airflow
-from commands import ROOT, Failed, fail
+from devtools import kind_cluster
+from devtools.airflow_client import AirflowClient
+from devtools.commands import ROOT, ToolError, fail
 
 BARE, OURS, STOCK, DEFERRABLE = "bare pods", "this operator", "stock operator", "stock operator, deferrable"
 TUNED_STOCK = "stock operator, tuned"
@@ -63,7 +63,7 @@ Figures = dict[str, list[Cost]]
 def measured() -> Iterator[Cost]:
     """Fill in a Cost while the block runs, from what the kernel says to a container of the cluster."""
     look = "while :; do head -1 /proc/stat; grep -E 'MemTotal|MemAvailable' /proc/meminfo; sleep 0.5; done"
-    node = kind.workers()[0]
+    node = kind_cluster.workers()[0]
     process = subprocess.Popen(["docker", "exec", node, "sh", "-c", look], stdout=subprocess.PIPE, text=True)
     cost, busy, used = Cost(), list[float](), list[float]()
 
@@ -91,7 +91,7 @@ def measured() -> Iterator[Cost]:
 @contextmanager
 def capture_pod(dag: str) -> Iterator[list[dict[str, Any]]]:
     """Collect the pods of the DAG's steps, as the cluster first has them, while the block runs."""
-    command = ["kubectl", "--context", kind.TARGET.context, "--namespace", kind.NAMESPACE, "get", "pods"]
+    command = ["kubectl", "--context", kind_cluster.DEPLOYMENT.context, "--namespace", kind_cluster.NAMESPACE, "get", "pods"]
     command += ["--watch", "--output=json", f"--selector=dag_id={dag},app.kubernetes.io/component=step"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     pods: list[dict[str, Any]] = []
@@ -128,22 +128,26 @@ def run_bare(template: dict[str, Any], count: int, seconds: float, *, at_once: b
     pods = [bare_pod(template, f"bare-{number}", seconds) for number in range(count)]
     started = time.monotonic()
     for group in [pods] if at_once else [[pod] for pod in pods]:
-        kind.TARGET.kubectl("create", "--filename=-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": group}))
+        kind_cluster.DEPLOYMENT.kubectl(
+            "create", "--filename=-", input=json.dumps({"apiVersion": "v1", "kind": "List", "items": group})
+        )
         names = [f"pod/{pod['metadata']['name']}" for pod in group]
-        kind.TARGET.kubectl("wait", *names, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s", seconds=150)
+        kind_cluster.DEPLOYMENT.kubectl(
+            "wait", *names, "--for=jsonpath={.status.phase}=Succeeded", "--timeout=120s", seconds=150
+        )
     took = time.monotonic() - started
-    kind.TARGET.kubectl("delete", "pods", "--selector=bench=bare", "--now", seconds=120)
+    kind_cluster.DEPLOYMENT.kubectl("delete", "pods", "--selector=bench=bare", "--now", seconds=120)
     return took
 
 
-def run_dag(airflow: Airflow, dag: str, logical_date: str | None = None) -> float:
+def run_dag(airflow: AirflowClient, dag: str, logical_date: str | None = None) -> float:
     """Run the DAG; return the seconds from the trigger to its end."""
     name = f"bench__{time.time():.3f}"
     airflow.wait_for(f"the DAG {dag}", lambda: airflow.call("PATCH", f"/dags/{dag}", {"is_paused": False}), 180)
     airflow.trigger(dag, name, logical_date)
     ended = airflow.wait_for(f"{dag}", lambda: (run := airflow.run(dag, name))["state"] in ("success", "failed") and run, 600)
     if ended["state"] != "success":
-        raise Failed(f"{dag} {name} ended as {ended['state']}")
+        raise ToolError(f"{dag} {name} ended as {ended['state']}")
     start, end = (datetime.fromisoformat(ended[key]) for key in ("queued_at", "end_date"))
     return (end - start).total_seconds()
 
@@ -151,14 +155,14 @@ def run_dag(airflow: Airflow, dag: str, logical_date: str | None = None) -> floa
 class Bench:
     """The ways to run a step on one cluster, measured in turn."""
 
-    def __init__(self, airflow: Airflow) -> None:
+    def __init__(self, airflow: AirflowClient) -> None:
         """Run what everything else needs: the artifact that steps hand over, and a pod of this operator to copy."""
         self.airflow = airflow
         run_dag(airflow, "bench_prepare")
         with capture_pod("bench_chain_ours") as pods:
             run_dag(airflow, "bench_chain_ours")
         if not pods:
-            raise Failed("no pod of bench_chain_ours was seen: its runs need the triggerer (step_runner)")
+            raise ToolError("no pod of bench_chain_ours was seen: its runs need the triggerer (step_runner)")
         self.template = pods[0]
 
     def run(self, way: str, shape: str) -> Cost:
@@ -193,8 +197,8 @@ def tuned() -> Iterator[None]:
 
 
 def _set_scheduler(*variables: str) -> None:
-    kind.TARGET.kubectl("set", "env", "deployment/airflow-scheduler", "--containers=scheduler", *variables)
-    kind.TARGET.kubectl("rollout", "status", "deployment/airflow-scheduler", "--timeout=180s", seconds=200)
+    kind_cluster.DEPLOYMENT.kubectl("set", "env", "deployment/airflow-scheduler", "--containers=scheduler", *variables)
+    kind_cluster.DEPLOYMENT.kubectl("rollout", "status", "deployment/airflow-scheduler", "--timeout=180s", seconds=200)
 
 
 def spread(values: Sequence[float], digits: int) -> str:
@@ -221,7 +225,7 @@ def table(title: str, figures: Figures, per: int) -> str:
     return "\n".join(lines)
 
 
-def bench(airflow: Airflow) -> None:
+def bench(airflow: AirflowClient) -> None:
     """Run and print all of it; leave the figures in .run/ as JSON."""
     started = time.monotonic()
     benchmark = Bench(airflow)
@@ -253,7 +257,7 @@ def main() -> int:
     try:
         with e2e.cluster(WIDE) as airflow:
             bench(airflow)
-    except Failed as error:
+    except ToolError as error:
         return fail(error)
     return 0
 

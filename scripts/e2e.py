@@ -27,12 +27,10 @@ os.environ["UI_PORT"] = os.environ.get("E2E_UI_PORT") or "8091"
 # Whoever has a token at hand does not want the drills in his channel.
 os.environ |= dict.fromkeys(("SLACK_TOKEN", "AIRFLOW_CONN_SLACK_CONN", "SLACK_PORT"), "")
 
-import kind
-from airflow_api import Airflow
-from commands import NO_TESTS, ROOT, Failed, choose_parts, fail, need, progress, run
-from target import Target
-
-import images
+from devtools import container_images, kind_cluster
+from devtools.airflow_client import AirflowClient
+from devtools.commands import NO_TESTS, ROOT, ToolError, choose_parts, fail, need, progress, run
+from devtools.deployment import Deployment
 
 # Turns run one after another, the lanes of a turn side by side (most of a test is waiting), the groups of a lane one after
 # another. A group is a part and a mark expression. The benchmark needs the machine to itself; faults need the nodes.
@@ -57,7 +55,7 @@ PYTEST = f"{ROOT}/.venvs/collector-test/bin/pytest"
 
 def build() -> str:
     """Build the Airflow image with the tests' DAGs in it; return its name."""
-    plain = images.build("airflow")
+    plain = container_images.build("airflow")
     name = plain.replace("/airflow:", "/airflow-e2e:")
     command = ["docker", "build", "--file", "tests/e2e/Dockerfile", "--build-arg", f"AIRFLOW_IMAGE={plain}", "--tag", name, "."]
     run(command, seconds=300, more={"DOCKER_BUILDKIT": "1"})
@@ -67,29 +65,29 @@ def build() -> str:
 def namespaces() -> list[str]:
     """Return the namespaces of the tests' cluster that a deployment or a test has made."""
     labelled = ("get", "namespaces", "--selector=app.kubernetes.io/part-of=market-daily")
-    return kind.TARGET.kubectl(*labelled, "--output=jsonpath={.items[*].metadata.name}").split()
+    return kind_cluster.DEPLOYMENT.kubectl(*labelled, "--output=jsonpath={.items[*].metadata.name}").split()
 
 
 def start_anew() -> None:
     """Delete the cluster, or with KEEP only what is deployed there, so that no run was before."""
     if not os.environ.get("KEEP"):
-        kind.down()
-    elif kind.CLUSTER in run(["kind", "get", "clusters"], seconds=60).split():
-        kind.wait_for_nodes()
+        kind_cluster.down()
+    elif kind_cluster.CLUSTER in run(["kind", "get", "clusters"], seconds=60).split():
+        kind_cluster.wait_for_nodes()
         if found := namespaces():
             with progress(f"deleting {', '.join(found)}"):
-                kind.TARGET.kubectl("delete", "namespaces", *found, seconds=300)
+                kind_cluster.DEPLOYMENT.kubectl("delete", "namespaces", *found, seconds=300)
 
 
 def leave_traces() -> Path:
     """Write what there is to know about every namespace into a folder; return it."""
     folder = ROOT / ".run" / f"e2e-{datetime.now():%Y%m%dT%H%M%S}"  # noqa: DTZ005 the user's own clock
     for namespace in namespaces():
-        _leave_traces(Target(kind.TARGET.context, namespace, "kind"), folder / namespace)
+        _leave_traces(Deployment(kind_cluster.DEPLOYMENT.context, namespace, "kind"), folder / namespace)
     return folder
 
 
-def _leave_traces(target: Target, folder: Path) -> None:
+def _leave_traces(target: Deployment, folder: Path) -> None:
     folder.mkdir(parents=True)
     wanted: dict[str, tuple[str, ...]] = {
         "pods.txt": ("get", "pods", "--output=wide"),
@@ -105,37 +103,37 @@ def _leave_traces(target: Target, folder: Path) -> None:
             try:
                 log = target.kubectl("logs", name, "--all-containers", *extra)
                 (folder / f"{name}{''.join(extra)}.log").write_text(log)
-            except Failed:
+            except ToolError:
                 continue
 
 
 @contextmanager
-def cluster(more: Sequence[str] = ()) -> Iterator[Airflow]:
+def cluster(more: Sequence[str] = ()) -> Iterator[AirflowClient]:
     """Yield Airflow's API on a cluster with the tests' DAGs. Leaves traces when something failed; KEEP leaves the cluster."""
     need("docker", "kind", "helm", "kubectl", "git")
-    if kind.CLUSTER == OWN:
-        raise Failed(f"{OWN} is the cluster of make kind-up: set E2E_CLUSTER to another name, this deletes what it finds")
-    os.environ["COMMIT"] = images.commit()  # of the tree as it is now, whatever is written while the tests run
+    if kind_cluster.CLUSTER == OWN:
+        raise ToolError(f"{OWN} is the cluster of make kind-up: set E2E_CLUSTER to another name, this deletes what it finds")
+    os.environ["COMMIT"] = container_images.commit()  # of the tree as it is now, whatever is written while the tests run
     os.environ["AIRFLOW_IMAGE"] = build()
     try:
         start_anew()
-        kind.up(more)
-        yield kind.api()
+        kind_cluster.up(more)
+        yield kind_cluster.api()
     except BaseException:
         try:
             print(f"traces: {leave_traces()}", file=sys.stderr)
-        except Failed as error:
+        except ToolError as error:
             print(f"no traces: {error}", file=sys.stderr)
         raise
     finally:
         if not os.environ.get("KEEP"):
             with progress("down"):
-                kind.down()
+                kind_cluster.down()
 
 
 def run_group(part: str, mark: str, options: Sequence[str]) -> bool:
     """Run the tests of a part that have the mark, and print the seconds of each; return whether they passed."""
-    environment = os.environ | {"E2E_CLUSTER": kind.CLUSTER}
+    environment = os.environ | {"E2E_CLUSTER": kind_cluster.CLUSTER}
     command = [PYTEST, "--timeout=600", "--durations=0", "--durations-min=1", f"{ROOT}/tests/e2e/{part}", *options]
     command += ["-m", mark] if mark else []
     began = time.monotonic()
@@ -160,7 +158,7 @@ def run_turn(lanes: Sequence[Sequence[tuple[str, str]]], options: Sequence[str])
 
 def by_hand() -> str:
     """Return the command that runs a test on the cluster that was kept."""
-    names = {"E2E_CLUSTER": kind.CLUSTER, "E2E_UI_PORT": kind.UI_PORT}
+    names = {"E2E_CLUSTER": kind_cluster.CLUSTER, "E2E_UI_PORT": kind_cluster.UI_PORT}
     names |= {name: os.environ[name] for name in ("COMMIT", "AIRFLOW_IMAGE")}
     settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in names.items())
     return f"{settings} {Path(PYTEST).relative_to(ROOT)} tests/e2e/core -k …"
@@ -182,7 +180,7 @@ def main(options: list[str]) -> int:
                     turns.append((" beside ".join(names), time.monotonic() - began))
             if os.environ.get("KEEP"):
                 print(f"\nthe cluster is kept; one test by hand: {by_hand()}")
-    except Failed as error:
+    except ToolError as error:
         return fail(error)
     print("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in turns))
     print(f"{'FAILED: ' + ', '.join(dict.fromkeys(failed)) if failed else 'passed'}, {time.monotonic() - started:.0f} s")

@@ -89,7 +89,7 @@ def main() -> int:
         shutil.copyfile(DATABASE, Path(home, "metadata.db"))
         os.environ.update(airflow_environment(Path(home)))
         with log_to(log) as terminal:
-            from embedded import run  # imports Airflow, which must find its environment set
+            from embedded_airflow.dag_run import run  # imports Airflow, which must find its environment set
 
             return run(session, terminal, history, log)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
-from commands import NO_TESTS, ROOT, Failed, choose_parts, fail
+from devtools.commands import NO_TESTS, ROOT, ToolError, choose_parts, fail
 
 SLOWEST = 12
 NEITHER_FAILED = (0, NO_TESTS)
@@ -94,7 +94,7 @@ def main(options: list[str]) -> int:
     """Run the parts that PART names, or all; return 1 where a test failed."""
     try:
         names = choose_parts(os.environ.get("PART") or "", PARTS)
-    except Failed as error:
+    except ToolError as error:
         return fail(error)
     if os.environ.get("FAST", "").lower() not in ("", "0", "false"):
         options = ["-m", "not slow", *options]

@@ -10,9 +10,9 @@ import os
 import subprocess
 import sys
 
-import slack_connection
-from commands import ROOT, Failed, fail, need
 from deploy import target_of
+from devtools import slack_connection
+from devtools.commands import ROOT, ToolError, fail, need
 
 PROGRAM = ["-m", "airflow_watcher", "slack-test"]
 
@@ -20,13 +20,13 @@ PROGRAM = ["-m", "airflow_watcher", "slack-test"]
 def main(environment: str) -> int:
     """Does so; returns 0 where Slack took everything."""
     if connection := slack_connection.given():
-        subprocess.run([sys.executable, str(ROOT / "scripts" / "environments.py"), "airflow"], check=True)
+        subprocess.run([sys.executable, str(ROOT / "scripts" / "virtualenvs.py"), "airflow"], check=True)
         here = {"AIRFLOW_CONN_SLACK_CONN": connection, "AIRFLOW_HOME": str(ROOT / ".run" / "airflow")}
         return subprocess.run([ROOT / ".venvs/airflow/bin/python", *PROGRAM], env=os.environ | here).returncode
     try:
         need("kubectl")
         print(target_of(environment).kubectl("exec", "deployment/watcher", "--", "python", *PROGRAM, seconds=120), end="")
-    except Failed as error:
+    except ToolError as error:
         return fail(error)
     return 0
 

@@ -25,8 +25,8 @@ os.environ["CLUSTER"] = os.environ["E2E_CLUSTER"]
 os.environ["UI_PORT"] = os.environ.get("E2E_UI_PORT") or "8091"
 os.environ["SLACK_PORT"] = ""
 
-import kind
-from airflow_api import Airflow, Conflict
+from devtools import kind_cluster
+from devtools.airflow_client import AirflowClient, ConflictError
 from step_contract.store import Store
 
 Pod = dict[str, Any]
@@ -44,7 +44,7 @@ def wait_until(what: str, holds: Callable[[], Any], seconds: float) -> Any:
 
 
 def kubectl(*arguments: str, input: str | None = None) -> str:
-    return kind.TARGET.kubectl(*arguments, seconds=120, input=input)
+    return kind_cluster.DEPLOYMENT.kubectl(*arguments, seconds=120, input=input)
 
 
 def pods_now(selector: str = STEPS) -> list[Pod]:
@@ -62,7 +62,16 @@ class Watched:
     """Every pod of the namespace that was there since the tests began, in its last state, by name."""
 
     def __init__(self) -> None:
-        command = ["kubectl", "--context", kind.TARGET.context, "--namespace", kind.NAMESPACE, "get", "pods", "--watch"]
+        command = [
+            "kubectl",
+            "--context",
+            kind_cluster.DEPLOYMENT.context,
+            "--namespace",
+            kind_cluster.NAMESPACE,
+            "get",
+            "pods",
+            "--watch",
+        ]
         self._process = subprocess.Popen([*command, "--output=json"], stdout=subprocess.PIPE, text=True)
         self.pods: dict[str, Pod] = {}
         threading.Thread(target=self._read, daemon=True).start()
@@ -98,15 +107,15 @@ def watched() -> Iterator[Watched]:
 
 
 @pytest.fixture(scope="session")
-def airflow() -> Airflow:
-    return Airflow(f"http://127.0.0.1:{kind.UI_PORT}", "admin", "admin")
+def airflow() -> AirflowClient:
+    return AirflowClient(f"http://127.0.0.1:{kind_cluster.UI_PORT}", "admin", "admin")
 
 
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[Store]:
     """The artifacts in the bucket, through a forwarded port."""
-    with kind.TARGET.forward("bucket", 7070) as url:
-        os.environ |= kind.TARGET.secret("bucket") | {"AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1"}
+    with kind_cluster.DEPLOYMENT.forward("bucket", 7070) as url:
+        os.environ |= kind_cluster.DEPLOYMENT.secret("bucket") | {"AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1"}
         yield Store("s3://market/artifacts")
 
 
@@ -115,34 +124,34 @@ def artifacts(bucket: Store) -> list[str]:
     return [name for name in bucket.list("") if not name.startswith(("slack/", "drills/"))]
 
 
-def unpause(airflow: Airflow, dag: str) -> None:
+def unpause(airflow: AirflowClient, dag: str) -> None:
     """Lets the DAG run, once Airflow knows it."""
     airflow.wait_for(f"the DAG {dag}", lambda: airflow.call("PATCH", f"/dags/{dag}", {"is_paused": False}), 120)
 
 
-def start(airflow: Airflow, dag: str, run: str, logical_date: str | None = None) -> None:
+def start(airflow: AirflowClient, dag: str, run: str, logical_date: str | None = None) -> None:
     """Starts the run, in place of one that a test before, on a cluster that was kept, has left."""
     unpause(airflow, dag)
     try:
         airflow.trigger(dag, run, logical_date)
-    except Conflict:
+    except ConflictError:
         airflow.call("PATCH", f"/dags/{dag}/dagRuns/{run}", {"state": "failed"})  # one that goes on cannot be deleted
         airflow.call("DELETE", f"/dags/{dag}/dagRuns/{run}")
         airflow.trigger(dag, run, logical_date)
 
 
-def run_once(airflow: Airflow, dag: str, run: str) -> None:
+def run_once(airflow: AirflowClient, dag: str, run: str) -> None:
     """Starts the run unless it is there."""
     unpause(airflow, dag)
-    with suppress(Conflict):
+    with suppress(ConflictError):
         airflow.trigger(dag, run)
 
 
-def states(airflow: Airflow, dag: str, run: str) -> dict[str, str]:
+def states(airflow: AirflowClient, dag: str, run: str) -> dict[str, str]:
     return {task: instance["state"] for task, instance in airflow.tasks(dag, run).items()}
 
 
-def wait_for_end(airflow: Airflow, dag: str, run: str, seconds: float) -> str:
+def wait_for_end(airflow: AirflowClient, dag: str, run: str, seconds: float) -> str:
     def ended() -> str | None:
         state: str = airflow.run(dag, run)["state"]
         return state if state in ("success", "failed") else None
@@ -151,7 +160,7 @@ def wait_for_end(airflow: Airflow, dag: str, run: str, seconds: float) -> str:
     return result
 
 
-def wait_for_log(airflow: Airflow, dag: str, run: str, task: str, text: str, number: int = 1) -> str:
+def wait_for_log(airflow: AirflowClient, dag: str, run: str, task: str, text: str, number: int = 1) -> str:
     """The log of a task that has ended, with `text` in it. It reaches the bucket a moment after the task's state is set."""
     logs: list[str] = []
 

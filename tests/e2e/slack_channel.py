@@ -7,9 +7,9 @@ import urllib.parse
 import urllib.request
 from typing import Any
 
-import kind
+from devtools import kind_cluster
 
-ADDRESS = f"http://127.0.0.1:{kind.SLACK_PORT}"
+ADDRESS = f"http://127.0.0.1:{kind_cluster.SLACK_PORT}"
 Message = dict[str, Any]
 
 

@@ -13,13 +13,12 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
-import chart
-import environments
 import pytest
-from commands import ROOT, WHERE, Failed
-from target import Target
+from devtools import container_images, helm_charts
+from devtools.commands import ROOT, WHERE, ToolError
+from devtools.deployment import Deployment
 
-from .containers import Object, parsed
+from .container_checks import Object, parsed
 
 __all__ = ["ENVIRONMENTS", "IMAGES", "ROOT"]
 
@@ -27,7 +26,7 @@ NOT_RUN = "tests of the rendered charts were not run: "
 ENVIRONMENTS = ("kind", "staging", "prod")
 IMAGES = {
     name: f"registry.example.com/market-daily/{name}@sha256:{str(number) * 64}"
-    for number, name in enumerate(environments.IMAGES, start=1)
+    for number, name in enumerate(container_images.IMAGES, start=1)
 }
 
 
@@ -66,8 +65,8 @@ def helm() -> str:
 def official_chart(helm: str) -> str:
     """The official Airflow chart, as an argument for helm."""
     try:
-        return chart.official_chart()
-    except Failed as error:
+        return helm_charts.official_chart()
+    except ToolError as error:
         why = str(error)
     skip(why)
 
@@ -91,7 +90,7 @@ def images() -> Iterator[None]:
 def rendered(official_chart: str, images: None) -> dict[str, str]:
     """What each environment is rendered to, as text."""
     with ThreadPoolExecutor() as pool:
-        texts = pool.map(lambda name: Target("", f"market-daily-{name}", name).render(), ENVIRONMENTS)
+        texts = pool.map(lambda name: Deployment("", f"market-daily-{name}", name).render(), ENVIRONMENTS)
         return dict(zip(ENVIRONMENTS, texts, strict=True))
 
 
@@ -101,7 +100,7 @@ def pooled(official_chart: str, images: None, tmp_path_factory: pytest.TempPathF
     text = (ROOT / "helm" / "values-prod.yaml").read_text()
     switch = tmp_path_factory.mktemp("pooled") / "values.yaml"
     switch.write_text(re.sub(r"^# (?=pgbouncer:|data:)", "", text, flags=re.MULTILINE))
-    return Target("", "market-daily-prod", "prod").render(["--values", str(switch)])
+    return Deployment("", "market-daily-prod", "prod").render(["--values", str(switch)])
 
 
 @pytest.fixture(scope="session")

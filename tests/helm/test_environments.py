@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .conftest import objects_of
-from .containers import Object, not_restricted, parsed, secrets_in_clear, without_bounds
+from .container_checks import Object, not_restricted, parsed, secrets_in_clear, without_bounds
 
 
 def of(rendered: dict[str, str], environment: str, kind: str) -> dict[str, Object]:

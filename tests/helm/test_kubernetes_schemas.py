@@ -11,10 +11,10 @@ from pathlib import Path
 import kubernetes_validate  # type: ignore[import-untyped]
 import pytest
 import yaml
-from commands import ROOT
+from devtools.commands import ROOT
 
 from .conftest import objects_of
-from .containers import Object, parsed
+from .container_checks import Object, parsed
 
 KUBERNETES = "1.34"
 # Kinds without a schema, which are not validated: custom resources. None is rendered today.

@@ -1,29 +1,31 @@
-"""helm refuses settings that are misspelt or invalid, by the schema of helm/foundation."""
+"""helm refuses settings that are misspelt or invalid, by the schema of helm/namespace-policies."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import chart
 import pytest
-from commands import ROOT, Failed, run
+from devtools import helm_charts
+from devtools.commands import ROOT, ToolError, run
 
-from .containers import parsed
+from .container_checks import parsed
 
 SETTINGS = "config.market_daily."
 
 
 @pytest.fixture(scope="session")
 def kind_values(helm: str, images: None) -> list[str]:
-    return chart.values("kind")
+    return helm_charts.values("kind")
 
 
-def foundation(values: list[str], *options: str) -> str:
-    return run(["helm", "template", "foundation", chart.chart("foundation"), *values, *options], seconds=60)
+def render_policies(values: list[str], *options: str) -> str:
+    return run(
+        ["helm", "template", "namespace-policies", helm_charts.chart("namespace-policies"), *values, *options], seconds=60
+    )
 
 
 def test_lint_passes_in_every_environment(helm: str, images: None, environment: str) -> None:
-    chart.lint(environment)
+    helm_charts.lint(environment)
 
 
 @pytest.mark.parametrize(
@@ -52,18 +54,18 @@ def test_lint_passes_in_every_environment(helm: str, images: None, environment: 
     ],
 )
 def test_an_unknown_setting_or_invalid_value_is_refused_by_name(kind_values: list[str], option: str, message: str) -> None:
-    with pytest.raises(Failed) as refused:
-        foundation(kind_values, "--set", option)
+    with pytest.raises(ToolError) as refused:
+        render_policies(kind_values, "--set", option)
     assert message in str(refused.value)
 
 
 def test_a_number_that_helm_would_round_is_refused(kind_values: list[str], tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
     values.write_text("config: {market_daily: {step_run_seconds: 2592000}}")
-    with pytest.raises(Failed, match="step_run_seconds': maximum"):
-        foundation(kind_values, "--values", str(values))
+    with pytest.raises(ToolError, match="step_run_seconds': maximum"):
+        render_policies(kind_values, "--values", str(values))
     values.write_text("config: {market_daily: {step_run_seconds: '2592000'}}")
-    assert 'STEP_RUN_SECONDS, value: "2592000"' in foundation(kind_values, "--values", str(values))
+    assert 'STEP_RUN_SECONDS, value: "2592000"' in render_policies(kind_values, "--values", str(values))
 
 
 def test_numbers_and_booleans_may_be_strings(kind_values: list[str]) -> None:
@@ -71,7 +73,7 @@ def test_numbers_and_booleans_may_be_strings(kind_values: list[str]) -> None:
     rendered = []
     for option in ("--set", "--set-string"):
         options = [word for name, value in given.items() for word in (option, f"{SETTINGS}{name}={value}")]
-        rendered.append(parsed(foundation(kind_values, *options)))
+        rendered.append(parsed(render_policies(kind_values, *options)))
     assert rendered[0] == rendered[1]
 
 
@@ -80,12 +82,12 @@ def test_settings_of_the_scripts_and_cluster_tests_are_accepted(kind_values: lis
     options = [word for setting in given for word in ("--set-string", f"{SETTINGS}{setting}")]
     files = sorted((ROOT / "tests" / "e2e").rglob("values-*.yaml"))
     assert files
-    foundation(kind_values, *options, *(word for file in files for word in ("--values", str(file))))
+    render_policies(kind_values, *options, *(word for file in files for word in ("--values", str(file))))
 
 
 def test_a_program_more_has_settings_by_its_name(kind_values: list[str]) -> None:
-    options = chart.image_values({"airflow": "team/airflow:1", "my-scorer": "team/my-scorer:1"}, {})
+    options = helm_charts.image_values({"airflow": "team/airflow:1", "my-scorer": "team/my-scorer:1"}, {})
     assert "config.market_daily.my_scorer_image=team/my-scorer:1" in options
     given = {"my_scorer_cpu": "1", "my_scorer_memory": "4Gi", "my_scorer_node_selector": "gpu=yes"}
     options += [word for name, value in given.items() for word in ("--set-string", f"{SETTINGS}{name}={value}")]
-    foundation(kind_values, *options)
+    render_policies(kind_values, *options)

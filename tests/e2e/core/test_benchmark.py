@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import bench_steps
 import pytest
-from airflow_api import Airflow
+from devtools.airflow_client import AirflowClient
 
 MOST = 4.0  # times a bare pod; measured on a machine that does nothing else: below 2
 
 
 @pytest.mark.benchmark
-def test_every_way_to_run_a_step_can_be_measured(airflow: Airflow) -> None:
+def test_every_way_to_run_a_step_can_be_measured(airflow: AirflowClient) -> None:
     benchmark, chain, fan = bench_steps.Bench(airflow), bench_steps.Figures(), bench_steps.Figures()
     benchmark.rounds("chain", [(bench_steps.BARE, bench_steps.OURS, bench_steps.STOCK)], chain)
     benchmark.rounds("few", [(bench_steps.BARE, bench_steps.OURS)], fan)

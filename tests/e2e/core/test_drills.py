@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 
 import pytest
-from airflow_api import Airflow
+from devtools.airflow_client import AirflowClient
 
 from ..conftest import Watched, kubectl, pods_now, running, start, states, wait_for_end, wait_for_log, wait_until
 
@@ -19,13 +19,13 @@ def one_pod_of_the_try(watched: Watched, dag: str, run: str, number: int) -> boo
 
 
 @pytest.fixture(scope="module", autouse=True)
-def drills(airflow: Airflow, watched: Watched) -> None:
+def drills(airflow: AirflowClient, watched: Watched) -> None:
     """Starts what needs no hand; the tests look at it later."""
     start(airflow, "drill_runners", "drill")
     start(airflow, "drill_timeout", "drill")
 
 
-def test_a_pod_goes_when_its_task_is_marked_and_a_cleared_tasks_with_it(airflow: Airflow, watched: Watched) -> None:
+def test_a_pod_goes_when_its_task_is_marked_and_a_cleared_tasks_with_it(airflow: AirflowClient, watched: Watched) -> None:
     for run in ("marked", "cleared", "deleted"):
         start(airflow, "drill_long", run)
     for run in ("marked", "cleared", "deleted"):
@@ -45,7 +45,7 @@ def test_a_pod_goes_when_its_task_is_marked_and_a_cleared_tasks_with_it(airflow:
     assert len(watched.steps("drill_long", "marked")) == 1
 
 
-def test_a_step_ends_the_same_way_from_the_triggerer_and_from_a_worker(airflow: Airflow) -> None:
+def test_a_step_ends_the_same_way_from_the_triggerer_and_from_a_worker(airflow: AirflowClient) -> None:
     wait_until("all ended", lambda: all(state in ENDED for state in states(airflow, "drill_runners", "drill").values()), 180)
     found = states(airflow, "drill_runners", "drill")
     expected = {"done": "success", "wrong": "failed", "later": "up_for_retry", "fault": "up_for_retry", "nothing": "skipped"}
@@ -58,13 +58,13 @@ def test_a_step_ends_the_same_way_from_the_triggerer_and_from_a_worker(airflow: 
     start(airflow, "drill_failures", "drill")
 
 
-def test_a_step_that_outlives_its_limit_is_ended_and_told(airflow: Airflow) -> None:
+def test_a_step_that_outlives_its_limit_is_ended_and_told(airflow: AirflowClient) -> None:
     assert wait_for_end(airflow, "drill_timeout", "drill", 120) == "failed"
     wait_for_log(airflow, "drill_timeout", "drill", "late", "DeadlineExceeded")
     assert not running("drill_timeout", "drill")
 
 
-def test_each_failure_ends_in_its_own_way_and_says_what_happened(airflow: Airflow) -> None:
+def test_each_failure_ends_in_its_own_way_and_says_what_happened(airflow: AirflowClient) -> None:
     """State, tries, and what the last try's log says."""
     expected = {
         "memory_triggerer": ("success", 2, "it gets 256Mi, not 128Mi"),
@@ -85,7 +85,7 @@ def test_each_failure_ends_in_its_own_way_and_says_what_happened(airflow: Airflo
     wait_for_log(airflow, "drill_failures", "drill", "memory_triggerer", "OOMKilled: out of memory. Give it more", 1)
 
 
-def test_of_a_hundred_steps_at_once_no_more_run_than_the_setting_says(airflow: Airflow, watched: Watched) -> None:
+def test_of_a_hundred_steps_at_once_no_more_run_than_the_setting_says(airflow: AirflowClient, watched: Watched) -> None:
     start(airflow, "drill_many", "drill")
     most = 0
 

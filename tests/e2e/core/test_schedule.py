@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from airflow_api import Airflow
+from devtools.airflow_client import AirflowClient
 
 from ..conftest import kubectl, unpause, wait_until
 
@@ -21,14 +21,14 @@ def restarts() -> int:
     return sum(status["restartCount"] for pod in pods for status in pod["status"]["containerStatuses"])
 
 
-def runs(airflow: Airflow, kind: str) -> dict[datetime, dict[str, Any]]:
+def runs(airflow: AirflowClient, kind: str) -> dict[datetime, dict[str, Any]]:
     """The DAG's runs of a kind by logical date."""
     found = airflow.call("GET", f"/dags/{DAG}/dagRuns?run_type={kind}&order_by=-id")["dag_runs"]
     return {datetime.fromisoformat(run["logical_date"]): run for run in found if run["logical_date"]}
 
 
 @pytest.fixture
-def due(airflow: Airflow) -> Iterator[datetime]:
+def due(airflow: AirflowClient) -> Iterator[datetime]:
     """The logical date of the next scheduled run, some seconds ahead; the DAG runs for the while."""
     unpause(airflow, DAG)
 
@@ -42,7 +42,7 @@ def due(airflow: Airflow) -> Iterator[datetime]:
 
 
 @pytest.mark.timeout(300)
-def test_a_scheduled_run_comes_after_runs_by_hand_of_its_minute(airflow: Airflow, due: datetime) -> None:
+def test_a_scheduled_run_comes_after_runs_by_hand_of_its_minute(airflow: AirflowClient, due: datetime) -> None:
     before = restarts()
     started = {"by the session's name": {"dag_run_id": f"session__{due.date()}", "logical_date": None}}
     started["at its instant"] = {"logical_date": due.isoformat()}

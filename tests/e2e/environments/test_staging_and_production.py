@@ -11,15 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
-import kind
-import make_secrets
 import pytest
-from airflow_api import Airflow
-from commands import ROOT, run
-from runs import wait_for_dags
-from target import Target
-
-import images
+from devtools import container_images, kind_cluster, kubernetes_secrets
+from devtools.airflow_client import AirflowClient
+from devtools.commands import ROOT, run
+from devtools.dag_runs import wait_for_dags
+from devtools.deployment import Deployment
 
 from ..conftest import start, wait_for_end, wait_for_log, wait_until
 
@@ -30,7 +27,7 @@ PRICES = "fetch_prices"
 def build(name: str) -> None:
     """Puts the stand-in `name` of an image on the nodes."""
     run(["docker", "build", "--tag", f"market-daily/{name}:test", str(HERE / name)], seconds=300, more={"DOCKER_BUILDKIT": "1"})
-    kind.load([f"market-daily/{name}:test"])
+    kind_cluster.load([f"market-daily/{name}:test"])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,18 +42,18 @@ class Environment:
     def __init__(self, name: str, folder: Path, more: str = "") -> None:
         self.name, self.folder = name, folder
         self.values = (HERE / "values-outside.yaml").read_text() + more
-        self.target = Target(kind.TARGET.context, f"market-daily-{name}", name)
-        self.outside = Target(kind.TARGET.context, f"outside-{name}", "kind")
+        self.target = Deployment(kind_cluster.DEPLOYMENT.context, f"market-daily-{name}", name)
+        self.outside = Deployment(kind_cluster.DEPLOYMENT.context, f"outside-{name}", "kind")
 
     def prepare_outside(self) -> None:
-        self.outside.prepare(kind.manifests(("postgres.yaml", "bucket.yaml")))
-        source = (HERE / "source.yaml").read_text().replace("COLLECTOR_IMAGE", images.name_of("collector"))
+        self.outside.prepare(kind_cluster.manifests(("postgres.yaml", "bucket.yaml")))
+        source = (HERE / "source.yaml").read_text().replace("COLLECTOR_IMAGE", container_images.name_of("collector"))
         self.outside.kubectl("apply", "--filename", "-", input=source)
         self.outside.kubectl("rollout", "status", "deployment/source", "--timeout=60s", seconds=70)
 
     def give_secrets(self) -> None:
-        for name in make_secrets.GIVEN:
-            make_secrets.create(self.target.kubectl, name, self.outside.secret(name))
+        for name in kubernetes_secrets.GIVEN:
+            kubernetes_secrets.create(self.target.kubectl, name, self.outside.secret(name))
 
     def make(self, what: str, channel: str = "workflows", **more: str) -> subprocess.CompletedProcess[str]:
         """`make WHAT ENV=…` as a person would, who has said yes."""
@@ -70,9 +67,9 @@ class Environment:
         return done
 
     @contextmanager
-    def airflow(self) -> Iterator[Airflow]:
+    def airflow(self) -> Iterator[AirflowClient]:
         with self.target.forward("airflow-api-server", 8080) as url:
-            yield Airflow(url, "admin", self.target.secret("airflow-admin")["password"])
+            yield AirflowClient(url, "admin", self.target.secret("airflow-admin")["password"])
 
     def remove(self) -> None:
         for namespace in (self.target, self.outside):
@@ -98,7 +95,7 @@ def scraped(environment: Environment) -> str:
 def by_digest(name: str) -> str:
     """The image's name by digest, which the nodes are told, as there is no registry that it could be pulled from."""
     repository, found = name.rpartition(":")[0], ""
-    for node in kind.workers():
+    for node in kind_cluster.workers():
         ctr = ["docker", "exec", node, "ctr", "--namespace=k8s.io", "images"]
         found = run([*ctr, "list", f"name==docker.io/{name}"], seconds=60).splitlines()[-1].split()[2]
         run([*ctr, "tag", "--force", f"docker.io/{name}", f"docker.io/{repository}@{found}"], seconds=60)
@@ -118,7 +115,9 @@ def test_staging_is_deployed_tried_out_and_a_value_that_breaks_it_is_rolled_back
         assert deployed.returncode == 0
         assert "+ Deployment airflow-scheduler: new" in deployed.stdout
         last = deployed.stdout.splitlines()[-1]
-        assert last.startswith("deployed: ") and images.commit() in last and images.name_of("trainer") in last
+        assert (
+            last.startswith("deployed: ") and container_images.commit() in last and container_images.name_of("trainer") in last
+        )
         assert staging.make("diff").stdout.strip() == "nothing would change"
         numbers = scraped(staging)
         for task in ("decide", "fetch_range", "train", "plot"):
@@ -160,10 +159,12 @@ def test_production_by_digest_loses_no_step_when_it_is_deployed_in_the_middle_of
     with environment("prod", tmp_path, pooling) as prod:
         prod.target.kubectl("create", "namespace", prod.target.namespace)
         prod.give_secrets()
-        make_secrets.create(prod.target.kubectl, "airflow-admin", {"password": "-begins-with-a-dash"})
+        kubernetes_secrets.create(prod.target.kubectl, "airflow-admin", {"password": "-begins-with-a-dash"})
         by_tag = prod.make("deploy")
         assert by_tag.returncode == 1 and "has no digest here" in by_tag.stderr
-        names = {images.variable_of(image): by_digest(images.name_of(image)) for image in images.IMAGES}
+        names = {
+            container_images.variable_of(image): by_digest(container_images.name_of(image)) for image in container_images.IMAGES
+        }
 
         assert prod.make("deploy", **names).returncode == 0
         pods = prod.target.kubectl(
@@ -202,7 +203,7 @@ def test_production_by_digest_loses_no_step_when_it_is_deployed_in_the_middle_of
 
 @pytest.mark.parametrize("name", ["staging", "prod"])
 def test_the_api_server_takes_what_is_rendered(name: str) -> None:
-    target = Target(kind.TARGET.context, f"validated-{name}", name)
+    target = Deployment(kind_cluster.DEPLOYMENT.context, f"validated-{name}", name)
     target.kubectl("create", "namespace", target.namespace)
     created = target.kubectl("create", "--dry-run=server", "--filename", "-", input=target.render())
     assert "deployment.apps/airflow-scheduler created (server dry run)" in created

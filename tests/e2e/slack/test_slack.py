@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-import kind
-from airflow_api import Airflow
+from devtools import kind_cluster
+from devtools.airflow_client import AirflowClient
 
 from ..conftest import kubectl, run_once, start, wait_for_end, wait_until
 from ..slack_channel import about, alerts, channel, down, line, said, thread, unwell
@@ -18,13 +18,13 @@ def test_a_training_day_is_one_message_with_metrics_and_picture_in_its_thread() 
     assert "closed at 4,797.55 (+1.58%)" in line("market_daily", "session__2026-01-15")
     [root] = about("market_daily", "session__2026-01-15")
     assert root["text"].startswith(":large_green_circle: *Thu 15 Jan 2026*") and "model not promoted" in root["text"]
-    assert f"http://localhost:{kind.UI_PORT}/dags/market_daily/runs/session__2026-01-15|run" in said(root)
+    assert f"http://localhost:{kind_cluster.UI_PORT}/dags/market_daily/runs/session__2026-01-15|run" in said(root)
     wait_until("the picture", lambda: [one for one in thread("market_daily", "session__2026-01-15") if one.get("files")], 60)
     metrics, picture = thread("market_daily", "session__2026-01-15")
     assert "Out of sample" in metrics["text"] and picture["files"][0]["name"] == "plot.png"
 
 
-def test_each_failure_is_one_alert_that_says_what_happened_and_what_to_do(airflow: Airflow) -> None:
+def test_each_failure_is_one_alert_that_says_what_happened_and_what_to_do(airflow: AirflowClient) -> None:
     run_once(airflow, "drill_failures", "drill")  # part core has run it, where it was run before on this cluster
     assert wait_for_end(airflow, "drill_failures", "drill", 300) == "failed"
     wait_until("its end", lambda: line("drill_failures", "drill").startswith(":red_circle:"), 60)
@@ -45,7 +45,7 @@ def test_each_failure_is_one_alert_that_says_what_happened_and_what_to_do(airflo
     assert again == {"memory_triggerer": 1, "memory_worker": 1, "crash": 1}
 
 
-def test_a_slack_that_is_down_delays_nothing_and_hears_of_it_later_once(airflow: Airflow) -> None:
+def test_a_slack_that_is_down_delays_nothing_and_hears_of_it_later_once(airflow: AirflowClient) -> None:
     run, before = "session__2026-01-20", len(channel())
     down(True)
     try:
@@ -60,7 +60,7 @@ def test_a_slack_that_is_down_delays_nothing_and_hears_of_it_later_once(airflow:
     assert len(channel()) == before + 1
 
 
-def test_a_watcher_that_is_killed_again_and_again_says_nothing_twice(airflow: Airflow) -> None:
+def test_a_watcher_that_is_killed_again_and_again_says_nothing_twice(airflow: AirflowClient) -> None:
     for number in range(3):
         run = f"session__2026-01-{21 + number}"
         start(airflow, "market_daily", run, f"2026-01-{21 + number}T09:00:00Z")
@@ -73,7 +73,7 @@ def test_a_watcher_that_is_killed_again_and_again_says_nothing_twice(airflow: Ai
         assert len(about("market_daily", run)) == 1
 
 
-def test_a_trigger_that_nobody_runs_is_told_and_that_it_goes_on(airflow: Airflow) -> None:
+def test_a_trigger_that_nobody_runs_is_told_and_that_it_goes_on(airflow: AirflowClient) -> None:
     before = len([text for text in unwell() if text])
     kubectl("scale", "deployment", "airflow-triggerer", "--replicas=0")
     try:
@@ -106,7 +106,7 @@ def test_a_dag_file_that_no_longer_loads_is_told_and_its_end() -> None:
     wait_until("its end", lambda: unwell(what)[0].startswith(":white_check_mark: Over since"), 120)
 
 
-def test_a_backfill_is_one_message(airflow: Airflow) -> None:
+def test_a_backfill_is_one_message(airflow: AirflowClient) -> None:
     # Its own day, which the schedule runs once.
     wait_until("the last day", lambda: [one for one in channel() if "drill_days" in one["text"] and "done" in one["text"]], 180)
     before = len(channel())

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from airflow_steps import metrics
-from commands import ROOT
+from devtools.commands import ROOT
 
 MAPPINGS: list[dict[str, Any]] = yaml.safe_load((ROOT / "helm" / "values.yaml").read_text())["statsd"]["extraMappings"]
 RETRY_RULES: list[dict[str, Any]] = [

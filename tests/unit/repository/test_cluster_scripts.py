@@ -6,15 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import chart
-import diagnosis
-import kind
-import make_secrets
 import pytest
-from commands import Failed, run
-from target import Target
-
-import images
+from devtools import container_images, helm_charts, kind_cluster, kubernetes_secrets
+from devtools.commands import ToolError, run
+from devtools.deployment import Deployment
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -46,7 +41,7 @@ def test_an_engine_that_does_not_run_is_told(tmp_path: Path) -> None:
 
 
 def test_a_program_that_takes_too_long_is_stopped() -> None:
-    with pytest.raises(Failed, match="took longer than 0 s"):
+    with pytest.raises(ToolError, match="took longer than 0 s"):
         run(["sleep", "5"], seconds=0.2)
 
 
@@ -57,10 +52,10 @@ def test_without_an_amd64_node_the_trainer_is_emulated_or_one_is_told_what_to_do
     monkeypatch.setenv("PATH", programs(tmp_path, kubectl="echo arm64 arm64", docker=emulates))
     monkeypatch.setenv("TAG", "1")
     if told:
-        with pytest.raises(Failed, match=told):
-            kind.trainer_selector()
+        with pytest.raises(ToolError, match=told):
+            kind_cluster.trainer_selector()
     else:
-        assert kind.trainer_selector() == ["--set-string", "config.market_daily.trainer_node_selector="]
+        assert kind_cluster.trainer_selector() == ["--set-string", "config.market_daily.trainer_node_selector="]
 
 
 def test_the_images_names_come_from_one_place_and_a_digest_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,8 +64,8 @@ def test_the_images_names_come_from_one_place_and_a_digest_can_be_given(monkeypa
     monkeypatch.setenv("IMAGE_PREFIX", "registry:5000/team")
     monkeypatch.setenv("TAG", "1.2")
     monkeypatch.setenv("AIRFLOW_IMAGE", "registry:5000/team/airflow@sha256:0123")
-    names = {image: images.name_of(image) for image in images.IMAGES}
-    options = chart.image_values(names, {})
+    names = {image: container_images.name_of(image) for image in container_images.IMAGES}
+    options = helm_charts.image_values(names, {})
     assert "images.airflow.repository=registry:5000/team/airflow" in options
     assert "images.airflow.digest=sha256:0123" in options
     assert "config.market_daily.trainer_image=registry:5000/team/trainer:1.2" in options
@@ -83,10 +78,10 @@ def test_a_tag_is_the_commit_and_says_when_the_tree_differs(tmp_path: Path, monk
     (tmp_path / "file").write_text("one")
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "--quiet", "-m", "one"], check=True)
-    monkeypatch.setattr("commands.ROOT", tmp_path)
-    clean = images.commit()
+    monkeypatch.setattr("devtools.commands.ROOT", tmp_path)
+    clean = container_images.commit()
     (tmp_path / "file").write_text("two")
-    assert images.commit() == f"{clean}-dirty"
+    assert container_images.commit() == f"{clean}-dirty"
 
 
 def test_secrets_that_are_there_are_left_and_no_value_is_an_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,8 +89,8 @@ def test_secrets_that_are_there_are_left_and_no_value_is_an_argument(tmp_path: P
     there = "postgres airflow-metadata bucket airflow-fernet-key airflow-admin"
     body = f'echo "$@" >> {calls}; case "$*" in *get*) echo {there};; *) cat > {tmp_path}/in;; esac'
     monkeypatch.setenv("PATH", programs(tmp_path, kubectl=body))
-    target = Target("context", "namespace", "kind")
-    assert make_secrets.make(target.kubectl, "namespace", "kind") == [
+    target = Deployment("context", "namespace", "kind")
+    assert kubernetes_secrets.make(target.kubectl, "namespace", "kind") == [
         "airflow-jwt-secret",
         "airflow-api-secret-key",
         "airflow-watcher",
@@ -112,8 +107,8 @@ def test_outside_kind_the_login_is_made_up_and_what_only_a_person_can_give_is_as
         made.append(input)
         return ""
 
-    with pytest.raises(Failed) as failed:
-        make_secrets.make(kubectl, "namespace", "prod")
+    with pytest.raises(ToolError) as failed:
+        kubernetes_secrets.make(kubectl, "namespace", "prod")
     assert "generic airflow-metadata" in str(failed.value) and "generic bucket" in str(failed.value)
     [login] = [json.loads(text) for text in made if "airflow-admin" in text]
     assert len(login["stringData"]["password"]) > 20
@@ -132,7 +127,7 @@ def test_what_is_wrong_with_a_pod_is_told_with_its_events_and_last_lines() -> No
             return "the last line"
         return pods if arguments[1] == "pods" else events
 
-    told = diagnosis.unhealthy(kubectl)
+    told = pods.unhealthy(kubectl)
     assert "pod sick" in told and "BackOff: restarting failed container" in told and "the last line" in told
     assert "well" not in told and "ended" not in told
 
@@ -149,19 +144,19 @@ def test_the_versions_of_chart_and_airflow_are_pinned_in_one_place_each() -> Non
     ]
     settings += [file for file in files if file.is_file() and file.parent.name == "scripts" and file.suffix == ".py"]
     assert [file.name for file in settings if version in file.read_text()] == []
-    assert [file.name for file in settings if images.airflow_version() in file.read_text()] == ["requirements.in"]
-    assert f"airflowVersion={images.airflow_version()}" in chart.values("kind")
+    assert [file.name for file in settings if container_images.airflow_version() in file.read_text()] == ["requirements.in"]
+    assert f"airflowVersion={container_images.airflow_version()}" in helm_charts.values("kind")
     assert os.environ.get("CHART_VERSION") in (None, version)
 
 
 def test_the_stand_in_for_slack_is_built_and_never_pushed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = tmp_path / "calls"
-    digests = " ".join(f"market-daily/{image}@sha256:0" for image in (*images.IMAGES, *images.LOCAL_IMAGES))
+    digests = " ".join(f"market-daily/{image}@sha256:0" for image in (*container_images.IMAGES, *container_images.LOCAL_IMAGES))
     body = f'echo "$@" >> {calls}; case "$*" in *RepoDigests*) echo {digests};; *Size*) echo 1000000;; esac'
     monkeypatch.setenv("PATH", programs(tmp_path, docker=body, git="echo 0123"))
     for name in ("IMAGE_PREFIX", "TAG", "COMMIT", "AIRFLOW_IMAGE", "COLLECTOR_IMAGE", "TRAINER_IMAGE", "SLACK_IMAGE"):
         monkeypatch.delenv(name, raising=False)
-    assert images.main(["push"]) == 0
+    assert container_images.main(["push"]) == 0
     assert "push market-daily/airflow:0123" in calls.read_text() and "slack" not in calls.read_text()
-    assert images.main([]) == 0
+    assert container_images.main([]) == 0
     assert "images/slack/Dockerfile" in calls.read_text()

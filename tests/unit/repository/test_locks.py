@@ -5,11 +5,10 @@ import re
 import sys
 from pathlib import Path
 
-import environments
 import pytest
+from devtools.container_images import IMAGES
 
 ROOT = Path(__file__).resolve().parents[3]
-IMAGES = environments.IMAGES
 LOCKS = [*ROOT.glob("images/*/*.lock"), *ROOT.glob("tests/locks/*.lock"), *ROOT.glob("scripts/*.lock")]
 
 

@@ -32,14 +32,14 @@ def test_every_package_and_chart_states_the_version_of_the_version_file() -> Non
 
 
 def test_a_file_that_differs_is_named_with_the_command_that_fixes_it(copy: Path) -> None:
-    chart = copy / "helm" / "foundation" / "Chart.yaml"
+    chart = copy / "helm" / "namespace-policies" / "Chart.yaml"
     chart.write_text(re.sub(r"^version: .*", "version: 0.0.1", chart.read_text(), flags=re.MULTILINE))
     package = copy / "images" / "trainer" / "pyproject.toml"
     package.write_text(re.sub(r"^version = .*\n", "", package.read_text(), flags=re.MULTILINE))
     expected = project_version.read_version(copy)
     missing, differs = project_version.find_differences(copy)
     assert f"images/trainer/pyproject.toml states no version, VERSION holds {expected}" in missing
-    assert f"helm/foundation/Chart.yaml states version 0.0.1, VERSION holds {expected}" in differs
+    assert f"helm/namespace-policies/Chart.yaml states version 0.0.1, VERSION holds {expected}" in differs
     assert f"run python scripts/project_version.py {expected}" in differs
 
 

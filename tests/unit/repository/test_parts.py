@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import run_tests
-from commands import ROOT
+from devtools.commands import ROOT
 
 E2E = ROOT / "tests" / "e2e"
 

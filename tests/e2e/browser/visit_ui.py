@@ -2,7 +2,7 @@
 
 Login, the documentation, the graph, a log, the links, and what one of them leads to.
 
-python look.py http://127.0.0.1:8080 PASSWORD FOLDER
+python visit_ui.py http://127.0.0.1:8080 PASSWORD FOLDER
 """
 
 import re

@@ -1,8 +1,8 @@
 """Makes the environments that the targets need, one an image, each from its own lock. Says nothing when they are there.
 
-    python scripts/environments.py images                      # every image's; or some: collector trainer
-    python scripts/environments.py collector-test tools        # an image's environment with its tests' needs; ruff and S3
-    python scripts/environments.py collector-bench             # the collector's with what it is measured against
+    python scripts/virtualenvs.py images                      # every image's; or some: collector trainer
+    python scripts/virtualenvs.py collector-test tools        # an image's environment with its tests' needs; ruff and S3
+    python scripts/virtualenvs.py collector-bench             # the collector's with what it is measured against
 
 An environment is made again when its lock or the way it is made changes.
 """
@@ -16,11 +16,10 @@ import time
 from pathlib import Path
 
 import packages
+from devtools.commands import ROOT
+from devtools.container_images import IMAGES
 
-ROOT = Path(__file__).resolve().parent.parent
 VENVS = ROOT / ".venvs"
-# Every folder with requirements is an image with an environment of its own.
-IMAGES = tuple(sorted(file.parent.name for file in (ROOT / "images").glob("*/requirements.in")))
 GROUPS = {"images": IMAGES, "tests": tuple(f"{image}-test" for image in IMAGES)}
 BENCH = "collector-bench"
 # Not in the image: on this machine the tests and make run speak to it.

@@ -9,11 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import chart
-import diagnosis
-import make_secrets
-import revisions
-from commands import Failed, progress, run
+from devtools import helm_charts, helm_revisions, kubernetes_secrets, pods
+from devtools.commands import ToolError, progress, run
 
 JOBS = ("airflow-run-airflow-migrations", "airflow-create-user")
 WAIT_SECONDS = 300
@@ -27,7 +24,7 @@ NAMESPACE_LABELS = {
 
 
 @dataclass(frozen=True)
-class Target:
+class Deployment:
     """Where an environment is put: a kubeconfig context, a namespace, and the environment's name."""
 
     context: str
@@ -47,7 +44,7 @@ class Target:
 
     def values(self, more: Sequence[str] = ()) -> list[str]:
         """helm's options for the environment's values and images."""
-        return chart.values(self.environment, more)
+        return helm_charts.values(self.environment, more)
 
     def prepare(self, manifests: Sequence[str] = (), pooled: bool = False, slack: str = "") -> bool:
         """Makes the namespace, the secrets that are missing, and what the texts `manifests` say; waits until it is ready.
@@ -59,10 +56,10 @@ class Target:
         self.kubectl(
             "apply", "--filename", "-", input=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         )
-        make_secrets.make(self.kubectl, self.namespace, self.environment)
-        changed = bool(slack) and make_secrets.put(self.kubectl, "slack", {"AIRFLOW_CONN_SLACK_CONN": slack})
+        kubernetes_secrets.make(self.kubectl, self.namespace, self.environment)
+        changed = bool(slack) and kubernetes_secrets.put(self.kubectl, "slack", {"AIRFLOW_CONN_SLACK_CONN": slack})
         if pooled:
-            make_secrets.follow_database(self.kubectl)
+            kubernetes_secrets.follow_database(self.kubectl)
         applied = [self.kubectl("apply", "--filename", "-", input=manifest) for manifest in manifests]
         for line in "".join(applied).splitlines():
             if (what := line.split()[0]).startswith(("statefulset", "deployment")):
@@ -72,7 +69,9 @@ class Target:
     def render(self, more: Sequence[str] = ()) -> str:
         """What would be put there, as YAML; no cluster is asked."""
         options = ("--namespace", self.namespace, "--is-upgrade", *self.values(more))
-        return "".join(run(["helm", "template", one, chart.chart(one), *options], seconds=120) for one in chart.RELEASES)
+        return "".join(
+            run(["helm", "template", one, helm_charts.chart(one), *options], seconds=120) for one in helm_charts.RELEASES
+        )
 
     def running(self) -> str:
         """What helm has put there and is in force, as YAML; empty where nothing is."""
@@ -88,27 +87,27 @@ class Target:
 
     def current(self) -> dict[str, int]:
         """The revision of each release that is in force; a release that is not there is left out."""
-        found = {release: revisions.deployed(self.history(release)) for release in chart.RELEASES}
+        found = {release: helm_revisions.deployed(self.history(release)) for release in helm_charts.RELEASES}
         return {release: int(one["revision"]) for release, one in found.items() if one}
 
     def is_cut_off(self) -> bool:
         """Whether a deployment was killed in the middle: helm refuses every other then."""
-        last = [self.history(release)[-1:] for release in chart.RELEASES]
+        last = [self.history(release)[-1:] for release in helm_charts.RELEASES]
         return any(one["status"].startswith("pending-") for found in last for one in found)
 
     def upgrade(self, more: Sequence[str] = (), description: str = "") -> None:
-        """Installs or upgrades both releases; waits until they are ready. Raises Failed with what is wrong with which pod."""
+        """Installs or upgrades both releases; waits until they are ready. Raises ToolError with what is wrong with which pod."""
         values, told = self.values(more), ["--description", description] if description else []
         bound = f"--timeout={self.wait_seconds}s"
-        charts = {release: chart.chart(release) for release in chart.RELEASES}
+        charts = {release: helm_charts.chart(release) for release in helm_charts.RELEASES}
         try:
             with progress(f"Airflow, by helm, into {self.context}/{self.namespace}"):
                 for release, source in charts.items():
                     self._clear_jobs(release)
                     command = ["upgrade", "--install", release, source, *values, *told, "--wait", bound]
                     self.helm(*command, seconds=self.wait_seconds + 30)
-        except Failed as error:
-            raise Failed(f"{error}\n\n{self.unhealthy()}") from error
+        except ToolError as error:
+            raise ToolError(f"{error}\n\n{self.unhealthy()}") from error
 
     def _clear_jobs(self, release: str) -> None:
         # Without helm's hooks these jobs are not made anew, and a job that is there cannot be changed.
@@ -117,7 +116,7 @@ class Target:
 
     def roll_back(self, revisions: dict[str, int]) -> None:
         """Puts the releases back to these revisions, and waits; a release that is not named is removed."""
-        for release in reversed(chart.RELEASES):
+        for release in reversed(helm_charts.RELEASES):
             self._clear_jobs(release)
             bound = ["--wait", f"--timeout={BACK_SECONDS}s"]
             if release in revisions:
@@ -127,22 +126,22 @@ class Target:
 
     @contextmanager
     def forward(self, service: str, port: int, local: int | str = "") -> Iterator[str]:
-        """The address on this machine at which the service's port answers for the while. Raises Failed where it does not."""
+        """The address on this machine at which the service's port answers for the while. Raises ToolError where it does not."""
         command = ["kubectl", "--context", self.context, "--namespace", self.namespace]
         command += ["port-forward", f"service/{service}", f"{local}:{port}"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             line = process.stdout.readline() if process.stdout else ""
             if "127.0.0.1:" not in line:
-                raise Failed(f"service/{service}: {process.communicate(timeout=10)[1].strip()}")
+                raise ToolError(f"service/{service}: {process.communicate(timeout=10)[1].strip()}")
             yield f"http://127.0.0.1:{line.split('127.0.0.1:')[1].split()[0]}"
         finally:
             process.terminate()
 
     def secret(self, name: str) -> dict[str, str]:
         """The secret's values by key."""
-        return make_secrets.read(self.kubectl, name)
+        return kubernetes_secrets.read(self.kubectl, name)
 
     def unhealthy(self) -> str:
         """Of every pod that is not well: its events and its last log lines."""
-        return diagnosis.unhealthy(self.kubectl)
+        return pods.unhealthy(self.kubectl)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from commands import Failed
+from devtools.commands import ToolError
 
 LOG_LINES = 15
 
@@ -41,7 +41,7 @@ def unhealthy(kubectl: Callable[..., str]) -> str:
             for before in ("", "--previous"):
                 try:
                     log = kubectl("logs", name, "--container", container, f"--tail={LOG_LINES}", *filter(None, [before]))
-                except Failed:
+                except ToolError:
                     continue
                 told += [f"  log of {container} {before}".rstrip() + ":", *(f"    {line}" for line in log.splitlines())]
     return "\n".join(told) or "all pods are well"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from airflow_api import Airflow
+from devtools.airflow_client import AirflowClient
 from step_contract.store import Store
 
 from ..conftest import STEPS, kubectl, pods_now, start, wait_for_end, wait_for_log, wait_until
@@ -45,11 +45,11 @@ def priorities() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def taken(airflow: Airflow, priorities: None) -> None:
+def taken(airflow: AirflowClient, priorities: None) -> None:
     start(airflow, "drill_taken", "drill")
 
 
-def test_a_step_whose_place_a_more_important_pod_takes_is_tried_again_without_blame(airflow: Airflow) -> None:
+def test_a_step_whose_place_a_more_important_pod_takes_is_tried_again_without_blame(airflow: AirflowClient) -> None:
     [pod] = wait_until("running", lambda: running("drill_taken", "preempted"), 90)
     node, container = pod["spec"]["nodeName"], pod["spec"]["containers"][0]
     important = {
@@ -84,13 +84,13 @@ def test_a_step_whose_place_a_more_important_pod_takes_is_tried_again_without_bl
     assert "preempt" in log
 
 
-def test_a_step_that_fills_the_nodes_disk_is_evicted_and_told_in_the_kubelets_words(airflow: Airflow) -> None:
+def test_a_step_that_fills_the_nodes_disk_is_evicted_and_told_in_the_kubelets_words(airflow: AirflowClient) -> None:
     wait_until("failed", lambda: airflow.tasks("drill_taken", "drill")["evicted"]["state"] == "failed", 120)
     wait_for_log(airflow, "drill_taken", "drill", "evicted", "Evicted: ")
     assert airflow.tasks("drill_taken", "drill")["evicted"]["try_number"] == 1
 
 
-def test_a_training_whose_node_is_drained_goes_on_where_it_was(airflow: Airflow, bucket: Store) -> None:
+def test_a_training_whose_node_is_drained_goes_on_where_it_was(airflow: AirflowClient, bucket: Store) -> None:
     start(airflow, "market_daily", RUN, "2026-01-01T09:00:00Z")
     [pod] = wait_until("training", lambda: running("market_daily", "train"), 120)
     wait_until("a checkpoint", lambda: [name for name in bucket.list("checkpoints") if "session=2026-01-01" in name], 60)

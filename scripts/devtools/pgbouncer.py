@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from commands import Failed
+from devtools.commands import ToolError
 
 SERVICE, PORT, DATABASE = "airflow-pgbouncer", 6543, "airflow-metadata"
 CONFIG, STATS, POOLED = "airflow-pgbouncer-config", "airflow-pgbouncer-stats", "airflow-pooled"
@@ -40,12 +40,12 @@ def quoted(text: str) -> str:
 def secrets_of(connection: str) -> dict[str, dict[str, str]]:
     """PgBouncer's secrets and Airflow's address of it, by name and key, for a database at the SQLAlchemy URL `connection`.
 
-    Raises Failed, without telling the URL, where it lacks a part.
+    Raises ToolError, without telling the URL, where it lacks a part.
     """
     url = urlsplit(connection)
     name = unquote(url.path.removeprefix("/"))
     if not (url.hostname and url.username and url.password and name):
-        raise Failed(
+        raise ToolError(
             "connection in the secret airflow-metadata is not like postgresql+psycopg2://USER:PASSWORD@HOST:5432/DATABASE"
         )
     user, password = unquote(url.username), unquote(url.password)

@@ -1,9 +1,9 @@
 """The images: their names, in this one place, and how they are built.
 
-    python scripts/images.py             # builds all; prints name and size
-    python scripts/images.py names       # prints the names, as variables
-    python scripts/images.py trainer     # builds one
-    python scripts/images.py push        # builds and pushes all; prints the names by digest, as variables
+    python scripts/build_images.py             # builds all; prints name and size
+    python scripts/build_images.py names       # prints the names, as variables
+    python scripts/build_images.py trainer     # builds one
+    python scripts/build_images.py push        # builds and pushes all; prints the names by digest, as variables
 
 A name is IMAGE_PREFIX/program:TAG; the tag is the git commit, with -dirty where the tree differs from it. AIRFLOW_IMAGE,
 COLLECTOR_IMAGE and TRAINER_IMAGE replace a whole name, by a digest for instance.
@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 
-import environments
-from commands import ROOT, Failed, fail, need, progress, run
+from devtools.commands import ROOT, ToolError, fail, need, progress, run
 
-PROGRAMS = tuple(image for image in environments.IMAGES if image != "airflow")
+# Every folder with requirements is an image with an environment of its own.
+PROGRAMS = tuple(
+    sorted(file.parent.name for file in (ROOT / "images").glob("*/requirements.in") if file.parent.name != "airflow")
+)
 IMAGES = (*PROGRAMS, "airflow")
 # For a cluster on one's own machine: built there, never pushed.
 LOCAL_IMAGES = ("slack",)
@@ -55,12 +56,12 @@ def airflow_version() -> str:
     """Airflow's version, as images/airflow/requirements.in pins it: the one place that does."""
     pinned = re.search(r"^apache-airflow==([\w.]+)", (ROOT / "images/airflow/requirements.in").read_text(), re.MULTILINE)
     if not pinned:
-        raise Failed("images/airflow/requirements.in must pin Airflow: apache-airflow==VERSION")
+        raise ToolError("images/airflow/requirements.in must pin Airflow: apache-airflow==VERSION")
     return pinned[1]
 
 
 def build(image: str) -> str:
-    """Builds `image` unless its whole name was given; returns the name. Raises Failed with the build's last lines."""
+    """Builds `image` unless its whole name was given; returns the name. Raises ToolError with the build's last lines."""
     name = name_of(image)
     if os.environ.get(variable_of(image)):
         return name
@@ -80,7 +81,7 @@ def id_of(name: str) -> str:
     """The image's id; empty where this machine does not have it."""
     try:
         return run(["docker", "image", "inspect", "--format", "{{.Id}}", name], seconds=30).strip()
-    except Failed:
+    except ToolError:
         return ""
 
 
@@ -92,18 +93,18 @@ def push(name: str) -> str:
 
 
 def pinned(name: str) -> str:
-    """The image's name by digest; raises Failed where it is known by no digest, that is, was never pushed or pulled."""
+    """The image's name by digest; raises ToolError where it is known by no digest, that is, was never pushed or pulled."""
     if "@sha256:" in name:
         return name
     repository = name.rpartition(":")[0]
     try:
         found = run(["docker", "image", "inspect", "--format", '{{join .RepoDigests " "}}', name], seconds=30).split()
-    except Failed:
+    except ToolError:
         found = []
     for digest in found:
         if digest.startswith(f"{repository}@"):
             return digest
-    raise Failed(f"{name} has no digest here: push it with make push, or give its name by digest (see docs/deploy.md)")
+    raise ToolError(f"{name} has no digest here: push it with make push, or give its name by digest (see docs/deploy.md)")
 
 
 def main(arguments: list[str]) -> int:
@@ -118,15 +119,11 @@ def main(arguments: list[str]) -> int:
             return 0
         known = (*IMAGES, *LOCAL_IMAGES)
         if unknown := set(arguments) - set(known):
-            raise Failed(f"there is no image {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
+            raise ToolError(f"there is no image {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
         for image in arguments or known:
             name = build(image)
             size = int(run(["docker", "image", "inspect", "--format", "{{.Size}}", name], seconds=30))
             print(f"  {name}: {size / 1e6:.0f} MB")
-    except Failed as error:
+    except ToolError as error:
         return fail(error)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

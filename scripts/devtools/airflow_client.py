@@ -11,22 +11,22 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any
 
-from commands import Failed
+from devtools.commands import ToolError
 
 ENDED = ("success", "failed")
 POLL_SECONDS = 1.0
 TOKEN_SECONDS = 3600
 
 
-class Conflict(Failed):
+class ConflictError(ToolError):
     """What is to be made is there already."""
 
 
-class Broken(Failed):
+class DagImportError(ToolError):
     """What is waited for will not come."""
 
 
-class Airflow:
+class AirflowClient:
     """The API at `url`, as the user `user`."""
 
     def __init__(self, url: str, user: str, password: str) -> None:
@@ -42,13 +42,13 @@ class Airflow:
                 return content
         except urllib.error.HTTPError as error:
             said = error.read().decode(errors="replace")[:500]
-            kind = Conflict if error.code == 409 else Failed
+            kind = ConflictError if error.code == 409 else ToolError
             raise kind(f"{method} {path}: {error.code} {said}") from error
         except OSError as error:
-            raise Failed(f"Airflow's API at {self.url} does not answer: {error}") from error
+            raise ToolError(f"Airflow's API at {self.url} does not answer: {error}") from error
 
     def call(self, method: str, path: str, body: Any = None, accept: str = "application/json") -> Any:
-        """The answer of the API: what JSON says, or text for another `accept`. Raises Failed, Conflict on 409."""
+        """The answer of the API: what JSON says, or text for another `accept`. Raises ToolError, Conflict on 409."""
         plain = {"Content-Type": "application/json"}
         if time.monotonic() - self._since > TOKEN_SECONDS or not self._token:
             answer = self._send("POST", "/auth/token", {"username": self.user, "password": self.password}, plain)
@@ -65,25 +65,27 @@ class Airflow:
             return answer.read(), answer.headers["Content-Type"]
 
     def wait_for(self, what: str, ready: Callable[[], Any], seconds: float) -> Any:
-        """What `ready` returns once it is true; asks once a second. Raises Failed after `seconds`."""
+        """What `ready` returns once it is true; asks once a second. Raises ToolError after `seconds`."""
         until, problem = time.monotonic() + seconds, ""
         while time.monotonic() < until:
             try:
                 if found := ready():
                     return found
-            except Broken:
+            except DagImportError:
                 raise
-            except Failed as error:
+            except ToolError as error:
                 problem = f": {error}"
             time.sleep(POLL_SECONDS)
-        raise Failed(f"{what} was waited for {seconds:.0f} s in vain{problem}")
+        raise ToolError(f"{what} was waited for {seconds:.0f} s in vain{problem}")
 
     def unpause(self, dag: str, parsed_since: datetime, seconds: float = 180) -> None:
-        """Lets the DAG run, once Airflow has parsed it after `parsed_since`; raises Failed with the error of a broken file."""
+        """Lets the DAG run, once Airflow has parsed it after `parsed_since`; raises ToolError with the error of a broken file."""
 
         def parsed() -> bool:
             if errors := self.call("GET", "/importErrors")["import_errors"]:
-                raise Broken("\n".join(f"{error['filename']} cannot be loaded:\n{error['stack_trace']}" for error in errors))
+                raise DagImportError(
+                    "\n".join(f"{error['filename']} cannot be loaded:\n{error['stack_trace']}" for error in errors)
+                )
             last = self.call("GET", f"/dags/{dag}")["last_parsed_time"]
             return bool(last) and datetime.fromisoformat(last) >= parsed_since
 
@@ -91,7 +93,7 @@ class Airflow:
         self.call("PATCH", f"/dags/{dag}", {"is_paused": False})
 
     def trigger(self, dag: str, run: str, logical_date: str | None = None, conf: dict[str, Any] | None = None) -> None:
-        """Starts a run; raises Conflict where the DAG has one of that name or date."""
+        """Starts a run; raises ConflictError where the DAG has one of that name or date."""
         self.call("POST", f"/dags/{dag}/dagRuns", {"dag_run_id": run, "logical_date": logical_date, "conf": conf or {}})
 
     def clear(self, dag: str, run: str) -> None:
@@ -109,7 +111,7 @@ class Airflow:
         return {one["task_id"]: one for one in found["task_instances"]}
 
     def follow(self, dag: str, run: str, seconds: float) -> Iterator[tuple[str, str]]:
-        """Each task and its new state, as they change, until the run has ended; raises Failed after `seconds`."""
+        """Each task and its new state, as they change, until the run has ended; raises ToolError after `seconds`."""
         until, seen = time.monotonic() + seconds, dict[str, str]()
         while True:
             ended = self.run(dag, run)["state"] in ENDED
@@ -121,7 +123,7 @@ class Airflow:
             if ended:
                 return
             if time.monotonic() > until:
-                raise Failed(f"the run {run} of {dag} has not ended within {seconds:.0f} s; its tasks: {seen}")
+                raise ToolError(f"the run {run} of {dag} has not ended within {seconds:.0f} s; its tasks: {seen}")
             time.sleep(POLL_SECONDS)
 
     def xcom(self, dag: str, run: str, task: str, key: str = "return_value") -> Any:

@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import chart
 import pytest
-from commands import ROOT, Failed, run
+from devtools import helm_charts
+from devtools.commands import ROOT, ToolError, run
 
 from .conftest import skip
 
@@ -66,7 +66,7 @@ def charts(helm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(chart, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(helm_charts, "CACHE", tmp_path / "cache")
     monkeypatch.setenv("CHART_VERSION", VERSION)
     monkeypatch.delenv("AIRFLOW_CHART", raising=False)
     monkeypatch.delenv("AIRFLOW_CHART_REPOSITORY", raising=False)
@@ -88,24 +88,24 @@ def is_whole(path: str) -> bool:
 
 
 def test_the_chart_is_fetched_once(repository: Repository, cache: Path) -> None:
-    fetched = chart.chart("airflow")
+    fetched = helm_charts.chart("airflow")
     assert Path(fetched) == cache / f"airflow-{VERSION}.tgz" and is_whole(fetched)
-    assert chart.chart("airflow") == fetched and repository.downloads == 1
+    assert helm_charts.chart("airflow") == fetched and repository.downloads == 1
     assert [file.name for file in cache.iterdir()] == [f"airflow-{VERSION}.tgz"]
 
 
 def test_another_version_is_fetched_anew(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
-    chart.official_chart()
+    helm_charts.official_chart()
     monkeypatch.setenv("CHART_VERSION", "9.8.8")
-    with pytest.raises(Failed, match=r"the Airflow chart 9\.8\.8 cannot be fetched"):
-        chart.official_chart()
+    with pytest.raises(ToolError, match=r"the Airflow chart 9\.8\.8 cannot be fetched"):
+        helm_charts.official_chart()
 
 
 def test_airflow_chart_takes_precedence_and_nothing_is_fetched(
     repository: Repository, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CHART", "oci://registry.example.com/charts/airflow")
-    assert chart.chart("airflow") == "oci://registry.example.com/charts/airflow"
+    assert helm_charts.chart("airflow") == "oci://registry.example.com/charts/airflow"
     assert not repository.requests and not cache.exists()
 
 
@@ -117,7 +117,10 @@ def test_two_processes_may_fetch_it_at_once(repository: Repository, cache: Path)
         return True
 
     repository.before_chart = wait_for_the_other
-    fetch = f"import chart, pathlib; chart.CACHE = pathlib.Path({str(cache)!r}); print(chart.official_chart())"
+    fetch = (
+        f"import pathlib; from devtools import helm_charts; helm_charts.CACHE = pathlib.Path({str(cache)!r}); "
+        "print(helm_charts.official_chart())"
+    )
     command = [sys.executable, "-c", fetch]
     with ThreadPoolExecutor() as pool:
         first, second = pool.map(
@@ -149,20 +152,20 @@ def test_a_broken_download_leaves_nothing_behind(
     repository: Repository, cache: Path, answer: Callable[[SimpleHTTPRequestHandler], bool]
 ) -> None:
     repository.before_chart = answer
-    with pytest.raises(Failed, match=f"cannot be fetched from {repository.url}"):
-        chart.official_chart()
+    with pytest.raises(ToolError, match=f"cannot be fetched from {repository.url}"):
+        helm_charts.official_chart()
     assert list(cache.iterdir()) == []
     repository.before_chart = lambda request: True
-    assert is_whole(chart.official_chart())
+    assert is_whole(helm_charts.official_chart())
 
 
 def test_a_repository_that_hangs_is_given_up(repository: Repository, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = threading.Event()
     repository.before_chart = lambda request: not done.wait(60)
-    monkeypatch.setattr(chart, "FETCH_SECONDS", 0.5)
+    monkeypatch.setattr(helm_charts, "FETCH_SECONDS", 0.5)
     try:
-        with pytest.raises(Failed, match="took longer than"):
-            chart.official_chart()
+        with pytest.raises(ToolError, match="took longer than"):
+            helm_charts.official_chart()
     finally:
         done.set()
     assert list(cache.iterdir()) == []
@@ -170,8 +173,8 @@ def test_a_repository_that_hangs_is_given_up(repository: Repository, cache: Path
 
 def test_an_unreachable_repository_is_one_sentence(helm: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CHART_REPOSITORY", "http://127.0.0.1:1")
-    with pytest.raises(Failed) as failed:
-        chart.official_chart()
+    with pytest.raises(ToolError) as failed:
+        helm_charts.official_chart()
     message = str(failed.value)
     assert "\n" not in message and message.startswith(f"the Airflow chart {VERSION} cannot be fetched from http://127.0.0.1:1")
     assert "connection refused" in message and message.endswith("or AIRFLOW_CHART_REPOSITORY to a mirror")
@@ -179,7 +182,7 @@ def test_an_unreachable_repository_is_one_sentence(helm: str, cache: Path, monke
 
 def test_the_makefile_pins_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CHART_VERSION", raising=False)
-    assert f"export CHART_VERSION := {chart.chart_version()}\n" in (ROOT / "Makefile").read_text()
+    assert f"export CHART_VERSION := {helm_charts.chart_version()}\n" in (ROOT / "Makefile").read_text()
 
 
 @pytest.mark.parametrize(

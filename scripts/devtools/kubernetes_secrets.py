@@ -10,9 +10,8 @@ import json
 import secrets
 from collections.abc import Callable
 
-import pooling
-import slack_connection
-from commands import Failed
+from devtools import pgbouncer, slack_connection
+from devtools.commands import ToolError
 
 DATABASE_URL = "postgresql+psycopg2://airflow:{password}@postgres.{namespace}.svc:5432/airflow"
 # In kind, unless another was given: the stand-in for Slack of manifests/, which takes any token.
@@ -75,16 +74,16 @@ def put(kubectl: Callable[..., str], name: str, data: dict[str, str]) -> bool:
 
 def follow_database(kubectl: Callable[..., str]) -> None:
     """Creates the secrets of connection pooling, or brings them up to date with the database's address."""
-    for name, data in pooling.secrets_of(read(kubectl, "airflow-metadata")["connection"]).items():
+    for name, data in pgbouncer.secrets_of(read(kubectl, "airflow-metadata")["connection"]).items():
         put(kubectl, name, data)
 
 
 def make(kubectl: Callable[..., str], namespace: str, environment: str) -> list[str]:
-    """Creates what is missing and can be made; returns the names. Raises Failed naming what must be given."""
+    """Creates what is missing and can be made; returns the names. Raises ToolError naming what must be given."""
     there = names(kubectl)
     # The database's password and the connection with it in it are one secret in two.
     if "postgres" in there and "airflow-metadata" not in there:
-        raise Failed("the secret postgres is there and airflow-metadata is not: delete both, or write the second by hand")
+        raise ToolError("the secret postgres is there and airflow-metadata is not: delete both, or write the second by hand")
     wanted = keys(environment) | (services(namespace) | STAND_IN if environment == "kind" else {})
     missing = {name: data for name, data in wanted.items() if name not in there}
     for name, data in missing.items():
@@ -93,5 +92,5 @@ def make(kubectl: Callable[..., str], namespace: str, environment: str) -> list[
         commands = "\n".join(
             f"  kubectl --namespace {namespace} create secret generic {name} --from-literal={GIVEN[name]}" for name in lacking
         )
-        raise Failed(f"{environment} needs secrets that only you can give, in the namespace {namespace}:\n{commands}")
+        raise ToolError(f"{environment} needs secrets that only you can give, in the namespace {namespace}:\n{commands}")
     return list(missing)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from rendered import difference, objects
+from devtools.manifest_diff import difference, objects
 
 BEFORE = """\
 ---

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from .conftest import ENVIRONMENTS, IMAGES, ROOT
-from .containers import Object, containers, not_restricted, pods, secrets_in_clear, without_bounds
+from .container_checks import Object, containers, not_restricted, pods, secrets_in_clear, without_bounds
 
 EXPORTER = "quay.io/prometheus/statsd-exporter:"
 # Components that run as long as the deployment; the others end.

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from commands import Failed
+from devtools.commands import ToolError
 
 Revision = Mapping[str, Any]
 WORKED = ("deployed", "superseded")
@@ -25,7 +25,7 @@ def content(revision: Revision) -> int:
 
 def before(histories: Mapping[str, Sequence[Revision]], wanted: int | None = None) -> dict[str, int]:
     """The revision of each release to go back to: Airflow's `wanted`, or the last that worked and was another than the one in
-    force; and what the other releases were then. Raises Failed where there is none.
+    force; and what the other releases were then. Raises ToolError where there is none.
     """
     now = deployed(histories["airflow"])
     worked = [one for one in histories["airflow"] if one["status"] in WORKED]
@@ -34,7 +34,7 @@ def before(histories: Mapping[str, Sequence[Revision]], wanted: int | None = Non
     else:
         candidates = [one for one in worked if now is None or content(one) != content(now)]
     if not candidates:
-        raise Failed(f"there is no {'such ' if wanted else 'earlier '}revision that worked: helm history airflow")
+        raise ToolError(f"there is no {'such ' if wanted else 'earlier '}revision that worked: helm history airflow")
     chosen = candidates[-1]
     found = {"airflow": int(chosen["revision"])}
     for release, history in histories.items():

@@ -4,16 +4,15 @@ import base64
 import json
 from urllib.parse import unquote, urlsplit
 
-import make_secrets
-import pooling
 import pytest
-from commands import Failed
+from devtools import kubernetes_secrets, pgbouncer
+from devtools.commands import ToolError
 
 URL = "postgresql+psycopg2://air%40flow:p%22a%2Fs%20s@db.example.com:5433/my%27data?sslmode=require"
 
 
 def test_the_pooler_speaks_to_the_database_and_airflow_to_the_pooler_with_the_same_login() -> None:
-    made = pooling.secrets_of(URL)
+    made = pgbouncer.secrets_of(URL)
     ini = made["airflow-pgbouncer-config"]["pgbouncer.ini"]
     assert "airflow-metadata = host='db.example.com' port=5433 dbname='my''data'\n" in ini
     assert "server_tls_sslmode = require\n" in ini and "stats_users = air@flow\n" in ini
@@ -26,8 +25,8 @@ def test_the_pooler_speaks_to_the_database_and_airflow_to_the_pooler_with_the_sa
 
 @pytest.mark.parametrize("url", ["postgresql://host/airflow", "postgresql://user:hidden@host", "hidden"])
 def test_an_address_that_lacks_a_part_is_told_without_the_password(url: str) -> None:
-    with pytest.raises(Failed, match="airflow-metadata is not like") as failed:
-        pooling.secrets_of(url)
+    with pytest.raises(ToolError, match="airflow-metadata is not like") as failed:
+        pgbouncer.secrets_of(url)
     assert "hidden" not in str(failed.value)
 
 
@@ -46,11 +45,11 @@ def test_the_poolers_secrets_follow_the_databases_address() -> None:
         data = held[arguments[1]]
         return json.dumps({"data": {key: base64.b64encode(text.encode()).decode() for key, text in data.items()}})
 
-    made = sorted(pooling.secrets_of(URL))
-    make_secrets.follow_database(kubectl)
+    made = sorted(pgbouncer.secrets_of(URL))
+    kubernetes_secrets.follow_database(kubectl)
     assert sorted(done) == [f"create {name}" for name in made]
-    make_secrets.follow_database(kubectl)
+    kubernetes_secrets.follow_database(kubectl)
     assert len(done) == 3
     held["airflow-metadata"] = {"connection": URL.replace("5433", "5434")}
-    make_secrets.follow_database(kubectl)
+    kubernetes_secrets.follow_database(kubectl)
     assert done[3:] == ["replace airflow-pgbouncer-config"]

@@ -18,14 +18,15 @@ from airflow.sdk.listener import get_listener_manager
 from airflow.utils.session import create_session
 from airflow_steps import notes
 from airflow_watcher.seen import Run, Task
-from embedded_slack import Channel, channel
 from sqlalchemy import select
 from step_contract.commit import open_artifact
 from step_contract.paths import MANIFEST
 from step_contract.schemas import PLOT_FILE
 from step_contract.store import Store
 
-DAGS = Path(__file__).resolve().parent.parent / "dags"
+from embedded_airflow.slack_channel import Channel, channel
+
+DAGS = Path(__file__).resolve().parents[2] / "dags"
 DAG_ID = "market_daily"
 
 

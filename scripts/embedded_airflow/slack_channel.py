@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-import slack_connection
 from airflow_steps.settings import Settings
 from airflow_watcher.ledger import Ledger
 from airflow_watcher.message import Limits, Pages
@@ -20,6 +19,7 @@ from airflow_watcher.run_messages import about
 from airflow_watcher.seen import Run
 from airflow_watcher.slack import Slack, Unavailable
 from airflow_watcher.telling import Telling
+from devtools import slack_connection
 from slack_stand_in.page import render_page
 from slack_stand_in.server import stand_in
 from step_contract.store import Store

@@ -1,0 +1,1 @@
+"""What the programs of scripts/ and the tests share."""
