@@ -41,7 +41,7 @@ def test_nothing_is_a_helm_hook_and_nothing_comes_from_bitnami(rendered: dict[st
 
 def test_nothing_may_speak_until_a_policy_says_so(rendered: dict[str, str], environment: str) -> None:
     policies = {name: one["spec"] for name, one in of(rendered, environment, "NetworkPolicy").items()}
-    assert policies["deny-by-default"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
     outside = [name for name, spec in policies.items() for rule in spec.get("egress") or () if "to" not in rule]
     assert set(outside) == {"airflow", "watcher"}  # the Kubernetes API and Slack
     [collector] = policies["collector"]["egress"]
@@ -61,10 +61,10 @@ def test_numbers_go_to_the_exporter_and_can_be_fetched_there_but_on_a_laptop(
     assert service["metadata"]["annotations"] == {"prometheus.io/scrape": "true", "prometheus.io/port": "9102"}
     assert {("UDP", 9125), ("TCP", 9102)} == {(port["protocol"], port["port"]) for port in service["spec"]["ports"]}
     its = exporter["spec"]["template"]["metadata"]["labels"]
-    [out] = policies["metrics"]["egress"]
+    [out] = policies["statsd-clients"]["egress"]
     [to] = out["to"]
     assert to["podSelector"]["matchLabels"].items() <= its.items() and out["ports"] == [{"protocol": "UDP", "port": 9125}]
-    told, fetched = policies["metrics-exporter"]["ingress"]
+    told, fetched = policies["statsd"]["ingress"]
     assert told["ports"] == out["ports"] and fetched == {"ports": [{"protocol": "TCP", "port": 9102}]}
     assert "checksum/statsd-config" in exporter["spec"]["template"]["metadata"]["annotations"], "other names, another pod"
 

@@ -33,7 +33,7 @@ def test_lint_passes_in_every_environment(helm: str, images: None, environment: 
     [
         ("config.market_daily.symbl=KS11", "additional properties 'symbl' not allowed"),
         ("config.market_daily.step_surce_tries=3", "'step_surce_tries' not allowed"),
-        ("config.market_daily.trianer_memory=2Gi", "trianer_memory: there is no program trianer"),
+        ("config.market_daily.trianer_memory=2Gi", "trianer_memory: unknown program trianer"),
         ("config.market_daily.step_runner=kubernetes", "step_runner': value must be one of 'process', 'worker', 'triggerer'"),
         ("config.market_daily.scheduled=daily", "scheduled': value must be one of"),
         ("config.market_daily.step_pods=many", "step_pods': 'many' does not match"),

@@ -1,5 +1,5 @@
-{{/* A network policy's rule from an end of .Values.network: its peers, where it names some, and its TCP ports. */}}
-{{- define "egress" -}}
+{{/* An egress rule of a network policy, from an entry of .Values.network: its peers, if it has any, and its TCP ports. */}}
+{{- define "egress-rule" -}}
 - {{ with .to }}to: {{ toJson . }}
   {{ end }}ports:
   {{- range .ports }}
