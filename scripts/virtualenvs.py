@@ -1,10 +1,10 @@
-"""Makes the environments that the targets need, one an image, each from its own lock. Says nothing when they are there.
+"""Create the virtual environments that the targets need, below .venvs/, each from its own lock.
 
-    python scripts/virtualenvs.py images                      # every image's; or some: collector trainer
-    python scripts/virtualenvs.py collector-test tools        # an image's environment with its tests' needs; ruff and S3
-    python scripts/virtualenvs.py collector-bench             # the collector's with what it is measured against
+    python scripts/virtualenvs.py images                      # one for each image; or some: collector trainer
+    python scripts/virtualenvs.py collector-test tools        # an image's with its tests' requirements; linters
+    python scripts/virtualenvs.py collector-bench             # the collector's with the benchmark's requirements
 
-An environment is made again when its lock or the way it is made changes.
+An environment is created again when its lock or its installation has changed. Prints nothing if all are up to date.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from devtools.container_images import IMAGES
 VENVS = ROOT / ".venvs"
 GROUPS = {"images": IMAGES, "tests": tuple(f"{image}-test" for image in IMAGES)}
 BENCH = "collector-bench"
-# Not in the image: on this machine the tests and make run speak to it.
-STAND_INS = {"airflow": ("slack",)}
+# The project's packages that are not in the image, but that its tests and make run import.
+SIMULATORS = {"airflow": ("slack",)}
 
 
 def lock_of(name: str) -> Path:
-    """The lock file that the environment `name` is made from."""
+    """Return the lock file of the environment `name`. Raises packages.SetupError if there is no such environment."""
     if name in IMAGES:
         return ROOT / "images" / name / "requirements.lock"
     if name == "tools":
@@ -37,55 +37,56 @@ def lock_of(name: str) -> Path:
         return ROOT / "tests" / "locks" / f"{image}.lock"
     if name == BENCH:
         return ROOT / "tests" / "locks" / f"{name}.lock"
-    known = f"{', '.join(IMAGES)}, each also with -test, {BENCH}, tools; images and tests for all of these"
-    raise packages.SetupError(f"there is no environment {name!r}: choose from {known}")
+    known = f"{', '.join(IMAGES)}, each also with -test, {BENCH}, tools, or images or tests for all of these"
+    raise packages.SetupError(f"unknown environment {name!r}; must be one of {known}")
 
 
-def own_packages(name: str) -> list[Path]:
-    """The project's own packages that the environment `name` holds."""
+def list_own_packages(name: str) -> list[Path]:
+    """Return the folders of the project's packages that the environment `name` contains."""
     image = name.partition("-")[0]
     if image not in IMAGES:
         return []
-    own = ["contract", image, *STAND_INS.get(image, ())]
-    return [ROOT / "images" / package for package in own]
+    return [ROOT / "images" / package for package in ("contract", image, *SIMULATORS.get(image, ()))]
 
 
-def stamp_of(name: str) -> str:
-    """What the environment `name` must have been made from to be used as it is."""
-    projects = [package / "pyproject.toml" for package in own_packages(name)]
+def compute_stamp(name: str) -> str:
+    """Return a digest of everything that the environment `name` is created from."""
+    projects = [package / "pyproject.toml" for package in list_own_packages(name)]
     sources = [lock_of(name), Path(__file__), Path(packages.__file__), *projects]
     return hashlib.sha256(b"\0".join([str(ROOT).encode(), *(source.read_bytes() for source in sources)])).hexdigest()
 
 
-def make(name: str) -> None:
-    """Makes the environment `name` unless it is there, made from what it would be made from now."""
-    venv, ready, stamp = VENVS / name, VENVS / name / ".ready", stamp_of(name)
+def create(name: str) -> None:
+    """Create the environment `name` unless it is up to date."""
+    venv, ready, stamp = VENVS / name, VENVS / name / ".ready", compute_stamp(name)
     if ready.exists() and ready.read_text() == stamp:
         return
     started = time.monotonic()
-    packages.say(f"environment {name} …")
+    packages.print_progress(f"environment {name} …")
     ready.unlink(missing_ok=True)
-    packages.install(lock_of(name), venv)
-    if own := own_packages(name):
-        packages.install_own([word for package in own for word in ("-e", str(package))], ["--python", str(venv)])
+    packages.install_lock(lock_of(name), venv)
+    if own := list_own_packages(name):
+        editable = [word for package in own for word in ("-e", str(package))]
+        packages.install_own(editable, ["--python", str(venv)])
     ready.write_text(stamp)
-    packages.say(f"environment {name}: {time.monotonic() - started:.0f} s")
+    packages.print_progress(f"environment {name}: {time.monotonic() - started:.0f} s")
 
 
 def main(names: list[str]) -> int:
-    """Makes each named environment; 1 and one message where that fails."""
+    """Create each named environment; return the exit code."""
     if sys.version_info[:2] != (3, 11):
-        print(f"set-up: this is Python {sys.version.split()[0]}; install Python 3.11 or set PYTHON to it", file=sys.stderr)
+        version = sys.version.split()[0]
+        print(f"setup: Python 3.11 is required, this is {version}: install it or set PYTHON to its path", file=sys.stderr)
         return 1
     VENVS.mkdir(exist_ok=True)
     names = [environment for name in names for environment in GROUPS.get(name, (name,))]
     try:
         for name in names:
             lock_of(name)
-        with (VENVS / ".lock").open("w") as exclusive:
-            fcntl.flock(exclusive, fcntl.LOCK_EX)
+        with (VENVS / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
             for name in names:
-                make(name)
+                create(name)
     except packages.SetupError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,1 +1,1 @@
-"""What the programs of scripts/ and the tests share."""
+"""Tools that the programs in scripts/ and the tests share: commands, images, charts, deployments, clusters, Airflow's API."""

@@ -1,4 +1,4 @@
-"""Airflow's REST API, as far as the targets and the tests need it: runs are started, followed and read."""
+"""A client of Airflow's REST API: trigger and watch DAG runs, read task instances, XComs and logs."""
 
 from __future__ import annotations
 
@@ -13,134 +13,158 @@ from typing import Any
 
 from devtools.commands import ToolError
 
-ENDED = ("success", "failed")
+FINISHED_STATES = ("success", "failed")  # of a DAG run
 POLL_SECONDS = 1.0
 TOKEN_SECONDS = 3600
 
 
 class ConflictError(ToolError):
-    """What is to be made is there already."""
+    """The object to create exists already (HTTP 409)."""
 
 
 class DagImportError(ToolError):
-    """What is waited for will not come."""
+    """A DAG file cannot be imported; waiting does not help."""
 
 
 class AirflowClient:
-    """The API at `url`, as the user `user`."""
+    """A client of the API at `url` that is logged in as `user`."""
 
     def __init__(self, url: str, user: str, password: str) -> None:
         self.url, self.user, self.password = url.rstrip("/"), user, password
-        self._token, self._since = "", 0.0
+        self._token, self._token_time = "", 0.0
 
     def _send(self, method: str, path: str, body: Any, headers: dict[str, str]) -> bytes:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)  # noqa: S310 http alone
+        request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)  # noqa: S310 always HTTP
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-                content: bytes = answer.read()
+            with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+                content: bytes = response.read()
                 return content
         except urllib.error.HTTPError as error:
-            said = error.read().decode(errors="replace")[:500]
-            kind = ConflictError if error.code == 409 else ToolError
-            raise kind(f"{method} {path}: {error.code} {said}") from error
+            detail = error.read().decode(errors="replace")[:500]
+            error_type = ConflictError if error.code == 409 else ToolError
+            raise error_type(f"{method} {path} failed with status {error.code}: {detail}") from error
         except OSError as error:
-            raise ToolError(f"Airflow's API at {self.url} does not answer: {error}") from error
+            raise ToolError(f"cannot connect to Airflow's API at {self.url}: {error}") from error
 
-    def call(self, method: str, path: str, body: Any = None, accept: str = "application/json") -> Any:
-        """The answer of the API: what JSON says, or text for another `accept`. Raises ToolError, Conflict on 409."""
-        plain = {"Content-Type": "application/json"}
-        if time.monotonic() - self._since > TOKEN_SECONDS or not self._token:
-            answer = self._send("POST", "/auth/token", {"username": self.user, "password": self.password}, plain)
-            self._token, self._since = json.loads(answer)["access_token"], time.monotonic()
-        headers = plain | {"Authorization": f"Bearer {self._token}", "Accept": accept}
-        answer = self._send(method, f"/api/v2{path}", body, headers)
-        return json.loads(answer) if accept == "application/json" and answer else answer.decode()
+    def request(self, method: str, path: str, body: Any = None, accept: str = "application/json") -> Any:
+        """Call the API at `path` below /api/v2; return the parsed JSON, or text if `accept` is another media type.
 
-    def page(self, path: str) -> tuple[bytes, str]:
-        """A page of the UI and its media type, as who is logged in sees it."""
-        self.call("GET", "/version")  # makes sure of the token
+        Raises ConflictError for status 409, ToolError for any other error.
+        """
+        json_headers = {"Content-Type": "application/json"}
+        if time.monotonic() - self._token_time > TOKEN_SECONDS or not self._token:
+            response = self._send("POST", "/auth/token", {"username": self.user, "password": self.password}, json_headers)
+            self._token, self._token_time = json.loads(response)["access_token"], time.monotonic()
+        headers = json_headers | {"Authorization": f"Bearer {self._token}", "Accept": accept}
+        response = self._send(method, f"/api/v2{path}", body, headers)
+        return json.loads(response) if accept == "application/json" and response else response.decode()
+
+    def get_page(self, path: str) -> tuple[bytes, str]:
+        """Return a page of the UI and its media type, as a logged-in user sees it."""
+        self.request("GET", "/version")  # makes sure that there is a token
         request = urllib.request.Request(f"{self.url}{path}", headers={"Cookie": f"_token={self._token}"})  # noqa: S310
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            return answer.read(), answer.headers["Content-Type"]
+        with urllib.request.urlopen(request, timeout=30) as response:  # noqa: S310
+            return response.read(), response.headers["Content-Type"]
 
-    def wait_for(self, what: str, ready: Callable[[], Any], seconds: float) -> Any:
-        """What `ready` returns once it is true; asks once a second. Raises ToolError after `seconds`."""
-        until, problem = time.monotonic() + seconds, ""
-        while time.monotonic() < until:
+    def wait_for(self, description: str, condition: Callable[[], Any], timeout: float) -> Any:
+        """Poll `condition` until it returns a true value, and return that; a ToolError counts as false.
+
+        Raises:
+            ToolError: `timeout` seconds have passed.
+            DagImportError: raised by `condition`, at once.
+        """
+        deadline, last_error = time.monotonic() + timeout, ""
+        while time.monotonic() < deadline:
             try:
-                if found := ready():
-                    return found
+                if result := condition():
+                    return result
             except DagImportError:
                 raise
             except ToolError as error:
-                problem = f": {error}"
+                last_error = f": {error}"
             time.sleep(POLL_SECONDS)
-        raise ToolError(f"{what} was waited for {seconds:.0f} s in vain{problem}")
+        raise ToolError(f"timed out after {timeout:.0f} s waiting for {description}{last_error}")
 
-    def unpause(self, dag: str, parsed_since: datetime, seconds: float = 180) -> None:
-        """Lets the DAG run, once Airflow has parsed it after `parsed_since`; raises ToolError with the error of a broken file."""
+    def wait_until_parsed(self, dag_id: str, since: datetime, timeout: float = 180) -> None:
+        """Wait until Airflow has parsed the DAG after `since`. Raises DagImportError if a DAG file cannot be imported."""
 
-        def parsed() -> bool:
-            if errors := self.call("GET", "/importErrors")["import_errors"]:
+        def is_parsed() -> bool:
+            if errors := self.request("GET", "/importErrors")["import_errors"]:
                 raise DagImportError(
-                    "\n".join(f"{error['filename']} cannot be loaded:\n{error['stack_trace']}" for error in errors)
+                    "\n".join(f"cannot import {error['filename']}:\n{error['stack_trace']}" for error in errors)
                 )
-            last = self.call("GET", f"/dags/{dag}")["last_parsed_time"]
-            return bool(last) and datetime.fromisoformat(last) >= parsed_since
+            last_parsed = self.request("GET", f"/dags/{dag_id}")["last_parsed_time"]
+            return bool(last_parsed) and datetime.fromisoformat(last_parsed) >= since
 
-        self.wait_for(f"the DAG {dag}", parsed, seconds)
-        self.call("PATCH", f"/dags/{dag}", {"is_paused": False})
+        self.wait_for(f"the DAG {dag_id} to be parsed", is_parsed, timeout)
 
-    def trigger(self, dag: str, run: str, logical_date: str | None = None, conf: dict[str, Any] | None = None) -> None:
-        """Starts a run; raises ConflictError where the DAG has one of that name or date."""
-        self.call("POST", f"/dags/{dag}/dagRuns", {"dag_run_id": run, "logical_date": logical_date, "conf": conf or {}})
+    def unpause_dag(self, dag_id: str, timeout: float = 180) -> None:
+        """Unpause the DAG as soon as Airflow knows it."""
 
-    def clear(self, dag: str, run: str) -> None:
-        """Lets the whole run run again."""
-        self.call("POST", f"/dags/{dag}/dagRuns/{urllib.parse.quote(run)}/clear", {"dry_run": False})
+        def unpause() -> Any:
+            return self.request("PATCH", f"/dags/{dag_id}", {"is_paused": False})
 
-    def run(self, dag: str, run: str) -> dict[str, Any]:
-        """The run."""
-        found: dict[str, Any] = self.call("GET", f"/dags/{dag}/dagRuns/{urllib.parse.quote(run)}")
-        return found
+        self.wait_for(f"the DAG {dag_id}", unpause, timeout)
 
-    def tasks(self, dag: str, run: str) -> dict[str, dict[str, Any]]:
-        """The run's task instances by task."""
-        found = self.call("GET", f"/dags/{dag}/dagRuns/{urllib.parse.quote(run)}/taskInstances?limit=200")
-        return {one["task_id"]: one for one in found["task_instances"]}
+    def trigger_dag(
+        self, dag_id: str, run_id: str, logical_date: str | None = None, conf: dict[str, Any] | None = None
+    ) -> None:
+        """Trigger a DAG run. Raises ConflictError if the DAG has a run with this id or logical date."""
+        body = {"dag_run_id": run_id, "logical_date": logical_date, "conf": conf or {}}
+        self.request("POST", f"/dags/{dag_id}/dagRuns", body)
 
-    def follow(self, dag: str, run: str, seconds: float) -> Iterator[tuple[str, str]]:
-        """Each task and its new state, as they change, until the run has ended; raises ToolError after `seconds`."""
-        until, seen = time.monotonic() + seconds, dict[str, str]()
+    def clear_run(self, dag_id: str, run_id: str) -> None:
+        """Clear all task instances of the run."""
+        self.request("POST", f"{_run_path(dag_id, run_id)}/clear", {"dry_run": False})
+
+    def get_run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """Return the DAG run."""
+        run: dict[str, Any] = self.request("GET", _run_path(dag_id, run_id))
+        return run
+
+    def get_task_instances(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
+        """Return the run's task instances by task id."""
+        response = self.request("GET", f"{_run_path(dag_id, run_id)}/taskInstances?limit=200")
+        return {ti["task_id"]: ti for ti in response["task_instances"]}
+
+    def watch_task_states(self, dag_id: str, run_id: str, timeout: float) -> Iterator[tuple[str, str]]:
+        """Yield each change of a task's state as (task id, state) until the run has finished.
+
+        Raises ToolError after `timeout` seconds.
+        """
+        deadline, states = time.monotonic() + timeout, dict[str, str]()
         while True:
-            ended = self.run(dag, run)["state"] in ENDED
-            for task, instance in self.tasks(dag, run).items():
-                state = instance["state"] or ""
-                if state and seen.get(task) != state:
-                    seen[task] = state
-                    yield task, state
-            if ended:
+            finished = self.get_run(dag_id, run_id)["state"] in FINISHED_STATES
+            for task_id, ti in self.get_task_instances(dag_id, run_id).items():
+                state = ti["state"] or ""
+                if state and states.get(task_id) != state:
+                    states[task_id] = state
+                    yield task_id, state
+            if finished:
                 return
-            if time.monotonic() > until:
-                raise ToolError(f"the run {run} of {dag} has not ended within {seconds:.0f} s; its tasks: {seen}")
+            if time.monotonic() > deadline:
+                raise ToolError(f"timed out after {timeout:.0f} s waiting for the run {run_id} of {dag_id}; tasks: {states}")
             time.sleep(POLL_SECONDS)
 
-    def xcom(self, dag: str, run: str, task: str, key: str = "return_value") -> Any:
-        """A task's XCom."""
-        path = f"/dags/{dag}/dagRuns/{urllib.parse.quote(run)}/taskInstances/{task}/xcomEntries/{key}"
-        return self.call("GET", path)["value"]
+    def get_xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        """Return the value of a task's XCom."""
+        return self.request("GET", f"{_run_path(dag_id, run_id)}/taskInstances/{task_id}/xcomEntries/{key}")["value"]
 
-    def log(self, dag: str, run: str, task: str, number: int = 1) -> str:
-        """The log of a task's try, as the UI shows it."""
-        path = f"/dags/{dag}/dagRuns/{urllib.parse.quote(run)}/taskInstances/{task}/logs/{number}?full_content=true"
-        content = self.call("GET", path)["content"]
-        return "\n".join(text for line in content for text in _texts(line))
+    def get_log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
+        """Return the log of one attempt of a task, as the UI shows it."""
+        path = f"{_run_path(dag_id, run_id)}/taskInstances/{task_id}/logs/{try_number}?full_content=true"
+        content = self.request("GET", path)["content"]
+        return "\n".join(text for entry in content for text in _format_log_entry(entry))
 
 
-def _texts(line: Any) -> list[str]:
-    """A log line's text, and what went wrong where it tells of an exception."""
-    if isinstance(line, str):
-        return [line]
-    errors = [f"{error['exc_type']}: {error['exc_value']}" for error in line.get("error_detail") or ()]
-    return [line.get("event", ""), *errors]
+def _run_path(dag_id: str, run_id: str) -> str:
+    return f"/dags/{dag_id}/dagRuns/{urllib.parse.quote(run_id)}"
+
+
+def _format_log_entry(entry: Any) -> list[str]:
+    """Return the lines of a log entry: its event, then the exceptions that it reports."""
+    if isinstance(entry, str):
+        return [entry]
+    exceptions = [f"{error['exc_type']}: {error['exc_value']}" for error in entry.get("error_detail") or ()]
+    return [entry.get("event", ""), *exceptions]

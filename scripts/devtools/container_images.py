@@ -1,12 +1,7 @@
-"""The images: their names, in this one place, and how they are built.
+"""The container images: which there are, their names, and how they are built and pushed.
 
-    python scripts/build_images.py             # builds all; prints name and size
-    python scripts/build_images.py names       # prints the names, as variables
-    python scripts/build_images.py trainer     # builds one
-    python scripts/build_images.py push        # builds and pushes all; prints the names by digest, as variables
-
-A name is IMAGE_PREFIX/program:TAG; the tag is the git commit, with -dirty where the tree differs from it. AIRFLOW_IMAGE,
-COLLECTOR_IMAGE and TRAINER_IMAGE replace a whole name, by a digest for instance.
+A name is IMAGE_PREFIX/IMAGE:TAG. The tag is the git commit, with the suffix -dirty if the working tree has changes. The
+variables AIRFLOW_IMAGE, COLLECTOR_IMAGE and TRAINER_IMAGE replace a whole name, for example by one with a digest.
 """
 
 from __future__ import annotations
@@ -14,116 +9,117 @@ from __future__ import annotations
 import os
 import re
 
-from devtools.commands import ROOT, ToolError, fail, need, progress, run
+from devtools.commands import ROOT, ToolError, progress, run
 
-# Every folder with requirements is an image with an environment of its own.
-PROGRAMS = tuple(
-    sorted(file.parent.name for file in (ROOT / "images").glob("*/requirements.in") if file.parent.name != "airflow")
-)
+# Each folder of images/ with requirements.in is an image. The programs run the pipeline's steps.
+_LOCKED = {file.parent.name for file in (ROOT / "images").glob("*/requirements.in")}
+PROGRAMS = tuple(sorted(_LOCKED - {"airflow"}))
 IMAGES = (*PROGRAMS, "airflow")
-# For a cluster on one's own machine: built there, never pushed.
+# Built for a kind cluster, never pushed.
 LOCAL_IMAGES = ("slack",)
-BASES = {
+ALL_IMAGES = (*IMAGES, *LOCAL_IMAGES)
+# The environment variables that become build arguments, and of which images.
+BUILD_ARGUMENTS = {
     "AIRFLOW_BASE_IMAGE": ("airflow",),
     "PYTHON_IMAGE": (*PROGRAMS, "slack"),
     "TORCH_INDEX": ("trainer",),
 }
-# torch's builds for other architectures have died with a segmentation fault: see docs/decisions.
+# torch's builds for other architectures have crashed with a segmentation fault: see docs/decisions.
 TRAINER_PLATFORM = os.environ.get("TRAINER_PLATFORM") or "linux/amd64"
 
 
-def commit() -> str:
-    """The commit that the tree is at, with -dirty where it differs."""
-    return (
-        os.environ.get("COMMIT")
-        or run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], seconds=30).strip()
-    )
+def get_commit() -> str:
+    """Return COMMIT, or the commit of the working tree, with the suffix -dirty if it has changes."""
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    return os.environ.get("COMMIT") or run(describe, timeout=30).strip()
+
+
+def pin_commit() -> None:
+    """Keep the current commit for this process and its children, even if files change meanwhile."""
+    os.environ["COMMIT"] = get_commit()
 
 
 def variable_of(image: str) -> str:
-    """The variable that gives `image` another name."""
+    """Return the environment variable that replaces the name of `image`."""
     return f"{image.upper().replace('-', '_')}_IMAGE"
 
 
 def name_of(image: str) -> str:
-    """The full name of `image`."""
-    given = os.environ.get(variable_of(image))
-    tag, prefix = os.environ.get("TAG") or commit(), os.environ.get("IMAGE_PREFIX") or "market-daily"
-    return given or f"{prefix}/{image}:{tag}"
+    """Return the full name of `image`."""
+    override = os.environ.get(variable_of(image))
+    tag, prefix = os.environ.get("TAG") or get_commit(), os.environ.get("IMAGE_PREFIX") or "market-daily"
+    return override or f"{prefix}/{image}:{tag}"
 
 
-def airflow_version() -> str:
-    """Airflow's version, as images/airflow/requirements.in pins it: the one place that does."""
+def set_name(image: str, name: str) -> None:
+    """Replace the full name of `image` for this process and its children."""
+    os.environ[variable_of(image)] = name
+
+
+def read_airflow_version() -> str:
+    """Return the version of Airflow that images/airflow/requirements.in pins."""
     pinned = re.search(r"^apache-airflow==([\w.]+)", (ROOT / "images/airflow/requirements.in").read_text(), re.MULTILINE)
     if not pinned:
-        raise ToolError("images/airflow/requirements.in must pin Airflow: apache-airflow==VERSION")
+        raise ToolError("images/airflow/requirements.in does not pin Airflow: add a line apache-airflow==VERSION")
     return pinned[1]
 
 
-def build(image: str) -> str:
-    """Builds `image` unless its whole name was given; returns the name. Raises ToolError with the build's last lines."""
+def build_image(image: str) -> str:
+    """Build `image` and return its name; an image whose name a variable replaces is not built.
+
+    Raises ToolError with the last lines of the build's output.
+    """
     name = name_of(image)
     if os.environ.get(variable_of(image)):
         return name
-    arguments = {"COMMIT": commit(), "VERSION": name.rpartition(":")[2]}
+    arguments = {"COMMIT": get_commit(), "VERSION": name.rpartition(":")[2]}
     if image == "airflow":
-        arguments["AIRFLOW_BASE_IMAGE"] = f"apache/airflow:slim-{airflow_version()}-python3.11"
-    arguments |= {key: os.environ[key] for key, used in BASES.items() if image in used and os.environ.get(key)}
+        arguments["AIRFLOW_BASE_IMAGE"] = f"apache/airflow:slim-{read_airflow_version()}-python3.11"
+    arguments |= {key: os.environ[key] for key, images in BUILD_ARGUMENTS.items() if image in images and os.environ.get(key)}
     command = ["docker", "build", "--file", f"images/{image}/Dockerfile", "--tag", name]
     command += ["--platform", TRAINER_PLATFORM] if image == "trainer" else []
     command += [word for key, value in arguments.items() for word in ("--build-arg", f"{key}={value}")]
-    with progress(f"image {name}"):
-        run([*command, "."], seconds=1800, more={"DOCKER_BUILDKIT": "1"})
+    with progress(f"Building image {name}"):
+        run([*command, "."], timeout=1800, env={"DOCKER_BUILDKIT": "1"})
     return name
 
 
-def id_of(name: str) -> str:
-    """The image's id; empty where this machine does not have it."""
+def find_id(name: str) -> str:
+    """Return the id of a local image; empty if it does not exist."""
     try:
-        return run(["docker", "image", "inspect", "--format", "{{.Id}}", name], seconds=30).strip()
+        return run(["docker", "image", "inspect", "--format", "{{.Id}}", name], timeout=30).strip()
     except ToolError:
         return ""
 
 
-def push(name: str) -> str:
-    """Pushes the image; returns its name by digest."""
-    with progress(f"push {name}"):
-        run(["docker", "push", name], seconds=1800)
-    return pinned(name)
+def read_size(name: str) -> int:
+    """Return the size of a local image in bytes."""
+    return int(run(["docker", "image", "inspect", "--format", "{{.Size}}", name], timeout=30))
 
 
-def pinned(name: str) -> str:
-    """The image's name by digest; raises ToolError where it is known by no digest, that is, was never pushed or pulled."""
+def push_image(name: str) -> str:
+    """Push the image and return its name by digest."""
+    with progress(f"Pushing image {name}"):
+        run(["docker", "push", name], timeout=1800)
+    return resolve_digest(name)
+
+
+def resolve_digest(name: str) -> str:
+    """Return the image's name by digest. Raises ToolError if it has none because it was never pushed or pulled."""
     if "@sha256:" in name:
         return name
     repository = name.rpartition(":")[0]
     try:
-        found = run(["docker", "image", "inspect", "--format", '{{join .RepoDigests " "}}', name], seconds=30).split()
+        digests = run(["docker", "image", "inspect", "--format", '{{join .RepoDigests " "}}', name], timeout=30).split()
     except ToolError:
-        found = []
-    for digest in found:
+        digests = []
+    for digest in digests:
         if digest.startswith(f"{repository}@"):
             return digest
-    raise ToolError(f"{name} has no digest here: push it with make push, or give its name by digest (see docs/deploy.md)")
+    raise ToolError(f"image {name} has no digest: push it with make push, or set its name by digest (see docs/deploy.md)")
 
 
-def main(arguments: list[str]) -> int:
-    """Builds the images that the arguments name, or prints the names; returns the exit code."""
-    try:
-        need("docker", "git")
-        if arguments == ["names"]:
-            print("\n".join(f"{variable_of(image)}={name_of(image)}" for image in IMAGES))
-            return 0
-        if arguments == ["push"]:
-            print("\n".join(f"{variable_of(image)}={push(build(image))}" for image in IMAGES))
-            return 0
-        known = (*IMAGES, *LOCAL_IMAGES)
-        if unknown := set(arguments) - set(known):
-            raise ToolError(f"there is no image {', '.join(sorted(unknown))}: choose from {', '.join(known)}")
-        for image in arguments or known:
-            name = build(image)
-            size = int(run(["docker", "image", "inspect", "--format", "{{.Size}}", name], seconds=30))
-            print(f"  {name}: {size / 1e6:.0f} MB")
-    except ToolError as error:
-        return fail(error)
-    return 0
+def pin_digests() -> None:
+    """Replace the name of every image by its name by digest, for this process and its children."""
+    for image in IMAGES:
+        set_name(image, resolve_digest(name_of(image)))

@@ -1,4 +1,4 @@
-"""Where an environment is put, and what is done there: rendered, compared, upgraded, rolled back."""
+"""One deployment of the pipeline, in a namespace of a cluster: its secrets and Helm releases."""
 
 from __future__ import annotations
 
@@ -13,135 +13,172 @@ from devtools import helm_charts, helm_revisions, kubernetes_secrets, pods
 from devtools.commands import ToolError, progress, run
 
 JOBS = ("airflow-run-airflow-migrations", "airflow-create-user")
-WAIT_SECONDS = 300
-BACK_SECONDS = 600  # a way back is not given up because the cluster is slow, which may be why it is taken
-# Every container must be as the pod security standard "restricted" says; network policies know our namespaces by the other.
+UPGRADE_TIMEOUT_SECONDS = 300
+# Longer: the cluster may be slow, which may be why the upgrade failed.
+ROLLBACK_TIMEOUT_SECONDS = 600
 NAMESPACE_LABELS = {
     "pod-security.kubernetes.io/enforce": "restricted",
     "pod-security.kubernetes.io/warn": "restricted",
+    # Network policies select namespaces by this label.
     "app.kubernetes.io/part-of": "market-daily",
 }
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """Where an environment is put: a kubeconfig context, a namespace, and the environment's name."""
+    """A deployment of the pipeline.
+
+    Attributes:
+        context: the kubeconfig context.
+        namespace: the Kubernetes namespace.
+        environment: the environment, ENV in helm/values-ENV.yaml.
+        timeout_seconds: how long an upgrade of one release may take.
+    """
 
     context: str
     namespace: str
     environment: str
-    wait_seconds: int = WAIT_SECONDS
+    timeout_seconds: int = UPGRADE_TIMEOUT_SECONDS
 
-    def kubectl(self, *arguments: str, seconds: float = 60, input: str | None = None) -> str:
-        """What kubectl prints, in the namespace."""
-        return run(
-            ["kubectl", "--context", self.context, "--namespace", self.namespace, *arguments], seconds=seconds, input=input
-        )
+    def __str__(self) -> str:
+        return f"{self.context}/{self.namespace}"
 
-    def helm(self, *arguments: str, seconds: float = 60) -> str:
-        """What helm prints, in the namespace."""
-        return run(["helm", "--kube-context", self.context, "--namespace", self.namespace, *arguments], seconds=seconds)
+    def kubectl(self, *arguments: str, timeout: float = 60, input: str | None = None) -> str:
+        """Run kubectl in the namespace; return its output."""
+        command = ["kubectl", "--context", self.context, "--namespace", self.namespace, *arguments]
+        return run(command, timeout=timeout, input=input)
 
-    def values(self, more: Sequence[str] = ()) -> list[str]:
-        """helm's options for the environment's values and images."""
-        return helm_charts.values(self.environment, more)
+    def helm(self, *arguments: str, timeout: float = 60) -> str:
+        """Run helm in the namespace; return its output."""
+        return run(["helm", "--kube-context", self.context, "--namespace", self.namespace, *arguments], timeout=timeout)
 
-    def prepare(self, manifests: Sequence[str] = (), pooled: bool = False, slack: str = "") -> bool:
-        """Makes the namespace, the secrets that are missing, and what the texts `manifests` say; waits until it is ready.
+    def prepare_namespace(self, manifests: Sequence[str] = (), pgbouncer: bool = False, slack_connection: str = "") -> bool:
+        """Create the namespace and the missing secrets, apply the manifests, and wait until their pods are ready.
 
-        `pooled`: with the secrets of connection pooling. `slack`: a connection to Slack, for the secret `slack` in place of
-        what is there; returns whether that was another one.
+        Args:
+            manifests: YAML of further objects.
+            pgbouncer: whether PgBouncer's secrets are needed.
+            slack_connection: the Airflow connection to Slack; if it is set, the secret `slack` is created or replaced.
+
+        Returns:
+            Whether the secret `slack` was replaced by another connection.
         """
-        metadata = {"name": self.namespace, "labels": NAMESPACE_LABELS}
-        self.kubectl(
-            "apply", "--filename", "-", input=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        namespace = {
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": self.namespace, "labels": NAMESPACE_LABELS},
+        }
+        self.kubectl("apply", "--filename", "-", input=json.dumps(namespace))
+        kubernetes_secrets.create_missing_secrets(self.kubectl, self.namespace, self.environment)
+        replaced = bool(slack_connection) and kubernetes_secrets.apply_secret(
+            self.kubectl, "slack", {"AIRFLOW_CONN_SLACK_CONN": slack_connection}
         )
-        kubernetes_secrets.make(self.kubectl, self.namespace, self.environment)
-        changed = bool(slack) and kubernetes_secrets.put(self.kubectl, "slack", {"AIRFLOW_CONN_SLACK_CONN": slack})
-        if pooled:
-            kubernetes_secrets.follow_database(self.kubectl)
+        if pgbouncer:
+            kubernetes_secrets.apply_pgbouncer_secrets(self.kubectl)
         applied = [self.kubectl("apply", "--filename", "-", input=manifest) for manifest in manifests]
         for line in "".join(applied).splitlines():
-            if (what := line.split()[0]).startswith(("statefulset", "deployment")):
-                self.kubectl("rollout", "status", what, "--timeout=180s", seconds=200)
-        return changed
+            if (resource := line.split()[0]).startswith(("statefulset", "deployment")):
+                self.kubectl("rollout", "status", resource, "--timeout=180s", timeout=200)
+        return replaced
 
-    def render(self, more: Sequence[str] = ()) -> str:
-        """What would be put there, as YAML; no cluster is asked."""
-        options = ("--namespace", self.namespace, "--is-upgrade", *self.values(more))
+    def helm_options(self, extra: Sequence[str] = ()) -> list[str]:
+        """Return helm's options for the environment's values and images, then the options `extra`."""
+        return helm_charts.environment_options(self.environment, extra)
+
+    def render(self, extra: Sequence[str] = ()) -> str:
+        """Return the manifests of all releases as YAML; needs no cluster."""
+        options = ("--namespace", self.namespace, "--is-upgrade", *self.helm_options(extra))
         return "".join(
-            run(["helm", "template", one, helm_charts.chart(one), *options], seconds=120) for one in helm_charts.RELEASES
+            run(["helm", "template", release, helm_charts.chart_of(release), *options], timeout=120)
+            for release in helm_charts.RELEASES
         )
 
-    def running(self) -> str:
-        """What helm has put there and is in force, as YAML; empty where nothing is."""
-        found = self.current()
-        return "".join(self.helm("get", "manifest", one, f"--revision={number}") for one, number in found.items())
+    def read_manifests(self) -> str:
+        """Return the deployed manifests of all releases as YAML; empty if nothing is deployed."""
+        return "".join(
+            self.helm("get", "manifest", release, f"--revision={revision}")
+            for release, revision in self.current_revisions().items()
+        )
 
-    def history(self, release: str) -> list[dict[str, Any]]:
-        """The revisions of `release`, the oldest first; none where it is not there."""
+    def read_history(self, release: str) -> list[dict[str, Any]]:
+        """Return the revisions of `release`, the oldest first; none if it is not installed."""
         if release not in self.helm("list", "--all", "--short").split():
             return []
-        found: list[dict[str, Any]] = json.loads(self.helm("history", release, "--output=json", "--max=50"))
-        return found
+        history: list[dict[str, Any]] = json.loads(self.helm("history", release, "--output=json", "--max=50"))
+        return history
 
-    def current(self) -> dict[str, int]:
-        """The revision of each release that is in force; a release that is not there is left out."""
-        found = {release: helm_revisions.deployed(self.history(release)) for release in helm_charts.RELEASES}
-        return {release: int(one["revision"]) for release, one in found.items() if one}
+    def current_revisions(self) -> dict[str, int]:
+        """Return the deployed revision of each release; a release that is not deployed is left out."""
+        deployed = {release: helm_revisions.find_deployed(self.read_history(release)) for release in helm_charts.RELEASES}
+        return {release: int(revision["revision"]) for release, revision in deployed.items() if revision}
 
-    def is_cut_off(self) -> bool:
-        """Whether a deployment was killed in the middle: helm refuses every other then."""
-        last = [self.history(release)[-1:] for release in helm_charts.RELEASES]
-        return any(one["status"].startswith("pending-") for found in last for one in found)
+    def is_upgrade_pending(self) -> bool:
+        """Return whether an upgrade was interrupted; helm refuses another until it is rolled back."""
+        histories = [self.read_history(release) for release in helm_charts.RELEASES]
+        return any(history[-1]["status"].startswith("pending-") for history in histories if history)
 
-    def upgrade(self, more: Sequence[str] = (), description: str = "") -> None:
-        """Installs or upgrades both releases; waits until they are ready. Raises ToolError with what is wrong with which pod."""
-        values, told = self.values(more), ["--description", description] if description else []
-        bound = f"--timeout={self.wait_seconds}s"
-        charts = {release: helm_charts.chart(release) for release in helm_charts.RELEASES}
+    def upgrade(self, extra: Sequence[str] = (), description: str = "") -> None:
+        """Install or upgrade all releases, and wait until they are ready.
+
+        Args:
+            extra: further options of helm.
+            description: the revision's description in helm's history.
+
+        Raises:
+            ToolError: an upgrade failed; the message describes the pods that are not healthy.
+        """
+        options = [*self.helm_options(extra), *(["--description", description] if description else [])]
+        options += ["--wait", f"--timeout={self.timeout_seconds}s"]
+        charts = {release: helm_charts.chart_of(release) for release in helm_charts.RELEASES}
         try:
-            with progress(f"Airflow, by helm, into {self.context}/{self.namespace}"):
-                for release, source in charts.items():
-                    self._clear_jobs(release)
-                    command = ["upgrade", "--install", release, source, *values, *told, "--wait", bound]
-                    self.helm(*command, seconds=self.wait_seconds + 30)
+            with progress(f"Upgrading the Helm releases in {self}"):
+                for release, chart in charts.items():
+                    self._delete_jobs(release)
+                    self.helm("upgrade", "--install", release, chart, *options, timeout=self.timeout_seconds + 30)
         except ToolError as error:
-            raise ToolError(f"{error}\n\n{self.unhealthy()}") from error
+            raise ToolError(f"{error}\n\n{self.describe_unhealthy_pods()}") from error
 
-    def _clear_jobs(self, release: str) -> None:
-        # Without helm's hooks these jobs are not made anew, and a job that is there cannot be changed.
+    def _delete_jobs(self, release: str) -> None:
+        # They are no Helm hooks, so helm would change them, and a job's pod template is immutable.
         if release == "airflow":
-            self.kubectl("delete", "job", *JOBS, "--ignore-not-found", seconds=90)
+            self.kubectl("delete", "job", *JOBS, "--ignore-not-found", timeout=90)
 
     def roll_back(self, revisions: dict[str, int]) -> None:
-        """Puts the releases back to these revisions, and waits; a release that is not named is removed."""
+        """Roll each release back to its revision, and wait; a release without one is uninstalled."""
         for release in reversed(helm_charts.RELEASES):
-            self._clear_jobs(release)
-            bound = ["--wait", f"--timeout={BACK_SECONDS}s"]
+            self._delete_jobs(release)
             if release in revisions:
-                self.helm("rollback", release, str(revisions[release]), *bound, seconds=BACK_SECONDS + 30)
+                command = ["rollback", release, str(revisions[release])]
             else:
-                self.helm("uninstall", release, "--ignore-not-found", *bound, seconds=BACK_SECONDS + 30)
+                command = ["uninstall", release, "--ignore-not-found"]
+            timeout = f"--timeout={ROLLBACK_TIMEOUT_SECONDS}s"
+            self.helm(*command, "--wait", timeout, timeout=ROLLBACK_TIMEOUT_SECONDS + 30)
 
     @contextmanager
-    def forward(self, service: str, port: int, local: int | str = "") -> Iterator[str]:
-        """The address on this machine at which the service's port answers for the while. Raises ToolError where it does not."""
+    def port_forward(self, service: str, port: int, local_port: int | str = "") -> Iterator[str]:
+        """Forward a local port to the service's port while the block runs; yield the URL.
+
+        Raises ToolError if kubectl cannot forward the port.
+        """
         command = ["kubectl", "--context", self.context, "--namespace", self.namespace]
-        command += ["port-forward", f"service/{service}", f"{local}:{port}"]
+        command += ["port-forward", f"service/{service}", f"{local_port}:{port}"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             line = process.stdout.readline() if process.stdout else ""
             if "127.0.0.1:" not in line:
-                raise ToolError(f"service/{service}: {process.communicate(timeout=10)[1].strip()}")
+                raise ToolError(f"cannot forward a port to service/{service}: {process.communicate(timeout=10)[1].strip()}")
             yield f"http://127.0.0.1:{line.split('127.0.0.1:')[1].split()[0]}"
         finally:
             process.terminate()
 
-    def secret(self, name: str) -> dict[str, str]:
-        """The secret's values by key."""
-        return kubernetes_secrets.read(self.kubectl, name)
+    def read_secret(self, name: str) -> dict[str, str]:
+        """Return the values of a secret by key."""
+        return kubernetes_secrets.read_secret(self.kubectl, name)
 
-    def unhealthy(self) -> str:
-        """Of every pod that is not well: its events and its last log lines."""
-        return pods.unhealthy(self.kubectl)
+    def describe_unhealthy_pods(self) -> str:
+        """Return the events and the last log lines of each pod that is not healthy."""
+        return pods.describe_unhealthy_pods(self.kubectl)
+
+    def watch_pods(self, selector: str = "") -> pods.PodWatch:
+        """Return a context manager that records the namespace's pods with the labels that `selector` names."""
+        return pods.PodWatch(self.context, self.namespace, selector)

@@ -1,4 +1,4 @@
-"""Which revisions of the releases belong together, and which to go back to. Pure functions on helm's histories."""
+"""Choose the Helm revisions to roll back to, from the output of `helm history --output=json`."""
 
 from __future__ import annotations
 
@@ -9,36 +9,51 @@ from typing import Any
 from devtools.commands import ToolError
 
 Revision = Mapping[str, Any]
-WORKED = ("deployed", "superseded")
+# The statuses of a revision whose installation or upgrade succeeded.
+SUCCESSFUL = ("deployed", "superseded")
 
 
-def deployed(history: Sequence[Revision]) -> Revision | None:
-    """The revision that is in force: the last that is deployed; None where none is."""
-    return next((one for one in reversed(history) if one["status"] == "deployed"), None)
+def find_deployed(history: Sequence[Revision]) -> Revision | None:
+    """Return the last revision that is deployed; None if there is none."""
+    return next((revision for revision in reversed(history) if revision["status"] == "deployed"), None)
 
 
-def content(revision: Revision) -> int:
-    """The number of the revision that this one repeats; its own where it is no roll-back."""
-    found = re.fullmatch(r"Rollback to (\d+)", revision["description"])
-    return int(found[1]) if found else int(revision["revision"])
+def resolve_rollback(revision: Revision) -> int:
+    """Return the number of the revision that this one is a rollback to; its own number if it is no rollback."""
+    rollback = re.fullmatch(r"Rollback to (\d+)", revision["description"])
+    return int(rollback[1]) if rollback else int(revision["revision"])
 
 
-def before(histories: Mapping[str, Sequence[Revision]], wanted: int | None = None) -> dict[str, int]:
-    """The revision of each release to go back to: Airflow's `wanted`, or the last that worked and was another than the one in
-    force; and what the other releases were then. Raises ToolError where there is none.
+def choose_rollback(histories: Mapping[str, Sequence[Revision]], target: int | None = None) -> dict[str, int]:
+    """Return the revision of each release to roll back to.
+
+    Airflow's is `target`, or the last successful one whose content is not deployed now. The revision of any other release is
+    the one that was deployed at that time.
+
+    Args:
+        histories: the revisions of each release, the oldest first.
+        target: a revision of Airflow's release.
+
+    Raises:
+        ToolError: there is no such revision.
     """
-    now = deployed(histories["airflow"])
-    worked = [one for one in histories["airflow"] if one["status"] in WORKED]
-    if wanted is not None:
-        candidates = [one for one in worked if one["revision"] == wanted]
+    deployed = find_deployed(histories["airflow"])
+    successful = [revision for revision in histories["airflow"] if revision["status"] in SUCCESSFUL]
+    if target is not None:
+        candidates = [revision for revision in successful if revision["revision"] == target]
     else:
-        candidates = [one for one in worked if now is None or content(one) != content(now)]
+        candidates = [
+            revision for revision in successful if deployed is None or resolve_rollback(revision) != resolve_rollback(deployed)
+        ]
     if not candidates:
-        raise ToolError(f"there is no {'such ' if wanted else 'earlier '}revision that worked: helm history airflow")
+        wanted = f"revision {target} that succeeded" if target else "earlier revision that succeeded"
+        raise ToolError(f"no {wanted}: run helm history airflow for all revisions")
     chosen = candidates[-1]
-    found = {"airflow": int(chosen["revision"])}
+    revisions = {"airflow": int(chosen["revision"])}
     for release, history in histories.items():
-        then = [one for one in history if one["status"] in WORKED and one["updated"] <= chosen["updated"]]
-        if release != "airflow" and then:
-            found[release] = int(then[-1]["revision"])
-    return found
+        earlier = [
+            revision for revision in history if revision["status"] in SUCCESSFUL and revision["updated"] <= chosen["updated"]
+        ]
+        if release != "airflow" and earlier:
+            revisions[release] = int(earlier[-1]["revision"])
+    return revisions

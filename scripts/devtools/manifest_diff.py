@@ -1,4 +1,4 @@
-"""Rendered manifests as text: told apart, secrets masked, compared. Pure functions."""
+"""Compare rendered Kubernetes manifests object by object, with the values of secrets masked."""
 
 from __future__ import annotations
 
@@ -8,43 +8,43 @@ import re
 CONTEXT_LINES = 3
 
 
-def objects(text: str) -> dict[str, str]:
-    """Each object's text by kind and name, comments left out; an object without them is left out too."""
-    found = {}
-    for part in re.split(r"^---.*$", text, flags=re.MULTILINE):
-        lines = [line.rstrip() for line in part.splitlines() if line.strip() and not line.startswith("#")]
+def split_objects(manifests: str) -> dict[str, str]:
+    """Return each object's text by "KIND NAME", without comments. An object without kind or name is left out."""
+    objects = {}
+    for document in re.split(r"^---.*$", manifests, flags=re.MULTILINE):
+        lines = [line.rstrip() for line in document.splitlines() if line.strip() and not line.startswith("#")]
         kind = next((line.partition(":")[2].strip() for line in lines if line.startswith("kind:")), "")
         metadata = lines.index("metadata:") if "metadata:" in lines else len(lines)
-        named = next((line.partition(":")[2].strip() for line in lines[metadata:] if line.startswith("  name:")), "")
-        if kind and named:
-            found[f"{kind} {named.strip(chr(34))}"] = masked(kind, lines)
-    return found
+        name = next((line.partition(":")[2].strip() for line in lines[metadata:] if line.startswith("  name:")), "")
+        if kind and name:
+            objects[f"{kind} {name.strip(chr(34))}"] = _mask_secret(kind, lines)
+    return objects
 
 
-def masked(kind: str, lines: list[str]) -> str:
-    """The object's text; of a Secret without its values."""
+def _mask_secret(kind: str, lines: list[str]) -> str:
+    """Return the object's text; the values of a Secret are masked."""
     if kind != "Secret":
         return "\n".join(lines)
-    told, within = [], False
+    masked, in_data = [], False
     for line in lines:
         if not line.startswith(" "):
-            within = line.startswith(("data:", "stringData:"))
-        told.append(re.sub(r":\s.*", ": (masked)", line) if within and line.startswith(" ") else line)
-    return "\n".join(told)
+            in_data = line.startswith(("data:", "stringData:"))
+        masked.append(re.sub(r":\s.*", ": (masked)", line) if in_data and line.startswith(" ") else line)
+    return "\n".join(masked)
 
 
-def difference(before: str, after: str) -> str:
-    """What changes from one rendering to the other, object by object; empty where nothing does."""
-    old, new = objects(before), objects(after)
-    told = []
-    for name in sorted({*old, *new}):
-        was, will = old.get(name), new.get(name)
-        if was == will:
+def diff_manifests(before: str, after: str) -> str:
+    """Return the differences between two sets of manifests, object by object; empty if they are equal."""
+    old_objects, new_objects = split_objects(before), split_objects(after)
+    lines = []
+    for name in sorted({*old_objects, *new_objects}):
+        old, new = old_objects.get(name), new_objects.get(name)
+        if old == new:
             continue
-        if was is None or will is None:
-            told.append(f"{'+' if was is None else '-'} {name}: {'new' if was is None else 'removed'}")
+        if old is None or new is None:
+            lines.append(f"{'+' if old is None else '-'} {name}: {'new' if old is None else 'removed'}")
             continue
-        told.append(f"~ {name}")
-        changes = difflib.unified_diff(was.splitlines(), will.splitlines(), lineterm="", n=CONTEXT_LINES)
-        told += [f"    {line}" for line in changes if not line.startswith(("---", "+++"))]
-    return "\n".join(told)
+        lines.append(f"~ {name}")
+        changes = difflib.unified_diff(old.splitlines(), new.splitlines(), lineterm="", n=CONTEXT_LINES)
+        lines += [f"    {line}" for line in changes if not line.startswith(("---", "+++"))]
+    return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The secrets of connection pooling: all of them follow from the database's address."""
+"""PgBouncer's configuration and secrets, derived from the database's connection."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from urllib.parse import parse_qs, quote, unquote, urlsplit
 from devtools.commands import ToolError
 
 SERVICE, PORT, DATABASE = "airflow-pgbouncer", 6543, "airflow-metadata"
-CONFIG, STATS, POOLED = "airflow-pgbouncer-config", "airflow-pgbouncer-stats", "airflow-pooled"
-# Transactions share connections. Airflow's asynchronous queries are prepared statements, hence max_prepared_statements. The
-# root file system is read-only, hence no socket file.
+CONFIG_SECRET, STATS_SECRET, POOLED_SECRET = "airflow-pgbouncer-config", "airflow-pgbouncer-stats", "airflow-pooled"
+# max_prepared_statements: Airflow's asynchronous queries are prepared statements, and pooling is by transaction.
+# unix_socket_dir: the root file system is read-only.
 INI = """\
 [databases]
 {database} = host={host} port={port} dbname={name}
@@ -32,36 +32,40 @@ log_disconnections = 0
 """
 
 
-def quoted(text: str) -> str:
-    """`text` as a value in PgBouncer's [databases] (https://www.pgbouncer.org/config.html#section-databases)."""
+def quote_value(text: str) -> str:
+    """Return `text` as a value in PgBouncer's [databases] (https://www.pgbouncer.org/config.html#section-databases)."""
     return "'" + text.replace("'", "''") + "'"
 
 
-def secrets_of(connection: str) -> dict[str, dict[str, str]]:
-    """PgBouncer's secrets and Airflow's address of it, by name and key, for a database at the SQLAlchemy URL `connection`.
+def make_secrets(connection: str) -> dict[str, dict[str, str]]:
+    """Return PgBouncer's secrets and Airflow's connection to it, by name and key.
 
-    Raises ToolError, without telling the URL, where it lacks a part.
+    Args:
+        connection: the SQLAlchemy URL of the database.
+
+    Raises:
+        ToolError: the URL lacks a part; the message does not contain the URL.
     """
     url = urlsplit(connection)
     name = unquote(url.path.removeprefix("/"))
     if not (url.hostname and url.username and url.password and name):
         raise ToolError(
-            "connection in the secret airflow-metadata is not like postgresql+psycopg2://USER:PASSWORD@HOST:5432/DATABASE"
+            "invalid connection in the secret airflow-metadata; must be postgresql+psycopg2://USER:PASSWORD@HOST:5432/DATABASE"
         )
     user, password = unquote(url.username), unquote(url.password)
     login = f"{quote(user, safe='')}:{quote(password, safe='')}"
     users = '"{}" "{}"\n'.format(*(word.replace('"', '""') for word in (user, password)))
     ini = INI.format(
         database=DATABASE,
-        host=quoted(url.hostname),
+        host=quote_value(url.hostname),
         port=url.port or 5432,
-        name=quoted(name),
+        name=quote_value(name),
         listen=PORT,
         user=user,
         sslmode=parse_qs(url.query).get("sslmode", ["prefer"])[0],
     )
     return {
-        CONFIG: {"pgbouncer.ini": ini, "users.txt": users},
-        STATS: {"connection": f"postgresql://{login}@127.0.0.1:{PORT}/pgbouncer?sslmode=disable"},
-        POOLED: {"connection": f"{url.scheme}://{login}@{SERVICE}:{PORT}/{DATABASE}"},
+        CONFIG_SECRET: {"pgbouncer.ini": ini, "users.txt": users},
+        STATS_SECRET: {"connection": f"postgresql://{login}@127.0.0.1:{PORT}/pgbouncer?sslmode=disable"},
+        POOLED_SECRET: {"connection": f"{url.scheme}://{login}@{SERVICE}:{PORT}/{DATABASE}"},
     }

@@ -1,4 +1,4 @@
-"""One run of the DAG inside this process, told as it goes. Import it only once Airflow's environment is set."""
+"""Run the DAG in this process and print its progress. Import it only after Airflow's environment variables are set."""
 
 from __future__ import annotations
 
@@ -18,20 +18,27 @@ from airflow.sdk.listener import get_listener_manager
 from airflow.utils.session import create_session
 from airflow_steps import notes
 from airflow_watcher.seen import Run, Task
+from devtools.airflow_client import FINISHED_STATES
+from devtools.commands import ROOT
 from sqlalchemy import select
 from step_contract.commit import open_artifact
 from step_contract.paths import MANIFEST
 from step_contract.schemas import PLOT_FILE
 from step_contract.store import Store
 
-from embedded_airflow.slack_channel import Channel, channel
+from embedded_airflow.slack_channel import Channel, open_channel
 
-DAGS = Path(__file__).resolve().parents[2] / "dags"
+DAGS = ROOT / "dags"
 DAG_ID = "market_daily"
 
 
 class Progress:
-    """Tells each task's start and end, as an Airflow listener, and remembers why a task failed."""
+    """An Airflow listener that prints each task's start and end, and posts the run's state to Slack.
+
+    Attributes:
+        errors: the error of each task that failed.
+        seconds: the duration of each task that finished.
+    """
 
     def __init__(self, terminal: TextIO, slack: Channel) -> None:
         self.terminal, self.slack = terminal, slack
@@ -41,117 +48,126 @@ class Progress:
         self.started: dict[str, float] = {}
         self.seconds: dict[str, float] = {}
 
-    def line(self, task: str, what: str) -> None:
-        clock = f"{datetime.now():%H:%M:%S}" if task else ""  # noqa: DTZ005 the user's own clock
-        print(f"  {clock:<8}  {task:<16} {what}", file=self.terminal)
+    def _print(self, task_id: str, text: str) -> None:
+        clock = f"{datetime.now():%H:%M:%S}" if task_id else ""  # noqa: DTZ005 the user's time zone
+        print(f"  {clock:<8}  {task_id:<16} {text}", file=self.terminal)
 
     @hookimpl
     def on_task_instance_running(self, previous_state: Any, task_instance: Any) -> None:
+        """Print the start; the first task starts the run."""
         self.started[task_instance.task_id] = time.monotonic()
-        self.line(task_instance.task_id, "running")
+        self._print(task_instance.task_id, "running")
         if self.run is None:
-            of_run, now = task_instance.get_template_context()["dag_run"], datetime.now(UTC)
-            self.run = Run(of_run.dag_id, of_run.run_id, "manual", "running", now, of_run.logical_date, now, now)
-        self._show(task_instance, "running")
+            dag_run, now = task_instance.get_template_context()["dag_run"], datetime.now(UTC)
+            self.run = Run(dag_run.dag_id, dag_run.run_id, "manual", "running", now, dag_run.logical_date, now, now)
+        self._update_task(task_instance, "running")
 
     @hookimpl
     def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
-        self._ended(task_instance, "success", told_by(task_instance.task_id))
+        """Print the success and the step's summary."""
+        self._finish(task_instance, "success", read_summary(task_instance.task_id))
 
     @hookimpl
     def on_task_instance_skipped(self, previous_state: Any, task_instance: Any) -> None:
-        self._ended(task_instance, "skipped")
+        """Print that the task was skipped."""
+        self._finish(task_instance, "skipped")
 
     @hookimpl
     def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: Any) -> None:
+        """Print the failure and record the error."""
         self.errors[task_instance.task_id] = str(error)
-        self._ended(task_instance, "failed")
+        self._finish(task_instance, "failed")
 
-    def _ended(self, task_instance: Any, state: str, told: str = "") -> None:
-        task = task_instance.task_id
-        self._show(task_instance, state)
-        self.seconds[task] = time.monotonic() - self.started[task]
-        self.line(task, f"{state}, {self.seconds[task]:.1f} s")
-        for line in textwrap.wrap(told, width=90):
-            self.line("", f"  {line}")
+    def _finish(self, task_instance: Any, state: str, summary: str = "") -> None:
+        task_id = task_instance.task_id
+        self._update_task(task_instance, state)
+        self.seconds[task_id] = time.monotonic() - self.started[task_id]
+        self._print(task_id, f"{state}, {self.seconds[task_id]:.1f} s")
+        for line in textwrap.wrap(summary, width=90):
+            self._print("", f"  {line}")
 
-    def _show(self, task_instance: Any, state: str) -> None:
-        """Lets Slack hear of a task's new state."""
-        task = task_instance.task_id
-        facts, made = pushed("facts").get(task, {}), pushed("return_value").get(task)
-        manifest = made if str(made).endswith(MANIFEST) else None
+    def _update_task(self, task_instance: Any, state: str) -> None:
+        """Record a task's state and post the run's to Slack."""
+        task_id = task_instance.task_id
+        facts, result = read_xcoms("facts").get(task_id, {}), read_xcoms("return_value").get(task_id)
+        manifest = result if str(result).endswith(MANIFEST) else None
         picture = bool(manifest) and PLOT_FILE in {file.name for file in open_artifact(str(manifest))[0].files}
-        self.tasks[task] = Task(task, state, facts=facts, manifest=manifest, picture=picture)
-        self.tell("running")
+        self.tasks[task_id] = Task(task_id, state, facts=facts, manifest=manifest, picture=picture)
+        self.post("running")
 
-    def tell(self, state: str) -> None:
-        """Lets Slack hear how the run is getting on."""
+    def post(self, state: str) -> None:
+        """Post the run's state to Slack."""
         if self.run:
-            ended = datetime.now(UTC) if state in ("success", "failed") else None
-            # A run of the same session before this one had the same name.
-            noted = notes.read(Store(os.environ["ARTIFACTS"]), self.run.dag, self.run.run_id)
+            ended = datetime.now(UTC) if state in FINISHED_STATES else None
+            # An earlier run of the same session has the same id.
+            all_notes = notes.read(Store(os.environ["ARTIFACTS"]), self.run.dag, self.run.run_id)
             since = self.run.due.isoformat(timespec="seconds")
-            mine = [note for note in noted if note.at >= since]
-            self.slack.show(replace(self.run, state=state, ended=ended, tasks=list(self.tasks.values()), notes=mine))
+            run_notes = [note for note in all_notes if note.at >= since]
+            self.slack.post(replace(self.run, state=state, ended=ended, tasks=list(self.tasks.values()), notes=run_notes))
 
 
 def run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: Path) -> int:
-    """Runs the DAG for `session` and tells about it on `terminal`, and to Slack; returns the exit code."""
-    with channel(log.with_suffix(".slack.html")) as (slack, place):
-        return _run(session, terminal, history, log, slack, place)
+    """Run the DAG for `session`, print its progress on `terminal` and post it to Slack; return the exit code.
+
+    Args:
+        history: the process that collects the sessions before.
+        log: the file that Airflow's log is written to.
+    """
+    with open_channel(log.with_suffix(".slack.html")) as (slack, location):
+        return _run(session, terminal, history, log, slack, location)
 
 
-def _run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: Path, slack: Channel, place: str) -> int:
+def _run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: Path, slack: Channel, location: str) -> int:
     bag = DagBag(DAGS)
     if DAG_ID not in bag.dags:
         for file, trace in bag.import_errors.items():
-            print(f"{file} cannot be loaded:\n{trace}", file=terminal)
+            print(f"cannot import {file}:\n{trace}", file=terminal)
         return 1
     dag = bag.dags[DAG_ID]
     progress = Progress(terminal, slack)
     get_listener_manager().add_listener(progress)
-    told, problem = history.communicate()
+    summary, errors = history.communicate()
     if history.returncode:
-        print(problem.strip(), file=terminal)
+        print(errors.strip(), file=terminal)
         return history.returncode
-    print(f"history: {told.strip()}", file=terminal)
+    print(f"history: {summary.strip()}", file=terminal)
 
-    noon = datetime.combine(session, datetime.min.time(), dag.timezone).replace(hour=12)  # any time of the day will do
+    noon = datetime.combine(session, datetime.min.time(), dag.timezone).replace(hour=12)  # any time of the session's day
     dag_run = dag.test(logical_date=noon)
-    progress.tell(str(dag_run.state))
+    progress.post(str(dag_run.state))
 
     with create_session() as database:
-        instances = {instance.task_id: instance for instance in dag_run.get_task_instances(session=database)}
-    manifests = {task: uri for task, uri in pushed("return_value").items() if str(uri).endswith(MANIFEST)}
+        tis = {ti.task_id: ti for ti in dag_run.get_task_instances(session=database)}
+    manifests = {task: uri for task, uri in read_xcoms("return_value").items() if str(uri).endswith(MANIFEST)}
     root = Store(os.environ["ARTIFACTS"]).root
     print(f"\n{'task':<17}{'state':<17}{'seconds':>7}  artifact", file=terminal)
     for task in dag.topological_sort():
-        instance = instances[task.task_id]
+        ti = tis[task.task_id]
         seconds = f"{progress.seconds[task.task_id]:.1f}" if task.task_id in progress.seconds else ""
         artifact = manifests.get(task.task_id, "").removeprefix(f"{root}/")
-        print(f"{task.task_id:<17}{instance.state or 'not run':<17}{seconds:>7}  {artifact}", file=terminal)
+        print(f"{task.task_id:<17}{ti.state or 'not run':<17}{seconds:>7}  {artifact}", file=terminal)
     print(f"\nsession {session}: {dag_run.state}; artifacts: {root}; log: {log}", file=terminal)
     for error in progress.errors.values():
         print(error, file=terminal)
-    print(f"slack: {place}", file=terminal)
+    print(f"slack: {location}", file=terminal)
     if "plot" in manifests:
-        print(f"plot: {picture(manifests['plot'])}", file=terminal)
+        print(f"plot: {locate_plot(manifests['plot'])}", file=terminal)
     return 0 if dag_run.state == "success" else 1
 
 
-def pushed(key: str) -> dict[str, Any]:
-    """What each task of the run has pushed as the XCom `key`."""
+def read_xcoms(key: str) -> dict[str, Any]:
+    """Return the XCom `key` of each task that has pushed it."""
     with create_session() as database:
         rows = database.execute(select(XComModel.task_id, XComModel.value).where(XComModel.key == key)).all()
         return {row.task_id: XComModel.deserialize_value(row) for row in rows}
 
 
-def told_by(task: str) -> str:
-    """What the task's step has to tell a person; empty for a task that is no step."""
-    return str(pushed("facts").get(task, {}).get("summary", ""))
+def read_summary(task_id: str) -> str:
+    """Return the summary of the task's step; empty if the task is not a step."""
+    return str(read_xcoms("facts").get(task_id, {}).get("summary", ""))
 
 
-def picture(manifest_uri: str) -> str:
-    """Where the picture of the plot's artifact lies: a path on this machine, or the object's URI."""
+def locate_plot(manifest_uri: str) -> str:
+    """Return the path of the plot's picture on this machine, or the object's URI."""
     manifest, _ = open_artifact(manifest_uri)
     return f"{manifest_uri.rpartition('/')[0]}/{manifest.file(PLOT_FILE).path}".removeprefix("file://")

@@ -1,4 +1,4 @@
-"""What Slack is told of an embedded run: by the watcher's own words, into Slack where a connection is given, or onto a page."""
+"""Post an embedded run's messages, which the watcher formats: to Slack if a connection is given, otherwise to the simulator."""
 
 from __future__ import annotations
 
@@ -26,69 +26,69 @@ from step_contract.store import Store
 
 log = logging.getLogger(__name__)
 CONNECTION = "AIRFLOW_CONN_SLACK_CONN"
-LAST_WORDS_SECONDS = 20.0
+CLOSE_TIMEOUT_SECONDS = 20.0
 
 
 class Channel:
-    """Tells of a run beside it: no step waits for Slack, and what comes while Slack is asked is told together."""
+    """Posts a run's state from a thread, so that no step waits for Slack; only the latest state is posted."""
 
     def __init__(self, slack: Slack, ledger: Ledger) -> None:
         self.telling = Telling(slack, ledger)
         self._run: Run | None = None
-        self._changed, self._ended = threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._tell, daemon=True)
+        self._changed, self._closed = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._post, daemon=True)
         self._thread.start()
 
-    def show(self, run: Run) -> None:
-        """Lets the channel read of `run` as it is now."""
+    def post(self, run: Run) -> None:
+        """Post the state of `run`, without waiting for Slack."""
         self._run = run
         self._changed.set()
 
     def close(self) -> None:
-        """Waits, within a bound, until the last of it was told."""
-        self._ended.set()
+        """Wait until the last state is posted, at most CLOSE_TIMEOUT_SECONDS."""
+        self._closed.set()
         self._changed.set()
-        self._thread.join(LAST_WORDS_SECONDS)
+        self._thread.join(CLOSE_TIMEOUT_SECONDS)
 
-    def _tell(self) -> None:
-        until = float("inf")
+    def _post(self) -> None:
+        deadline = float("inf")
         while True:
             self._changed.wait()
             self._changed.clear()
-            last = self._ended.is_set()
-            until = min(until, time.monotonic() + LAST_WORDS_SECONDS) if last else until
+            last = self._closed.is_set()
+            deadline = min(deadline, time.monotonic() + CLOSE_TIMEOUT_SECONDS) if last else deadline
             try:
                 if self._run:
                     self.telling.tell(about(self._run, self.telling.slack.channel, datetime.now(UTC), Pages(None), Limits()))
             except Unavailable as error:
                 log.warning("%s", error)
-                if last and time.monotonic() + error.seconds < until:
+                if last and time.monotonic() + error.seconds < deadline:
                     time.sleep(error.seconds)
                     self._changed.set()
                     continue
             except Exception:
-                log.exception("Slack could not be told")
+                log.exception("cannot post to Slack")
             if last:
                 return
 
 
 @contextmanager
-def channel(page: Path) -> Iterator[tuple[Channel, str]]:
-    """The channel, and where a person reads what it was told: Slack itself, or the file `page`, written at the end."""
+def open_channel(page: Path) -> Iterator[tuple[Channel, str]]:
+    """Yield the channel, and where its messages can be read: in Slack, or in the file `page`, written at the end."""
     name = Settings.read().slack_channel
-    if connection := slack_connection.given():
+    if connection := slack_connection.read_connection():
         os.environ[CONNECTION] = connection
-        told = Channel(Slack(name), Ledger(Store(os.environ["ARTIFACTS"])))
+        channel = Channel(Slack(name), Ledger(Store(os.environ["ARTIFACTS"])))
         try:
-            yield told, f"#{name} in Slack"
+            yield channel, f"#{name} in Slack"
         finally:
-            told.close()
+            channel.close()
         return
     with stand_in() as slack, tempfile.TemporaryDirectory() as folder:
-        os.environ[CONNECTION] = slack_connection.connection("xoxb-stand-in", slack.url)
-        told = Channel(Slack(name, pace=0), Ledger(Store(f"file://{folder}")))
+        os.environ[CONNECTION] = slack_connection.make_connection(slack_connection.SIMULATOR_TOKEN, slack.url)
+        channel = Channel(Slack(name, pace=0), Ledger(Store(f"file://{folder}")))
         try:
-            yield told, f"{page} (a stand-in for Slack)"
+            yield channel, f"{page} (Slack simulator)"
         finally:
-            told.close()
+            channel.close()
             page.write_text(render_page(slack.workspace, name))

@@ -141,7 +141,7 @@ def test_a_history_that_cannot_be_collected_ends_the_run_with_the_collectors_mes
 
 def channel(run: Run) -> str:
     """What the channel of a run's page shows, without its markup."""
-    [page] = re.findall(r"^slack: (.+) \(a stand-in for Slack\)$", run.shown, flags=re.MULTILINE)
+    [page] = re.findall(r"^slack: (.+) \(Slack simulator\)$", run.shown, flags=re.MULTILINE)
     text = re.sub(r"<style.*?</style>|<[^>]+>", " ", Path(page).read_text(), flags=re.DOTALL)
     return " ".join(html.unescape(text).split())
 

@@ -1,4 +1,4 @@
-"""What is asked of every container, as plain functions on rendered objects."""
+"""Checks of all containers, as functions of the rendered objects."""
 
 from __future__ import annotations
 
@@ -12,78 +12,82 @@ import yaml
 Object = dict[str, Any]
 
 
-class UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Refuses a key that a mapping has twice, as the API server does; of two, YAML's own loader silently takes the last."""
+class UniqueKeyLoader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """A loader that rejects duplicate keys, as the API server does; PyYAML's own loaders keep the last value."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> Object:
         keys = [key.value for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-        if repeated := {key for key in keys if keys.count(key) > 1}:
-            raise yaml.constructor.ConstructorError(None, None, f"repeated keys {repeated}", node.start_mark)
-        made: Object = super().construct_mapping(node, deep)
-        return made
+        if duplicates := {key for key in keys if keys.count(key) > 1}:
+            raise yaml.constructor.ConstructorError(None, None, f"duplicate keys {duplicates}", node.start_mark)
+        mapping: Object = super().construct_mapping(node, deep)
+        return mapping
 
 
 @cache
-def parsed(text: str) -> tuple[Object, ...]:
-    """The objects in rendered text. They are shared: a test that changes one copies it first."""
-    return tuple(one for one in yaml.load_all(text, UniqueKeys) if one)
+def parse_objects(manifests: str) -> tuple[Object, ...]:
+    """Return the objects of YAML manifests. The cache shares them: copy an object before you change it."""
+    return tuple(document for document in yaml.load_all(manifests, UniqueKeyLoader) if document)
 
 
-def pods(objects: list[Object]) -> Iterator[tuple[str, str, Object]]:
-    """Kind, name and specification of every pod."""
-    for one in objects:
-        spec = one if one["kind"] == "Pod" else one.get("spec", {}).get("jobTemplate", one).get("spec", {}).get("template", {})
-        if spec.get("spec", {}).get("containers"):
-            yield one["kind"], one["metadata"]["name"], spec["spec"]
+def iterate_pods(objects: list[Object]) -> Iterator[tuple[str, str, Object]]:
+    """Yield the kind and name of each object with pods, and the pods' spec."""
+    for manifest in objects:
+        owner = manifest.get("spec", {}).get("jobTemplate", manifest)
+        pod = manifest if manifest["kind"] == "Pod" else owner.get("spec", {}).get("template", {})
+        if pod.get("spec", {}).get("containers"):
+            yield manifest["kind"], manifest["metadata"]["name"], pod["spec"]
 
 
-def containers(objects: list[Object]) -> Iterator[tuple[str, Object, Object]]:
-    """Name, pod and container of every container, the initial ones too."""
-    for _, name, pod in pods(objects):
+def iterate_containers(objects: list[Object]) -> Iterator[tuple[str, Object, Object]]:
+    """Yield the name, the pod's spec and the container of each container and init container."""
+    for _, name, pod in iterate_pods(objects):
         for container in (*pod.get("initContainers", ()), *pod["containers"]):
             yield f"{name}/{container['name']}", pod, container
 
 
-def without_bounds(objects: list[Object]) -> list[str]:
-    """Containers without requests and a limit of memory."""
-    found = []
-    for name, _, container in containers(objects):
+def find_unbounded(objects: list[Object]) -> list[str]:
+    """Return the containers that lack a request of CPU or memory, or a limit of memory."""
+    unbounded = []
+    for name, _, container in iterate_containers(objects):
         resources = container.get("resources") or {}
         requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
         if not ({"cpu", "memory"} <= requests.keys() and "memory" in limits):
-            found.append(name)
-    return found
+            unbounded.append(name)
+    return unbounded
 
 
-def not_restricted(objects: list[Object]) -> list[str]:
-    """https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted"""
-    found = []
-    for name, pod, container in containers(objects):
-        outer, own = pod.get("securityContext") or {}, container.get("securityContext") or {}
-        both = outer | own
-        holds = (
-            both.get("runAsNonRoot") is True
-            and both.get("runAsUser") != 0
-            and (both.get("seccompProfile") or {}).get("type") in ("RuntimeDefault", "Localhost")
-            and own.get("allowPrivilegeEscalation") is False
-            and (own.get("capabilities") or {}).get("drop") == ["ALL"]
-            and not (own.get("capabilities") or {}).get("add")
-            and not own.get("privileged")
+def find_unrestricted(objects: list[Object]) -> list[str]:
+    """Return the containers that violate the pod security standard "restricted".
+
+    See https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted.
+    """
+    unrestricted = []
+    for name, pod, container in iterate_containers(objects):
+        pod_context, context = pod.get("securityContext") or {}, container.get("securityContext") or {}
+        effective = pod_context | context
+        is_restricted = (
+            effective.get("runAsNonRoot") is True
+            and effective.get("runAsUser") != 0
+            and (effective.get("seccompProfile") or {}).get("type") in ("RuntimeDefault", "Localhost")
+            and context.get("allowPrivilegeEscalation") is False
+            and (context.get("capabilities") or {}).get("drop") == ["ALL"]
+            and not (context.get("capabilities") or {}).get("add")
+            and not context.get("privileged")
             and not any(pod.get(shared) for shared in ("hostNetwork", "hostPID", "hostIPC"))
             and not any("hostPath" in volume for volume in pod.get("volumes", ()))
             and not any("hostPort" in port for port in container.get("ports", ()))
         )
-        if not holds:
-            found.append(name)
-    return found
+        if not is_restricted:
+            unrestricted.append(name)
+    return unrestricted
 
 
-def secrets_in_clear(objects: list[Object]) -> list[str]:
-    """Rendered secrets, and variables that are named as secrets and hold a value."""
-    found = [one["metadata"]["name"] for one in objects if one["kind"] == "Secret"]
-    for name, _, container in containers(objects):
+def find_plaintext_secrets(objects: list[Object]) -> list[str]:
+    """Return the rendered secrets, and the variables with a secret's name that have a literal value."""
+    secrets = [manifest["metadata"]["name"] for manifest in objects if manifest["kind"] == "Secret"]
+    for name, _, container in iterate_containers(objects):
         for variable in container.get("env") or ():
-            telling = re.search(r"PASSWORD|SECRET|KEY|TOKEN|CONN(?!ECTION)", variable["name"])
-            if telling and variable.get("value") not in (None, "aws://"):
-                found.append(f"{name}: {variable['name']}")
-    return found
+            is_secret = re.search(r"PASSWORD|SECRET|KEY|TOKEN|CONN(?!ECTION)", variable["name"])
+            if is_secret and variable.get("value") not in (None, "aws://"):
+                secrets.append(f"{name}: {variable['name']}")
+    return secrets

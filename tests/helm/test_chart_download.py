@@ -1,4 +1,4 @@
-"""The official chart is fetched once, from a chart repository over HTTP, into a cache."""
+"""The official chart is fetched once, from a chart repository over HTTP, and cached."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VERSION = "9.8.7"
 
 
 class Repository(ThreadingHTTPServer):
-    """A chart repository on loopback. `before_chart` is called, with the request, before a chart is sent."""
+    """A chart repository on loopback. `before_chart` is called with the request before a chart is sent; false sends nothing."""
 
     daemon_threads = True
 
@@ -41,7 +41,7 @@ class Repository(ThreadingHTTPServer):
                     super().do_GET()
 
             def log_message(self, *arguments: object) -> None:
-                """Prints nothing."""
+                """Suppress the log."""
 
         super().__init__(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server_port}"
@@ -53,14 +53,14 @@ class Repository(ThreadingHTTPServer):
 
 @pytest.fixture(scope="session")
 def charts(helm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a chart `airflow` and the index of a repository."""
+    """The folder of a chart repository: a chart `airflow` and the index."""
     folder = tmp_path_factory.mktemp("charts")
     source = folder / "source" / "airflow"
     source.mkdir(parents=True)
     (source / "Chart.yaml").write_text(f"apiVersion: v2\nname: airflow\nversion: {VERSION}\n")
-    run(["helm", "package", str(source), "--destination", str(folder)], seconds=60)
+    run(["helm", "package", str(source), "--destination", str(folder)], timeout=60)
     shutil.rmtree(folder / "source")
-    run(["helm", "repo", "index", str(folder)], seconds=60)
+    run(["helm", "repo", "index", str(folder)], timeout=60)
     return folder
 
 
@@ -82,22 +82,22 @@ def repository(charts: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> It
         server.shutdown()
 
 
-def is_whole(path: str) -> bool:
+def is_complete(path: str) -> bool:
     with tarfile.open(path) as file:
         return "airflow/Chart.yaml" in file.getnames()
 
 
 def test_the_chart_is_fetched_once(repository: Repository, cache: Path) -> None:
-    fetched = helm_charts.chart("airflow")
-    assert Path(fetched) == cache / f"airflow-{VERSION}.tgz" and is_whole(fetched)
-    assert helm_charts.chart("airflow") == fetched and repository.downloads == 1
+    fetched = helm_charts.chart_of("airflow")
+    assert Path(fetched) == cache / f"airflow-{VERSION}.tgz" and is_complete(fetched)
+    assert helm_charts.chart_of("airflow") == fetched and repository.downloads == 1
     assert [file.name for file in cache.iterdir()] == [f"airflow-{VERSION}.tgz"]
 
 
-def test_another_version_is_fetched_anew(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_version_is_fetched_again(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     helm_charts.official_chart()
     monkeypatch.setenv("CHART_VERSION", "9.8.8")
-    with pytest.raises(ToolError, match=r"the Airflow chart 9\.8\.8 cannot be fetched"):
+    with pytest.raises(ToolError, match=r"cannot fetch the Airflow chart 9\.8\.8"):
         helm_charts.official_chart()
 
 
@@ -105,18 +105,18 @@ def test_airflow_chart_takes_precedence_and_nothing_is_fetched(
     repository: Repository, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AIRFLOW_CHART", "oci://registry.example.com/charts/airflow")
-    assert helm_charts.chart("airflow") == "oci://registry.example.com/charts/airflow"
+    assert helm_charts.chart_of("airflow") == "oci://registry.example.com/charts/airflow"
     assert not repository.requests and not cache.exists()
 
 
-def test_two_processes_may_fetch_it_at_once(repository: Repository, cache: Path) -> None:
-    both = threading.Barrier(2, timeout=60)
+def test_two_processes_can_fetch_it_at_once(repository: Repository, cache: Path) -> None:
+    barrier = threading.Barrier(2, timeout=60)
 
-    def wait_for_the_other(request: SimpleHTTPRequestHandler) -> bool:
-        both.wait()
+    def wait_for_other_process(request: SimpleHTTPRequestHandler) -> bool:
+        barrier.wait()
         return True
 
-    repository.before_chart = wait_for_the_other
+    repository.before_chart = wait_for_other_process
     fetch = (
         f"import pathlib; from devtools import helm_charts; helm_charts.CACHE = pathlib.Path({str(cache)!r}); "
         "print(helm_charts.official_chart())"
@@ -127,11 +127,11 @@ def test_two_processes_may_fetch_it_at_once(repository: Repository, cache: Path)
             lambda _: subprocess.run(command, cwd=ROOT / "scripts", capture_output=True, text=True, timeout=100), range(2)
         )
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
-    assert first.stdout == second.stdout and is_whole(first.stdout.strip())
+    assert first.stdout == second.stdout and is_complete(first.stdout.strip())
     assert [file.name for file in cache.iterdir()] == [f"airflow-{VERSION}.tgz"]
 
 
-def cut_off(request: SimpleHTTPRequestHandler) -> bool:
+def truncate(request: SimpleHTTPRequestHandler) -> bool:
     request.send_response(200)
     request.send_header("Content-Length", "100000")
     request.end_headers()
@@ -140,31 +140,31 @@ def cut_off(request: SimpleHTTPRequestHandler) -> bool:
     return False
 
 
-def another_page(request: SimpleHTTPRequestHandler) -> bool:
+def send_login_page(request: SimpleHTTPRequestHandler) -> bool:
     request.send_response(200)
     request.end_headers()
     request.wfile.write(b"<html>Sign in</html>")
     return False
 
 
-@pytest.mark.parametrize("answer", [cut_off, another_page])
+@pytest.mark.parametrize("answer", [truncate, send_login_page])
 def test_a_broken_download_leaves_nothing_behind(
     repository: Repository, cache: Path, answer: Callable[[SimpleHTTPRequestHandler], bool]
 ) -> None:
     repository.before_chart = answer
-    with pytest.raises(ToolError, match=f"cannot be fetched from {repository.url}"):
+    with pytest.raises(ToolError, match=f"cannot fetch the Airflow chart {VERSION} from {repository.url}"):
         helm_charts.official_chart()
     assert list(cache.iterdir()) == []
     repository.before_chart = lambda request: True
-    assert is_whole(helm_charts.official_chart())
+    assert is_complete(helm_charts.official_chart())
 
 
-def test_a_repository_that_hangs_is_given_up(repository: Repository, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repository_that_hangs_times_out(repository: Repository, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = threading.Event()
     repository.before_chart = lambda request: not done.wait(60)
-    monkeypatch.setattr(helm_charts, "FETCH_SECONDS", 0.5)
+    monkeypatch.setattr(helm_charts, "FETCH_TIMEOUT_SECONDS", 0.5)
     try:
-        with pytest.raises(ToolError, match="took longer than"):
+        with pytest.raises(ToolError, match="timed out after"):
             helm_charts.official_chart()
     finally:
         done.set()
@@ -173,10 +173,10 @@ def test_a_repository_that_hangs_is_given_up(repository: Repository, cache: Path
 
 def test_an_unreachable_repository_is_one_sentence(helm: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AIRFLOW_CHART_REPOSITORY", "http://127.0.0.1:1")
-    with pytest.raises(ToolError) as failed:
+    with pytest.raises(ToolError) as raised:
         helm_charts.official_chart()
-    message = str(failed.value)
-    assert "\n" not in message and message.startswith(f"the Airflow chart {VERSION} cannot be fetched from http://127.0.0.1:1")
+    message = str(raised.value)
+    assert "\n" not in message and message.startswith(f"cannot fetch the Airflow chart {VERSION} from http://127.0.0.1:1")
     assert "connection refused" in message and message.endswith("or AIRFLOW_CHART_REPOSITORY to a mirror")
 
 
@@ -189,11 +189,11 @@ def test_the_makefile_pins_the_version(monkeypatch: pytest.MonkeyPatch) -> None:
     ("variable", "value", "outcome"),
     [("CI", "true", pytest.fail.Exception), ("REQUIRE_CHART", "1", pytest.fail.Exception), ("CI", "", pytest.skip.Exception)],
 )
-def test_without_a_chart_tests_are_skipped_or_fail_where_required(
+def test_without_a_chart_tests_are_skipped_or_fail_if_required(
     variable: str, value: str, outcome: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.delenv("REQUIRE_CHART", raising=False)
     monkeypatch.setenv(variable, value)
-    with pytest.raises(outcome, match="were not run: no helm, then run make test"):
+    with pytest.raises(outcome, match="cannot test the rendered charts: no helm, then run make test"):
         skip("no helm")

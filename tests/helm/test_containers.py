@@ -1,4 +1,4 @@
-"""What holds of every container of ours and of the chart, in every environment."""
+"""Requirements that every container meets, of this project's chart and of the official one, in every environment."""
 
 from __future__ import annotations
 
@@ -9,81 +9,88 @@ import pytest
 import yaml
 
 from .conftest import ENVIRONMENTS, IMAGES, ROOT
-from .container_checks import Object, containers, not_restricted, pods, secrets_in_clear, without_bounds
+from .container_checks import (
+    Object,
+    find_plaintext_secrets,
+    find_unbounded,
+    find_unrestricted,
+    iterate_containers,
+    iterate_pods,
+)
 
-EXPORTER = "quay.io/prometheus/statsd-exporter:"
-# Components that run as long as the deployment; the others end.
+EXPORTER_IMAGE = "quay.io/prometheus/statsd-exporter:"
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
+# Kinds whose pods do not terminate by themselves.
 SERVICES = ("Deployment", "StatefulSet")
 
 
-def test_there_are_the_containers_that_there_should_be(objects: list[Object]) -> None:
-    names = {name for name, _, _ in containers(objects)}
+def test_all_components_are_rendered(objects: list[Object]) -> None:
+    names = {name for name, _, _ in iterate_containers(objects)}
     for component in ("api-server", "scheduler", "triggerer", "dag-processor"):
         assert f"airflow-{component}/{component}" in names
     assert "worker/base" in names and "airflow-create-user/create-user" in names
 
 
-def test_every_container_has_requests_and_a_limit_of_memory(objects: list[Object]) -> None:
-    assert without_bounds(objects) == []
+def test_every_container_has_requests_and_a_memory_limit(objects: list[Object]) -> None:
+    assert find_unbounded(objects) == []
 
 
-def test_every_container_is_restricted(objects: list[Object]) -> None:
-    assert not_restricted(objects) == []
+def test_every_container_meets_the_restricted_standard(objects: list[Object]) -> None:
+    assert find_unrestricted(objects) == []
 
 
-def test_every_image_is_ours_and_named_from_one_place(objects: list[Object]) -> None:
-    found = {name: container["image"] for name, _, container in containers(objects)}
-    # The exporter's is the one that the chart pins.
-    assert found.pop("airflow-statsd/statsd", EXPORTER).startswith(EXPORTER)
-    assert set(found.values()) == {IMAGES["airflow"]}
-    [configuration] = [one["data"]["airflow.cfg"] for one in objects if "airflow.cfg" in one.get("data", {})]
+def test_every_image_is_the_configured_one(objects: list[Object]) -> None:
+    images = {name: container["image"] for name, _, container in iterate_containers(objects)}
+    # The chart pins the exporter's image.
+    assert images.pop("airflow-statsd/statsd", EXPORTER_IMAGE).startswith(EXPORTER_IMAGE)
+    assert set(images.values()) == {IMAGES["airflow"]}
+    [configuration] = [manifest["data"]["airflow.cfg"] for manifest in objects if "airflow.cfg" in manifest.get("data", {})]
     assert f"collector_image = {IMAGES['collector']}" in configuration
     assert f"trainer_image = {IMAGES['trainer']}" in configuration
     for image in re.findall(r"^\w*(?:image|container_repository|container_tag) *=(.*)$", configuration, re.MULTILINE):
         assert image.strip() in ("", *IMAGES.values())
 
 
-def test_every_service_has_probes(objects: list[Object]) -> None:
-    for kind, name, pod in pods(objects):
+def test_every_component_has_probes(objects: list[Object]) -> None:
+    for kind, name, pod in iterate_pods(objects):
         if kind in SERVICES:
             for container in pod["containers"]:
                 assert "livenessProbe" in container, f"{name}/{container['name']}"
-    [server] = [pod for _, name, pod in pods(objects) if name == "airflow-api-server"]
+    [server] = [pod for _, name, pod in iterate_pods(objects) if name == "airflow-api-server"]
     assert "readinessProbe" in server["containers"][0]
 
 
-def test_heartbeats_are_probed_without_importing_airflow(objects: list[Object]) -> None:
+def test_liveness_probes_do_not_import_airflow(objects: list[Object]) -> None:
     jobs = {"scheduler": "SchedulerJob", "triggerer": "TriggererJob", "dag-processor": "DagProcessorJob"}
-    probed = {name.removeprefix("airflow-"): pod["containers"][0] for _, name, pod in pods(objects)}
+    probed = {name.removeprefix("airflow-"): pod["containers"][0] for _, name, pod in iterate_pods(objects)}
     for component, job in jobs.items():
         commands = [probed[component][probe]["exec"]["command"] for probe in PROBES if probe in probed[component]]
         assert commands and all(command == ["python", "-m", "airflow_steps.liveness", job] for command in commands)
 
 
-def test_only_who_speaks_to_kubernetes_has_a_token(objects: list[Object]) -> None:
-    accounts = {one["metadata"]["name"]: one for one in objects if one["kind"] == "ServiceAccount"}
-    with_token = {name for name, one in accounts.items() if one.get("automountServiceAccountToken", True)}
+def test_only_clients_of_the_kubernetes_api_have_a_token(objects: list[Object]) -> None:
+    accounts = {manifest["metadata"]["name"]: manifest for manifest in objects if manifest["kind"] == "ServiceAccount"}
+    with_token = {name for name, account in accounts.items() if account.get("automountServiceAccountToken", True)}
     assert with_token == {"airflow-api-server", "airflow-scheduler", "airflow-triggerer", "airflow-worker"}
-    for _, name, pod in pods(objects):
+    for _, name, pod in iterate_pods(objects):
         assert pod.get("serviceAccountName") in accounts, name
 
 
-def test_nobody_may_run_commands_in_pods_or_read_secrets(objects: list[Object]) -> None:
-    rules = [rule for one in objects if one["kind"] in ("Role", "ClusterRole") for rule in one["rules"]]
+def test_no_role_grants_exec_or_secrets(objects: list[Object]) -> None:
+    rules = [rule for role in objects if role["kind"] in ("Role", "ClusterRole") for rule in role["rules"]]
     granted = {resource for rule in rules for resource in rule["resources"]}
     assert granted == {"pods", "pods/log", "events"}
     assert "*" not in {verb for rule in rules for verb in rule["verbs"]}
-    assert not [one for one in objects if one["kind"] in ("ClusterRole", "ClusterRoleBinding")]
+    assert not [manifest for manifest in objects if manifest["kind"] in ("ClusterRole", "ClusterRoleBinding")]
 
 
-def test_nothing_rendered_holds_a_secret_in_clear(rendered: dict[str, str], objects: list[Object], environment: str) -> None:
-    assert secrets_in_clear(objects) == []
+def test_no_manifest_contains_a_plaintext_secret(rendered: dict[str, str], objects: list[Object], environment: str) -> None:
+    assert find_plaintext_secrets(objects) == []
     assert not re.search(r"://[^/\s:@]+:[^/\s@]+@", rendered[environment])
 
 
-def test_a_worker_is_handed_neither_the_database_nor_the_keys(objects: list[Object]) -> None:
-    [worker] = [pod for kind, _, pod in pods(objects) if kind == "Pod"]
+def test_a_worker_gets_neither_database_nor_keys(objects: list[Object]) -> None:
+    [worker] = [pod for kind, _, pod in iterate_pods(objects) if kind == "Pod"]
     assert {variable["name"] for variable in worker["containers"][0]["env"]} <= {
         "AIRFLOW__CORE__EXECUTOR",
         "AIRFLOW_HOME",
@@ -95,15 +102,16 @@ def test_a_worker_is_handed_neither_the_database_nor_the_keys(objects: list[Obje
 
 
 @pytest.mark.parametrize("name", ENVIRONMENTS)
-def test_an_environments_file_holds_differences_only(name: str) -> None:
-    everywhere = yaml.safe_load((ROOT / "helm" / "values.yaml").read_text())
-    own = yaml.safe_load((ROOT / "helm" / f"values-{name}.yaml").read_text())
-    assert list(repeated(everywhere, own)) == []
+def test_an_environments_file_contains_only_differences(name: str) -> None:
+    base = yaml.safe_load((ROOT / "helm" / "values.yaml").read_text())
+    values = yaml.safe_load((ROOT / "helm" / f"values-{name}.yaml").read_text())
+    assert list(find_repeated(base, values)) == []
 
 
-def repeated(everywhere: Object, own: Object, above: str = "") -> Iterator[str]:
-    for key, value in own.items():
-        if isinstance(value, dict) and isinstance(everywhere.get(key), dict):
-            yield from repeated(everywhere[key], value, f"{above}{key}.")
-        elif key in everywhere and everywhere[key] == value:
-            yield f"{above}{key}"
+def find_repeated(base: Object, values: Object, prefix: str = "") -> Iterator[str]:
+    """Yield the keys of `values` that have the same value in `base`."""
+    for key, value in values.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            yield from find_repeated(base[key], value, f"{prefix}{key}.")
+        elif key in base and base[key] == value:
+            yield f"{prefix}{key}"

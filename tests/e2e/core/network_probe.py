@@ -1,7 +1,7 @@
-"""Run in a pod as another would be: tells, for each address given as host:port, whether it can be reached.
+"""Print for each address HOST:PORT whether this pod can connect to it.
 
-A network may take seconds to learn of a new pod, and lets it speak, or be spoken to, as if no policy were there till then: it
-is asked again and again, and the last answer counts.
+A network plugin may apply network policies to a new pod only after some seconds, and allow all traffic until then: the probe
+connects repeatedly, and the last result counts.
 """
 
 import socket
@@ -9,26 +9,26 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
-SETTLED_SECONDS = 8
-CONNECT_SECONDS = 3
+SETTLE_SECONDS = 8
+CONNECT_TIMEOUT_SECONDS = 3
 
 
-def reached(address: str) -> bool:
-    """Whether a connection can be opened once the network has settled."""
+def can_connect(address: str) -> bool:
+    """Return whether a connection succeeds once the network policies apply."""
     host, _, port = address.rpartition(":")
-    until = time.monotonic() + SETTLED_SECONDS
+    deadline = time.monotonic() + SETTLE_SECONDS
     while True:
-        last = time.monotonic() > until
+        last = time.monotonic() > deadline
         try:
-            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-            answer = True
+            socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_SECONDS).close()
+            connected = True
         except OSError:
-            answer = False
+            connected = False
         if last:
-            return answer
+            return connected
         time.sleep(0.5)
 
 
 with ThreadPoolExecutor() as pool:
-    for address, answer in zip(sys.argv[1:], pool.map(reached, sys.argv[1:]), strict=True):
-        print(address, "reached" if answer else "dropped")
+    for address, connected in zip(sys.argv[1:], pool.map(can_connect, sys.argv[1:]), strict=True):
+        print(address, "reached" if connected else "dropped")

@@ -12,7 +12,7 @@ import yaml
 from devtools.commands import ROOT
 from devtools.container_images import IMAGES as IMAGE_NAMES
 
-READERS = ("setting", "count", "_one_of", "_pairs", "_as_set", "number")
+READERS = ("setting", "count", "_one_of", "_pairs", "_as_set", "read_int")
 IMAGES = tuple(image.upper().replace("-", "_") for image in IMAGE_NAMES)
 PROGRAMS = tuple(image for image in IMAGES if image != "AIRFLOW")
 # Set for the watcher by helm/namespace-policies, in no values file.
@@ -46,7 +46,8 @@ def read_in(tree: ast.Module) -> Iterator[str]:
                 yield from (name.upper().replace("-", "_") for name in names(node.args[1]))
         elif isinstance(node, ast.Subscript) and is_environment(node.value):
             yield from names(node.slice)
-        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict) and ast.unparse(node.targets[0]) == "BASES":
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "BUILD_ARGUMENTS":
+            assert isinstance(node.value, ast.Dict)
             yield from (name for key in node.value.keys if key for name in names(key))
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "VARIABLE":
             yield ast.literal_eval(node.value)

@@ -14,29 +14,29 @@ def revision(number: int, status: str, minute: int, description: str = "commit 1
 POLICIES = [revision(1, "superseded", 0), revision(2, "deployed", 10)]
 
 
-def test_a_roll_back_goes_to_the_last_that_worked_and_to_what_it_stood_on() -> None:
+def test_a_rollback_chooses_the_last_successful_revisions_of_both_releases() -> None:
     airflow = [revision(1, "superseded", 1), revision(2, "failed", 5), revision(3, "deployed", 11)]
-    assert helm_revisions.before({"namespace-policies": POLICIES, "airflow": airflow}) == {
+    assert helm_revisions.choose_rollback({"namespace-policies": POLICIES, "airflow": airflow}) == {
         "airflow": 1,
         "namespace-policies": 1,
     }
 
 
-def test_a_roll_back_after_a_roll_back_does_not_go_to_the_same_again() -> None:
+def test_a_second_rollback_chooses_other_content() -> None:
     airflow = [revision(1, "superseded", 1), revision(2, "superseded", 5), revision(3, "deployed", 11, "Rollback to 1")]
-    assert helm_revisions.before({"airflow": airflow}) == {"airflow": 2}
-    with pytest.raises(ToolError, match="no earlier revision that worked"):
-        helm_revisions.before({"airflow": [airflow[0], revision(2, "failed", 5), airflow[2]]})
+    assert helm_revisions.choose_rollback({"airflow": airflow}) == {"airflow": 2}
+    with pytest.raises(ToolError, match="no earlier revision that succeeded"):
+        helm_revisions.choose_rollback({"airflow": [airflow[0], revision(2, "failed", 5), airflow[2]]})
 
 
-def test_a_revision_that_failed_cannot_be_asked_for() -> None:
+def test_a_failed_revision_cannot_be_chosen() -> None:
     airflow = [revision(1, "superseded", 1), revision(2, "failed", 5), revision(3, "deployed", 11)]
-    assert helm_revisions.before({"airflow": airflow}, 1) == {"airflow": 1}
-    with pytest.raises(ToolError, match="no such revision"):
-        helm_revisions.before({"airflow": airflow}, 2)
+    assert helm_revisions.choose_rollback({"airflow": airflow}, 1) == {"airflow": 1}
+    with pytest.raises(ToolError, match="no revision 2 that succeeded"):
+        helm_revisions.choose_rollback({"airflow": airflow}, 2)
 
 
-def test_a_release_that_a_deployment_was_cut_off_in_goes_back_to_what_was_in_force() -> None:
+def test_a_pending_upgrade_is_not_the_deployed_revision() -> None:
     airflow = [revision(1, "superseded", 1), revision(2, "deployed", 5), revision(3, "pending-upgrade", 11)]
-    now = helm_revisions.deployed(airflow)
-    assert now and now["revision"] == 2
+    deployed = helm_revisions.find_deployed(airflow)
+    assert deployed and deployed["revision"] == 2

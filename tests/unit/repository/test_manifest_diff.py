@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from devtools.manifest_diff import difference, objects
+from devtools.manifest_diff import diff_manifests, split_objects
 
 BEFORE = """\
 ---
@@ -31,14 +31,14 @@ metadata:
 AFTER = BEFORE.replace("= 16", "= 32").replace("aGlkZGVu", "b3RoZXI=").replace("name: gone", "name: new")
 
 
-def test_a_difference_names_objects_and_lines_and_an_equal_rendering_has_none() -> None:
-    assert difference(BEFORE, BEFORE.replace("# Source", "# Other")) == ""
-    told = difference(BEFORE, AFTER)
-    assert "~ ConfigMap one" in told and "-    parallelism = 16" in told and "+    parallelism = 32" in told
-    assert "+ Service new: new" in told and "- Service gone: removed" in told
+def test_a_diff_lists_changed_objects_and_lines() -> None:
+    assert diff_manifests(BEFORE, BEFORE.replace("# Source", "# Other")) == ""
+    diff = diff_manifests(BEFORE, AFTER)
+    assert "~ ConfigMap one" in diff and "-    parallelism = 16" in diff and "+    parallelism = 32" in diff
+    assert "+ Service new: new" in diff and "- Service gone: removed" in diff
 
 
-def test_a_secrets_values_are_in_no_difference() -> None:
-    told = difference("", AFTER) + difference(BEFORE, AFTER) + "".join(objects(AFTER).values())
-    assert "aGlkZGVu" not in told and "b3RoZXI" not in told
-    assert "key: (masked)" in objects(AFTER)["Secret keys"]
+def test_a_diff_masks_the_values_of_secrets() -> None:
+    diff = diff_manifests("", AFTER) + diff_manifests(BEFORE, AFTER) + "".join(split_objects(AFTER).values())
+    assert "aGlkZGVu" not in diff and "b3RoZXI" not in diff
+    assert "key: (masked)" in split_objects(AFTER)["Secret keys"]
