@@ -1,6 +1,6 @@
-"""What the trainer costs: its loop beside the same one in plain PyTorch, the time to the first step, the memory of a training.
+"""Measure the trainer: its loop compared with plain PyTorch, the time to the first step, and the memory of a training.
 
-Runs in the environment trainer, on all sessions of the sample. See `make bench`.
+Runs in the virtual environment trainer, on all sessions of the sample. See `make bench`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from devtools.commands import ROOT
 from step_contract.commit import open_artifact
 from step_contract.store import Store
 from torch import nn
@@ -31,13 +32,12 @@ from trainer.recipe import Recipe
 from trainer.samples import Array, Scaler, log_returns, origins, targets, windows
 from trainer.train import train
 
-ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "krx" / "index"
 SYMBOL, FIRST, LAST = "KS11", date(1995, 5, 2), date(2026, 3, 20)
-ROUNDS, EVERY = 5, 200
+ROUNDS, CHECKPOINT_STEPS = 5, 200
 FIRST_STEP = """
 import os, sys, time
-began = time.perf_counter()
+started = time.perf_counter()
 from datetime import date
 from step_contract.store import Store
 from trainer.configuration import DEFAULT, read_configuration
@@ -45,45 +45,50 @@ from trainer.recipe import Recipe
 from trainer.train import train
 
 reading = 0.0
-def timed(what):
+def timed(function):
     def call(*arguments, **options):
         global reading
-        started = time.perf_counter()
+        call_started = time.perf_counter()
         try:
-            return what(*arguments, **options)
+            return function(*arguments, **options)
         finally:
-            reading += time.perf_counter() - started
+            reading += time.perf_counter() - call_started
     return call
 
-def first(*_):
-    taken = time.perf_counter() - began
-    print(taken - reading, taken, flush=True)
+def stop_after_first_step(*_):
+    total = time.perf_counter() - started
+    print(total - reading, total, flush=True)
     os._exit(0)
 
 import trainer.train as steps
 steps.committed, steps.read_closes = timed(steps.committed), timed(steps.read_closes)
 from trainer import checkpoint
-checkpoint.Checkpoints.after_step = first
+checkpoint.Checkpoints.after_step = stop_after_first_step
 train(Store(sys.argv[1]), "KS11", date.fromisoformat(sys.argv[2]), Recipe(read_configuration(DEFAULT), None), 200)
 """
 
 
-def sample_closes() -> Array:
-    """The closes of all sessions of the sample, in index points."""
+def read_closes() -> Array:
+    """Return the closes of all sessions of the sample, in index points."""
     files = sorted((SAMPLE / f"year_{SYMBOL.lower()}").glob("*.csv"))
     rows = [row for file in files for row in csv.DictReader(file.read_text(encoding="utf-8-sig").splitlines())]
     return np.array([float(row["Close"]) for row in rows])
 
 
-def plain(returns: Array, at: np.ndarray, configuration: Configuration) -> nn.Module:
-    """The same network fitted by the loop that one would write down: nothing told, nothing kept, nothing checked."""
+def fit_plain(returns: Array, at: np.ndarray, configuration: Configuration) -> nn.Module:
+    """Fit the same network by a plain PyTorch loop, without log, checkpoints and checks.
+
+    Args:
+        returns: daily log returns.
+        at: the positions in `returns` that forecasts start from.
+    """
     torch.manual_seed(configuration.seed)
     horizon = configuration.horizon
     scaler = Scaler.fit(returns[: at[-1] + horizon])
     network = MODELS[configuration.model](configuration)
-    seen = torch.from_numpy((windows(returns, at, configuration.window) - scaler.mean) / scaler.deviation).float()
+    inputs = torch.from_numpy((windows(returns, at, configuration.window) - scaler.mean) / scaler.deviation).float()
     drift = scaler.mean * np.arange(1, horizon + 1)
-    wanted = torch.from_numpy((targets(returns, at, horizon) - drift) / scaler.units(horizon)).float()
+    labels = torch.from_numpy((targets(returns, at, horizon) - drift) / scaler.units(horizon)).float()
     quantiles = torch.tensor(configuration.quantiles)
     steps = configuration.epochs * math.ceil(len(at) / configuration.batch)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=configuration.weight_decay)
@@ -91,62 +96,62 @@ def plain(returns: Array, at: np.ndarray, configuration: Configuration) -> nn.Mo
     for _ in range(configuration.epochs):
         for batch in torch.randperm(len(at)).split(configuration.batch):
             optimizer.zero_grad()
-            pinball_loss(network(seen[batch]), wanted[batch], quantiles).backward()
+            pinball_loss(network(inputs[batch]), labels[batch], quantiles).backward()
             optimizer.step()
             schedule.step()
     return network
 
 
-def loops(folder: Path) -> None:
-    """Prints how much longer a fit takes than the plain loop, with the same weights at the end."""
+def measure_loops(folder: Path) -> None:
+    """Print the ratio of a fit's duration to the plain loop's. Exits if their weights differ."""
     configuration = replace(read_configuration(DEFAULT), epochs=6)
-    returns = log_returns(sample_closes())
+    returns = log_returns(read_closes())
     at = origins(returns, configuration.window)[: -configuration.horizon]
 
-    def ours(number: int) -> nn.Module:
-        kept = Checkpoints(Store(f"file://{folder}"), f"checkpoints/{number}", EVERY)
-        return fit(returns, at, configuration, "fit", kept).network
+    def fit_with_trainer(number: int) -> nn.Module:
+        checkpoints = Checkpoints(Store(f"file://{folder}"), f"checkpoints/{number}", CHECKPOINT_STEPS)
+        return fit(returns, at, configuration, "fit", checkpoints).network
 
-    ours(-1), plain(returns, at, configuration)
+    fit_with_trainer(-1), fit_plain(returns, at, configuration)
     pairs = []
     for number in range(ROUNDS):
         started = time.perf_counter()
-        one = ours(number)
+        trained = fit_with_trainer(number)
         between = time.perf_counter()
-        other = plain(returns, at, configuration)
+        plain = fit_plain(returns, at, configuration)
         pairs.append((between - started, time.perf_counter() - between))
-        same = all(torch.equal(left, right) for left, right in zip(one.parameters(), other.parameters(), strict=True))
+        same = all(torch.equal(left, right) for left, right in zip(trained.parameters(), plain.parameters(), strict=True))
         if not same:
-            sys.exit("the two loops did not end with the same weights: they are no measure of each other")
-    ratio = statistics.median(one / other for one, other in pairs)
-    mine, theirs = (statistics.median(pair[which] for pair in pairs) for which in (0, 1))
-    print(f"fit of {len(at)} samples, {configuration.epochs} epochs: {mine:.2f} s, plain PyTorch {theirs:.2f} s, ", end="")
+            sys.exit("the two loops give different weights, so their durations cannot be compared")
+    ratio = statistics.median(trainer / plain for trainer, plain in pairs)
+    trainer, plain = (statistics.median(durations) for durations in zip(*pairs, strict=True))
+    print(f"fit of {len(at)} samples, {configuration.epochs} epochs: {trainer:.2f} s, plain PyTorch {plain:.2f} s, ", end="")
     print(f"{ratio:.3f} times as long (at most 1.05), with the same weights")
 
 
-def whole(folder: Path) -> None:
-    """Prints the time from the first import to the first step, and the memory of a training, on all sessions."""
+def measure_training(folder: Path) -> None:
+    """Print the time from the first import to the first step, and the memory of a training, on all sessions."""
     url = f"file://{SAMPLE}/year_{{symbol}}/{{year}}.csv"
     command = [str(ROOT / ".venvs" / "collector" / "bin" / "collector"), "fetch-prices", "--prices-url", url]
     command += ["--from", str(FIRST), "--to", str(LAST), "--artifacts", f"file://{folder}"]
     subprocess.run(command, check=True, capture_output=True)
     store = Store(f"file://{folder}")
     count = len(committed(store, SYMBOL, LAST).sessions)
-    taken = []
+    durations = []
     for _ in range(ROUNDS):
-        shown = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-c", FIRST_STEP, f"file://{folder}", str(LAST)], capture_output=True, text=True
         )
-        taken.append([float(figure) for figure in shown.stdout.split()])
-    without, with_all = (statistics.median(figures) for figures in zip(*taken, strict=True))
-    print(f"import to first step: {without:.2f} s (at most 3); with {count} sessions read between: {with_all:.2f} s")
+        durations.append([float(figure) for figure in completed.stdout.split()])
+    without_reading, total = (statistics.median(seconds) for seconds in zip(*durations, strict=True))
+    print(f"import to first step: {without_reading:.2f} s (at most 3); with reading {count} sessions: {total:.2f} s")
     recipe = Recipe(replace(read_configuration(DEFAULT), epochs=1), None)
-    facts = open_artifact(train(store, SYMBOL, LAST, recipe, EVERY).uri)[0].facts
-    print(f"a training on them held at most {facts['peak_memory_mib']} MiB (at most 1024), with {facts['threads']} threads")
+    facts = open_artifact(train(store, SYMBOL, LAST, recipe, CHECKPOINT_STEPS).uri)[0].facts
+    print(f"peak memory of a training: {facts['peak_memory_mib']} MiB (at most 1024), with {facts['threads']} threads")
 
 
 if __name__ == "__main__":
     os.environ.setdefault("TQDM_DISABLE", "1")
     with tempfile.TemporaryDirectory(prefix="bench-") as temporary:
-        loops(Path(temporary))
-        whole(Path(temporary))
+        measure_loops(Path(temporary))
+        measure_training(Path(temporary))
