@@ -37,7 +37,7 @@ def test_credentials_are_references_to_secrets(objects: list[Object]) -> None:
     assert names == keys | {"airflow-metadata", "bucket", "slack"}
 
 
-def test_no_object_is_a_helm_hook_or_uses_a_bitnami_image(rendered: dict[str, str], environment: str) -> None:
+def test_no_object_uses_helm_hooks_or_bitnami_images(rendered: dict[str, str], environment: str) -> None:
     assert "helm.sh/hook" not in rendered[environment]
     assert "bitnami" not in rendered[environment]
 

@@ -101,7 +101,7 @@ def test_each_failure_has_its_state_attempts_and_log(airflow: AirflowClient) -> 
     wait_for_log(airflow, "drill_failures", "drill", "memory_triggerer", "OOMKilled: out of memory. Give it more", 1)
 
 
-def test_of_a_hundred_steps_at_most_step_pods_run_at_once(airflow: AirflowClient, pod_watch: PodWatch) -> None:
+def test_at_most_step_pods_steps_run_at_once(airflow: AirflowClient, pod_watch: PodWatch) -> None:
     start_run(airflow, "drill_many", "drill")
     peak = 0
 

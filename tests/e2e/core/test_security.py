@@ -81,7 +81,7 @@ def test_no_service_account_can_read_secrets_or_exec_in_pods(account: str) -> No
     assert resources - self_reviews <= allowed
 
 
-def test_a_steps_pod_has_no_token_and_only_the_buckets_secret(airflow: AirflowClient, pod_watch: PodWatch) -> None:
+def test_a_steps_pod_has_no_token_and_one_secret(airflow: AirflowClient, pod_watch: PodWatch) -> None:
     if not (pods := step_pods(pod_watch, "market_daily", RUN_ID)):  # if this test runs alone
         start_run(airflow, "market_daily", RUN_ID, "2026-01-16T09:00:00Z")
         assert wait_for_run(airflow, "market_daily", RUN_ID, 240) == "success"

@@ -10,7 +10,7 @@ from ..conftest import CLUSTER, DEPLOYMENT, kubectl, list_artifacts, start_run, 
 from ..slack_channel import get_messages
 
 
-def test_an_upgrade_keeps_data_and_the_next_run_uses_the_value(airflow: AirflowClient, bucket: Store) -> None:
+def test_an_upgrade_keeps_data_and_applies_the_new_value(airflow: AirflowClient, bucket: Store) -> None:
     secrets = ("get", "secrets", "--output=jsonpath={range .items[*]}{.metadata.name} {.data}{end}")
     secrets_before, artifacts_before = kubectl(*secrets), list_artifacts(bucket)
     DEPLOYMENT.upgrade(

@@ -20,7 +20,7 @@ from ..slack_channel import (
 )
 
 
-def test_a_training_day_is_one_message_with_metrics_and_plot_in_its_thread() -> None:
+def test_a_training_day_is_one_message_with_metrics_and_plot() -> None:
     # If this part runs alone, the watcher may not have polled since the run finished.
     wait_until(
         "the finished run's message",
@@ -59,7 +59,7 @@ def test_each_failure_is_one_alert_with_reason_and_advice(airflow: AirflowClient
     assert retried == {"memory_triggerer": 1, "memory_worker": 1, "crash": 1}
 
 
-def test_a_slack_outage_delays_no_run_and_is_caught_up_once(airflow: AirflowClient) -> None:
+def test_a_slack_outage_delays_messages_but_no_run(airflow: AirflowClient) -> None:
     run_id, messages_before = "session__2026-01-20", len(get_messages())
     set_down(True)
     try:

@@ -147,7 +147,7 @@ def test_an_unhealthy_pod_is_described_by_events_and_log() -> None:
     assert "healthy" not in description and "succeeded" not in description
 
 
-def test_a_pod_watch_keeps_the_first_and_the_last_state_of_each_pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pod_watch_keeps_first_and_last_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     states = [("a", "Pending"), ("b", "Pending"), ("a", "Running")]
     output = "\n".join(
         json.dumps({"metadata": {"name": name, "labels": {"app": name}}, "status": {"phase": phase}}, indent=4)

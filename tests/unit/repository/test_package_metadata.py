@@ -25,7 +25,7 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_package_and_chart_has_the_version_of_the_version_file() -> None:
+def test_every_package_and_chart_has_the_projects_version() -> None:
     assert project_version.SEMANTIC_VERSION.fullmatch(project_version.read_version())
     assert len(project_version.versioned_files()) > len(PACKAGES) > 0
     assert (differences := project_version.find_differences()) == [], "\n".join(differences)

@@ -54,7 +54,7 @@ def test_every_cluster_test_runs_once() -> None:
 
 
 @pytest.mark.parametrize("script", ["run_tests.py", "e2e.py"])
-def test_an_unknown_part_is_rejected_and_the_known_ones_are_listed(script: str) -> None:
+def test_an_unknown_part_is_rejected_with_the_known_ones(script: str) -> None:
     completed = run_script(script, PART="core,nonsense" if script == "e2e.py" else "collector,nonsense")
     assert completed.returncode == 1
     assert "invalid PART: nonsense; must be one of " in completed.stderr
