@@ -1,4 +1,4 @@
-# Every target sets up what it needs and nothing else. Settings come from the environment or the command line:
+# Each target installs what it needs. Settings are environment variables or arguments of make:
 #   make run SESSION=2026-03-20
 SHELL := bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -8,86 +8,86 @@ export PYTHON
 .PHONY: help run test lint format hooks lock clean setup-tests images push slack slack-test kind-up kind-down kind-status \
 	render diff deploy rollback ui test-e2e bench bench-steps
 
-# The official chart, in the one place that pins its version. AIRFLOW_CHART takes it from elsewhere, a file for instance.
+# The version of the official chart. AIRFLOW_CHART replaces the chart, for example by a file.
 export CHART_VERSION := 1.22.0
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo '  SESSION=YYYY-MM-DD, ARTIFACTS, SYMBOL, PRICES_URL, FEEDS, HISTORY_YEARS, PLOT_LANGUAGE and SLACK_TOKEN change'
-	@echo '  what make run does; TORCH_INDEX says where the CPU build of torch comes from.'
+	@echo '  Settings of make run: SESSION=YYYY-MM-DD, ARTIFACTS, SYMBOL, PRICES_URL, FEEDS, HISTORY_YEARS, PLOT_LANGUAGE, SLACK_TOKEN.'
+	@echo '  TORCH_INDEX: the package index with the CPU build of torch. All settings: docs/settings.md.'
 
-run: ## Run the whole pipeline for one session, on the real KOSPI, in real Airflow, without a cluster
+run: ## Run the pipeline once for one session, on KOSPI data, in an embedded Airflow without a cluster
 	@scripts/run
 
-test: setup-tests ## Run the tests that need no cluster; FAST=1: without the slow ones; PART=collector,dags,…; OPTIONS=-k …
+test: setup-tests ## Run the tests that need no cluster; FAST=1 skips slow ones; PART=collector,dags,… selects; OPTIONS=-k …
 	@"$(PYTHON)" scripts/run_tests.py $(OPTIONS)
 
 lint: setup-tests ## Check style, types, charts and workflows
 	@scripts/lint
 
-format: setup-tests ## Format the code
+format: setup-tests ## Format the code and fix lint findings
 	@.venvs/tools/bin/ruff format . && .venvs/tools/bin/ruff check --fix .
 
-hooks: ## Install the git hooks: style at each commit, make lint before each push
-	@"$(PYTHON)" scripts/environments.py tools
+hooks: ## Install the git hooks: style checks before a commit, make lint before a push
+	@"$(PYTHON)" scripts/virtualenvs.py tools
 	@.venvs/tools/bin/pre-commit install
 
-lock: ## Renew the locks within the requirements; OPTIONS=--upgrade for the newest versions
+lock: ## Compile the locks from the requirements; OPTIONS=--upgrade uses the newest versions
 	@"$(PYTHON)" scripts/lock.py $(OPTIONS)
 
-images: ## Build the images; TAG, IMAGE_PREFIX and COLLECTOR_IMAGE, TRAINER_IMAGE, AIRFLOW_IMAGE change their names
-	@"$(PYTHON)" scripts/images.py
+images: ## Build the images; IMAGE_PREFIX, TAG, and COLLECTOR_IMAGE, TRAINER_IMAGE, AIRFLOW_IMAGE set their names
+	@"$(PYTHON)" scripts/build_images.py
 
-push: ## Build and push the images to IMAGE_PREFIX; print their names by digest
-	@"$(PYTHON)" scripts/images.py push
+push: ## Build the images, push them to IMAGE_PREFIX, and print their names by digest
+	@"$(PYTHON)" scripts/build_images.py push
 
-slack: ## Run the Slack simulator on this machine and print the address of its page
+slack: ## Run the Slack simulator on this machine and print its URL
 	@PYTHONPATH=dev/slack_simulator "$(PYTHON)" -m slack_simulator --data .run/slack $(OPTIONS)
 
-kind-up: ## Make a cluster on this machine, deploy everything, run the DAG once; again: upgrade what changed
+kind-up: ## Create or upgrade a kind cluster with the whole pipeline, and run the DAG once
 	@"$(PYTHON)" scripts/kind.py up
 
-kind-status: ## Tell what runs on that cluster, and what is wrong
+kind-status: ## Show the pods of the kind cluster, and events and logs of those that are not healthy
 	@"$(PYTHON)" scripts/kind.py status
 
-kind-down: ## Delete that cluster and all that is in it
+kind-down: ## Delete the kind cluster and all its data
 	@"$(PYTHON)" scripts/kind.py down
 
-# Environments are the files helm/values-ENV.yaml.
+# The environment, as in helm/values-ENV.yaml.
 ENV ?= kind
 
-render: ## Print what an environment consists of: make render ENV=staging
+render: ## Print the manifests of ENV, for example make render ENV=staging
 	@"$(PYTHON)" scripts/deploy.py render $(ENV)
 
-diff: ## Show what a deployment would change
+diff: ## Show what a deployment to ENV would change
 	@"$(PYTHON)" scripts/deploy.py diff $(ENV)
 
-deploy: ## Deploy: show the difference, ask (YES=1 does not), upgrade, try it out; rolls back on failure
+deploy: ## Deploy to ENV: show the changes, ask (unless YES=1), upgrade, run the smoke test; roll back on failure
 	@"$(PYTHON)" scripts/deploy.py deploy $(ENV)
 
-rollback: ## Go back to the revision before, or to REVISION
+rollback: ## Roll ENV back to the previous revision, or to REVISION
 	@"$(PYTHON)" scripts/deploy.py rollback $(ENV)
 
-slack-test: ## Send a test message: with SLACK_TOKEN from here, otherwise from the monitor of ENV
+slack-test: ## Send a test message to Slack: from this machine if SLACK_TOKEN is set, otherwise from the monitor of ENV
 	@"$(PYTHON)" scripts/slack_test.py $(ENV)
 
-ui: ## Open a port to the UI and print the login
+ui: ## Forward a port to the UI of ENV and print the login
 	@"$(PYTHON)" scripts/deploy.py ui $(ENV)
 
-test-e2e: setup-tests ## Run the cluster tests on a kind cluster of their own; PART=core,slack,faults,environments; KEEP=1 leaves it
+test-e2e: setup-tests ## Run the cluster tests on a kind cluster of their own; PART=core,slack,faults,environments; KEEP=1 keeps the cluster
 	@"$(PYTHON)" scripts/e2e.py $(OPTIONS)
 
-bench: ## Measure collector and trainer: beside plain pandas and plain PyTorch, to a decision, to a first step
-	@"$(PYTHON)" scripts/environments.py collector collector-bench trainer
+bench: ## Measure collector and trainer, compared with plain pandas and plain PyTorch
+	@"$(PYTHON)" scripts/virtualenvs.py collector collector-bench trainer
 	@.venvs/collector-bench/bin/python scripts/bench_collector.py
 	@.venvs/trainer/bin/python scripts/bench_trainer.py
 
-bench-steps: ## Measure what a step costs, on a kind cluster of its own: bare pods, this operator, the stock one; KEEP=1 leaves it
+bench-steps: ## Measure the cost of a step on a kind cluster of its own: bare pods, this operator, the provider's; KEEP=1 keeps the cluster
 	@"$(PYTHON)" scripts/bench_steps.py
 
-clean: ## Remove environments, logs and caches; artifacts stay
+clean: ## Remove virtual environments, logs and caches; artifacts are kept
 	rm -rf .venvs .run .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 setup-tests:
-	@"$(PYTHON)" scripts/environments.py images tests tools
+	@"$(PYTHON)" scripts/virtualenvs.py images tests tools

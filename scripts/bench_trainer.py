@@ -1,6 +1,6 @@
 """Benchmark the trainer: its training loop against plain PyTorch, the time to the first step, the memory of a training.
 
-Runs in the environment trainer, on all sessions of the sample. See `make bench`.
+Runs in the virtual environment trainer, on all sessions of the sample. See `make bench`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from devtools.commands import ROOT
 from step_contract.commit import open_artifact
 from step_contract.store import Store
 from torch import nn
@@ -38,7 +39,6 @@ from trainer.fitting import fit, pinball_loss
 from trainer.model import MODELS
 from trainer.train import train
 
-ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "data" / "krx" / "index"
 SYMBOL, FIRST_SESSION, LAST_SESSION = "KS11", date(1995, 5, 2), date(2026, 3, 20)
 ROUNDS, CHECKPOINT_INTERVAL = 5, 200

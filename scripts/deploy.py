@@ -1,137 +1,147 @@
-"""Staging and production: deployed with a look before and a way back.
+"""Deploy to staging or production, with a preview, a smoke test and a rollback.
 
-    python scripts/deploy.py deploy staging     # shows what would change, asks, upgrades, tries it out; rolls back on failure
-    python scripts/deploy.py diff staging
-    python scripts/deploy.py render staging
-    python scripts/deploy.py rollback staging
-    python scripts/deploy.py ui staging
+    python scripts/deploy.py render staging      # print the manifests; needs no cluster
+    python scripts/deploy.py diff staging        # show what a deployment would change
+    python scripts/deploy.py deploy staging      # show the changes, ask, upgrade, run the smoke test; roll back on failure
+    python scripts/deploy.py rollback staging    # roll back to the previous revision, or to REVISION
+    python scripts/deploy.py ui staging          # forward a port to the UI
 
-CONTEXT, NAMESPACE, VALUES, YES, REVISION, UI_PORT, DEPLOY_SECONDS: see docs/deploy.md.
+CONTEXT, NAMESPACE, VALUES, YES, REVISION, UI_PORT, DEPLOY_SECONDS: see docs/settings.md.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
 
-import chart
-import pooling
-import revisions
-from commands import Failed, fail, need, run
-from rendered import difference
-from runs import smoke
-from target import WAIT_SECONDS, Target
+from devtools import container_images, helm_charts, helm_revisions, pgbouncer
+from devtools.commands import ToolError, print_error, require_programs, run
+from devtools.dag_runs import run_smoke_test
+from devtools.deployment import UPGRADE_TIMEOUT_SECONDS, Deployment
+from devtools.kind_cluster import KindCluster
+from devtools.manifest_diff import diff_manifests
 
-import images
-
-KIND = ("kind-" + (os.environ.get("CLUSTER") or "market-daily"), "airflow")
+NO_CHANGES = "no changes"
 
 
-def number(name: str) -> int | None:
-    """The whole number that the variable `name` holds; None where it is not set. Raises Failed where it is none."""
+def read_int(name: str) -> int | None:
+    """Return the number that the environment variable `name` holds; None if it is unset. Raises ToolError if it is invalid."""
     text = os.environ.get(name)
     if text and not text.isdecimal():
-        raise Failed(f"{name} is {text!r} and must be a whole number")
+        raise ToolError(f"invalid {name} {text!r}: must be a whole number")
     return int(text) if text else None
 
 
-def target_of(environment: str) -> Target:
-    """Where the environment is put. Raises Failed where kubectl has no context to go to."""
-    context, namespace = KIND if environment == "kind" else ("", f"market-daily-{environment}")
-    context = os.environ.get("CONTEXT") or context or run(["kubectl", "config", "current-context"], seconds=30).strip()
-    return Target(context, os.environ.get("NAMESPACE") or namespace, environment, number("DEPLOY_SECONDS") or WAIT_SECONDS)
+def find_deployment(environment: str) -> Deployment:
+    """Return the environment's deployment, in CONTEXT or kubectl's current context. Raises ToolError if there is none."""
+    if environment == "kind":
+        kind = KindCluster.from_environment().deployment
+        context, namespace = kind.context, kind.namespace
+    else:
+        context, namespace = "", f"market-daily-{environment}"
+    context = os.environ.get("CONTEXT") or context or run(["kubectl", "config", "current-context"], timeout=30).strip()
+    timeout = read_int("DEPLOY_SECONDS") or UPGRADE_TIMEOUT_SECONDS
+    return Deployment(context, os.environ.get("NAMESPACE") or namespace, environment, timeout)
 
 
-def pin(environment: str) -> None:
-    """Production takes images by digest: finds those of the images that were pushed. Raises Failed where there is none."""
-    if environment == "prod":
-        for image in images.IMAGES:
-            os.environ[images.variable_of(image)] = images.pinned(images.name_of(image))
+def describe(deployment: Deployment) -> str:
+    """Return one line: the deployed commit, chart and images."""
+    names = ", ".join(container_images.name_of(image) for image in container_images.IMAGES)
+    [chart] = [revision["chart"] for revision in deployment.read_history("airflow")[-1:]]
+    return f"{deployment}: commit {container_images.get_commit()}, chart {chart}, images {names}"
 
 
-def told(target: Target) -> str:
-    """One line: what is deployed where."""
-    names = ", ".join(images.name_of(image) for image in images.IMAGES)
-    [release] = [one["chart"] for one in target.history("airflow")[-1:]]
-    return f"{target.context}/{target.namespace}: commit {images.commit()}, chart {release}, images {names}"
-
-
-def agreed(question: str) -> bool:
-    """Whether a person, or YES=1, says yes. Raises Failed where there is nobody to ask."""
+def confirm(question: str) -> bool:
+    """Ask the user; YES=1 answers yes. Raises ToolError if standard input is no terminal."""
     if os.environ.get("YES") == "1":
         return True
     if not sys.stdin.isatty():
-        raise Failed(f"{question} There is nobody here to ask: YES=1 says yes")
+        raise ToolError(f"{question} Cannot ask, as standard input is not a terminal: set YES=1 to confirm")
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
-def deploy(target: Target) -> None:
-    """Shows the difference, asks, upgrades and tries out; what fails is rolled back, and Failed is raised."""
-    before, wanted = target.current(), target.render()
-    changes = difference(target.running(), wanted)
-    print(changes or "nothing would change")
-    if changes and not agreed(f"Deploy that to {target.context}/{target.namespace}?"):
-        raise Failed("not deployed")
-    if target.is_cut_off():
-        print("a deployment before was cut off: going back to what was in force …", flush=True)
-        target.roll_back(before)
-    target.prepare(pooled=pooling.POOLED in wanted)
+def deploy(deployment: Deployment) -> None:
+    """Show the changes, ask, upgrade and run the smoke test.
+
+    Raises:
+        ToolError: the user declined, or the upgrade or the smoke test failed; then the releases are rolled back.
+    """
+    previous, manifests = deployment.current_revisions(), deployment.render()
+    changes = diff_manifests(deployment.read_manifests(), manifests)
+    print(changes or NO_CHANGES)
+    if changes and not confirm(f"Deploy these changes to {deployment}?"):
+        raise ToolError("deployment cancelled")
+    if deployment.is_upgrade_pending():
+        print("An earlier deployment was interrupted; rolling it back …", flush=True)
+        deployment.roll_back(previous)
+    deployment.prepare_namespace(pgbouncer=pgbouncer.POOLED_SECRET in manifests)
     try:
         if changes:
-            target.upgrade(description=f"commit {images.commit()}")
-        smoke(target)
-    except Failed as error:
+            deployment.upgrade(description=f"commit {container_images.get_commit()}")
+        run_smoke_test(deployment)
+    except ToolError as error:
         print(f"\n{error}\n", file=sys.stderr)
         if not changes:
-            raise Failed(f"what is deployed does not work: {told(target)}") from error
-        back = f"revision {before['airflow']}" if before else "nothing, as before"
-        print(f"rolling back to {back} …", flush=True)
-        target.roll_back(before)
-        raise Failed(f"the deployment failed and was rolled back to {back}; the reason is above") from error
-    print(f"\ndeployed: {told(target)}")
+            raise ToolError(f"the smoke test of the current deployment failed: {describe(deployment)}") from error
+        outcome = f"rolled back to revision {previous['airflow']}" if previous else "uninstalled"
+        print("Rolling back …" if previous else "Uninstalling …", flush=True)
+        deployment.roll_back(previous)
+        raise ToolError(f"the deployment failed and was {outcome}; the cause is above") from error
+    print(f"\nDeployed {describe(deployment)}")
 
 
-def rollback(target: Target) -> None:
-    """Goes back to the last revision that was another and worked, or to REVISION; tries it out."""
-    histories = {release: target.history(release) for release in chart.RELEASES}
-    wanted = revisions.before(histories, number("REVISION"))
-    if not agreed(f"Roll {target.context}/{target.namespace} back to revision {wanted['airflow']}?"):
-        raise Failed("not rolled back")
-    target.roll_back(wanted)
-    smoke(target)
-    print(f"\nrolled back to revision {wanted['airflow']}: {target.context}/{target.namespace}")
+def roll_back(deployment: Deployment) -> None:
+    """Roll back to REVISION or the last successful revision with other content, and run the smoke test."""
+    histories = {release: deployment.read_history(release) for release in helm_charts.RELEASES}
+    revisions = helm_revisions.choose_rollback(histories, read_int("REVISION"))
+    if not confirm(f"Roll {deployment} back to revision {revisions['airflow']}?"):
+        raise ToolError("rollback cancelled")
+    deployment.roll_back(revisions)
+    run_smoke_test(deployment)
+    print(f"\nRolled back {deployment} to revision {revisions['airflow']}")
 
 
-def show(target: Target) -> None:
-    """Opens a port to the UI, prints the login, and waits to be interrupted."""
-    with target.forward("airflow-api-server", 8080, os.environ.get("UI_PORT") or 8080) as url:
-        print(f"{url}  user admin, password {target.secret('airflow-admin')['password']}  (Ctrl-C ends)", flush=True)
+def open_ui(deployment: Deployment) -> None:
+    """Forward a port to the UI and print the login, until interrupted."""
+    with deployment.port_forward("airflow-api-server", 8080, os.environ.get("UI_PORT") or 8080) as url:
+        password = deployment.read_secret("airflow-admin")["password"]
+        print(f"{url} (user admin, password {password}); press Ctrl-C to stop", flush=True)
         while True:
             time.sleep(3600)
 
 
-def main(what: str, environment: str) -> int:
-    """Does what is asked for; returns the exit code."""
+def main(arguments: list[str]) -> int:
+    """Run the command that the arguments name; return the exit code."""
+    parser = argparse.ArgumentParser(prog="deploy.py", description="Deploy to an environment, helm/values-ENVIRONMENT.yaml.")
+    parser.add_argument("command", choices=("render", "diff", "deploy", "rollback", "ui"))
+    parser.add_argument("environment")
+    options = parser.parse_args(arguments)
+    command, environment = options.command, options.environment
     try:
-        need("helm", "kubectl", "git")
-        if environment == "kind" and what in ("deploy", "rollback"):
-            raise Failed("kind is deployed by make kind-up")
-        target = Target("", f"market-daily-{environment}", environment) if what == "render" else target_of(environment)
-        if what in ("deploy", "diff", "render"):
-            pin(environment)
-        if what == "diff":
-            print(difference(target.running(), target.render()) or "nothing would change")
-        elif what == "render":
-            print(target.render())
+        require_programs("helm", "kubectl", "git")
+        if environment == "kind" and command in ("deploy", "rollback"):
+            raise ToolError(f"make {command} does not support kind: use make kind-up")
+        if command == "render":
+            deployment = Deployment("", f"market-daily-{environment}", environment)
         else:
-            {"deploy": deploy, "rollback": rollback, "ui": show}[what](target)
-    except Failed as error:
-        return fail(error)
+            deployment = find_deployment(environment)
+        # Production runs images by digest only.
+        if environment == "prod" and command in ("deploy", "diff", "render"):
+            container_images.pin_digests()
+        if command == "diff":
+            print(diff_manifests(deployment.read_manifests(), deployment.render()) or NO_CHANGES)
+        elif command == "render":
+            print(deployment.render())
+        else:
+            {"deploy": deploy, "rollback": roll_back, "ui": open_ui}[command](deployment)
+    except ToolError as error:
+        return print_error(error)
     except KeyboardInterrupt:
         return 130
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

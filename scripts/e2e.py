@@ -1,38 +1,26 @@
-"""Run the cluster tests on a kind cluster of their own: up, tests, down.
+"""Run the cluster tests on a kind cluster of their own.
 
-PART=core,slack python scripts/e2e.py -k training   # parts; all by default; arguments are passed to pytest
-KEEP=1 python scripts/e2e.py                        # leaves the cluster, and starts anew on one that was left
+PART=core,slack python scripts/e2e.py -k training   # some parts; all by default; arguments are passed to pytest
+KEEP=1 python scripts/e2e.py                        # keep the cluster afterwards; reuse one that was kept
 
-E2E_CLUSTER and E2E_UI_PORT name the cluster and its port. What was there when a test failed (pods, events, logs) is left in
-.run/e2e-…/.
+E2E_CLUSTER and E2E_UI_PORT set the cluster's name and the UI's port. If a test fails, the pods, events and logs of that moment
+are saved below .run/.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 
-# Only the tests' own cluster: they delete pods, scale deployments to nothing and stop nodes.
-os.environ["CLUSTER"] = os.environ.get("E2E_CLUSTER") or "market-daily-e2e"
-os.environ["UI_PORT"] = os.environ.get("E2E_UI_PORT") or "8091"
-# Whoever has a token at hand does not want the drills in his channel.
-os.environ |= dict.fromkeys(("SLACK_TOKEN", "AIRFLOW_CONN_SLACK_CONN", "SLACK_PORT"), "")
-
-import kind
-from airflow_api import Airflow
-from commands import NO_TESTS, ROOT, Failed, choose_parts, fail, need, progress, run
-from target import Target
-
-import images
+from devtools.commands import NO_TESTS_COLLECTED, ROOT, ToolError, print_error, select_parts
+from devtools.e2e_cluster import E2E_UI_PORT, keep_cluster, run_cluster, save_diagnostics
+from devtools.kind_cluster import KindCluster
 
 # Turns run one after another, the lanes of a turn side by side (most of a test is waiting), the groups of a lane one after
 # another. A group is a part and a mark expression. The benchmark needs the machine to itself; faults need the nodes.
@@ -46,145 +34,78 @@ TURNS: tuple[tuple[tuple[tuple[str, str], ...], ...], ...] = (
     ),
 )
 PARTS = tuple(dict.fromkeys(part for turn in TURNS for lane in turn for part, _ in lane))
-OWN = "market-daily"
-# A monitor that polls often, so that the tests need not wait for it.
-IMPATIENT = [f"--set-string=config.market_daily.{name}" for name in ("monitor_poll_seconds=3", "monitor_grace_seconds=20")]
-# Staging or production finds room beside it.
-SMALL = ["--set-string=config.market_daily.trainer_cpu=200m"]
-SMALL += [f"--set={name}.resources.requests.cpu=50m" for name in ("apiServer", "dagProcessor", "scheduler", "triggerer")]
+# Messages arrive in seconds.
+FAST_MONITOR = [f"--set-string=config.market_daily.{name}" for name in ("monitor_poll_seconds=3", "monitor_grace_seconds=20")]
+# Staging or production runs beside it.
+SMALL_REQUESTS = ["--set-string=config.market_daily.trainer_cpu=200m"]
+SMALL_REQUESTS += [
+    f"--set={name}.resources.requests.cpu=50m" for name in ("apiServer", "dagProcessor", "scheduler", "triggerer")
+]
 PYTEST = f"{ROOT}/.venvs/collector-test/bin/pytest"
 
 
-def build() -> str:
-    """Build the Airflow image with the tests' DAGs in it; return its name."""
-    plain = images.build("airflow")
-    name = plain.replace("/airflow:", "/airflow-e2e:")
-    command = ["docker", "build", "--file", "tests/e2e/Dockerfile", "--build-arg", f"AIRFLOW_IMAGE={plain}", "--tag", name, "."]
-    run(command, seconds=300, more={"DOCKER_BUILDKIT": "1"})
-    return name
+def read_cluster() -> KindCluster:
+    """Return the cluster that E2E_CLUSTER and E2E_UI_PORT describe."""
+    return KindCluster(os.environ.get("E2E_CLUSTER") or "market-daily-e2e", os.environ.get("E2E_UI_PORT") or E2E_UI_PORT)
 
 
-def namespaces() -> list[str]:
-    """Return the namespaces of the tests' cluster that a deployment or a test has made."""
-    labelled = ("get", "namespaces", "--selector=app.kubernetes.io/part-of=market-daily")
-    return kind.TARGET.kubectl(*labelled, "--output=jsonpath={.items[*].metadata.name}").split()
-
-
-def start_anew() -> None:
-    """Delete the cluster, or with KEEP only what is deployed there, so that no run was before."""
-    if not os.environ.get("KEEP"):
-        kind.down()
-    elif kind.CLUSTER in run(["kind", "get", "clusters"], seconds=60).split():
-        kind.wait_for_nodes()
-        if found := namespaces():
-            with progress(f"deleting {', '.join(found)}"):
-                kind.TARGET.kubectl("delete", "namespaces", *found, seconds=300)
-
-
-def leave_traces() -> Path:
-    """Write what there is to know about every namespace into a folder; return it."""
-    folder = ROOT / ".run" / f"e2e-{datetime.now():%Y%m%dT%H%M%S}"  # noqa: DTZ005 the user's own clock
-    for namespace in namespaces():
-        _leave_traces(Target(kind.TARGET.context, namespace, "kind"), folder / namespace)
-    return folder
-
-
-def _leave_traces(target: Target, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    wanted: dict[str, tuple[str, ...]] = {
-        "pods.txt": ("get", "pods", "--output=wide"),
-        "pods.yaml": ("get", "pods", "--output=yaml"),
-        "events.txt": ("get", "events", "--sort-by=.lastTimestamp"),
-        "described.txt": ("describe", "pods"),
-    }
-    for name, command in wanted.items():
-        (folder / name).write_text(target.kubectl(*command))
-    for pod in json.loads(target.kubectl("get", "pods", "--output=json"))["items"]:
-        name = pod["metadata"]["name"]
-        for extra in ((), ("--previous",)):
-            try:
-                log = target.kubectl("logs", name, "--all-containers", *extra)
-                (folder / f"{name}{''.join(extra)}.log").write_text(log)
-            except Failed:
-                continue
-
-
-@contextmanager
-def cluster(more: Sequence[str] = ()) -> Iterator[Airflow]:
-    """Yield Airflow's API on a cluster with the tests' DAGs. Leaves traces when something failed; KEEP leaves the cluster."""
-    need("docker", "kind", "helm", "kubectl", "git")
-    if kind.CLUSTER == OWN:
-        raise Failed(f"{OWN} is the cluster of make kind-up: set E2E_CLUSTER to another name, this deletes what it finds")
-    os.environ["COMMIT"] = images.commit()  # of the tree as it is now, whatever is written while the tests run
-    os.environ["AIRFLOW_IMAGE"] = build()
-    try:
-        start_anew()
-        kind.up(more)
-        yield kind.api()
-    except BaseException:
-        try:
-            print(f"traces: {leave_traces()}", file=sys.stderr)
-        except Failed as error:
-            print(f"no traces: {error}", file=sys.stderr)
-        raise
-    finally:
-        if not os.environ.get("KEEP"):
-            with progress("down"):
-                kind.down()
-
-
-def run_group(part: str, mark: str, options: Sequence[str]) -> bool:
-    """Run the tests of a part that have the mark, and print the seconds of each; return whether they passed."""
-    environment = os.environ | {"E2E_CLUSTER": kind.CLUSTER}
+def run_group(cluster: KindCluster, part: str, mark: str, options: Sequence[str]) -> bool:
+    """Run the tests of a part that have the mark, and print their durations; return whether they passed."""
+    environment = os.environ | {"E2E_CLUSTER": cluster.name, "E2E_UI_PORT": cluster.ui_port}
     command = [PYTEST, "--timeout=600", "--durations=0", "--durations-min=1", f"{ROOT}/tests/e2e/{part}", *options]
     command += ["-m", mark] if mark else []
-    began = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    started = time.monotonic()
+    completed = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     name = f"{part} ({mark})" if mark else part
-    print(f"\n== {name}\n{done.stdout}\n{name}: {time.monotonic() - began:.0f} s", flush=True)
-    return done.returncode in (0, NO_TESTS)
+    print(f"\n== {name}\n{completed.stdout}\n{name}: {time.monotonic() - started:.0f} s", flush=True)
+    return completed.returncode in (0, NO_TESTS_COLLECTED)
 
 
-def run_turn(lanes: Sequence[Sequence[tuple[str, str]]], options: Sequence[str]) -> list[str]:
+def run_turn(cluster: KindCluster, lanes: Sequence[Sequence[tuple[str, str]]], options: Sequence[str]) -> list[str]:
     """Run the lanes of a turn side by side; return the parts that failed."""
 
     def run_lane(groups: Sequence[tuple[str, str]]) -> list[str]:
-        return [part for part, mark in groups if not run_group(part, mark, options)]
+        return [part for part, mark in groups if not run_group(cluster, part, mark, options)]
 
     with ThreadPoolExecutor() as pool:
         failed = [part for parts in pool.map(run_lane, lanes) for part in parts]
     if failed:
-        print(f"traces: {leave_traces()}", file=sys.stderr)
+        print(f"Diagnostics saved to {save_diagnostics(cluster)}", file=sys.stderr)
     return failed
 
 
-def by_hand() -> str:
-    """Return the command that runs a test on the cluster that was kept."""
-    names = {"E2E_CLUSTER": kind.CLUSTER, "E2E_UI_PORT": kind.UI_PORT}
-    names |= {name: os.environ[name] for name in ("COMMIT", "AIRFLOW_IMAGE")}
-    settings = " ".join(f"{name}={shlex.quote(value)}" for name, value in names.items())
-    return f"{settings} {Path(PYTEST).relative_to(ROOT)} tests/e2e/core -k …"
+def format_pytest_command(cluster: KindCluster) -> str:
+    """Return a command that runs a single test on the cluster that was kept."""
+    variables = {
+        "E2E_CLUSTER": cluster.name,
+        "E2E_UI_PORT": cluster.ui_port,
+        "COMMIT": os.environ["COMMIT"],
+        "AIRFLOW_IMAGE": os.environ["AIRFLOW_IMAGE"],
+    }
+    assignments = " ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items())
+    return f"{assignments} {Path(PYTEST).relative_to(ROOT)} tests/e2e/core -k …"
 
 
 def main(options: list[str]) -> int:
     """Run the parts that PART names, or all; return the exit code."""
-    started, turns, failed = time.monotonic(), list[tuple[str, float]](), list[str]()
+    started, durations, failed = time.monotonic(), list[tuple[str, float]](), list[str]()
+    cluster = read_cluster()
     try:
-        parts = choose_parts(os.environ.get("PART") or "", PARTS)
-        with cluster([*IMPATIENT, *SMALL]):
-            turns.append(("set-up", time.monotonic() - started))
+        parts = select_parts(os.environ.get("PART") or "", PARTS)
+        with run_cluster(cluster, [*FAST_MONITOR, *SMALL_REQUESTS]):
+            durations.append(("setup", time.monotonic() - started))
             for turn in TURNS:
                 lanes = [[group for group in lane if group[0] in parts] for lane in turn]
                 if any(lanes):
-                    began = time.monotonic()
-                    failed += run_turn(lanes, options)
+                    turn_started = time.monotonic()
+                    failed += run_turn(cluster, lanes, options)
                     names = dict.fromkeys(part for lane in lanes for part, _ in lane)
-                    turns.append((" beside ".join(names), time.monotonic() - began))
-            if os.environ.get("KEEP"):
-                print(f"\nthe cluster is kept; one test by hand: {by_hand()}")
-    except Failed as error:
-        return fail(error)
-    print("\n" + ", ".join(f"{name} {value:.0f} s" for name, value in turns))
+                    durations.append((" and ".join(names), time.monotonic() - turn_started))
+            if keep_cluster():
+                print(f"\nThe cluster {cluster.name} is kept. To run a single test: {format_pytest_command(cluster)}")
+    except ToolError as error:
+        return print_error(error)
+    print("\n" + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in durations))
     print(f"{'FAILED: ' + ', '.join(dict.fromkeys(failed)) if failed else 'passed'}, {time.monotonic() - started:.0f} s")
     return 1 if failed else 0
 

@@ -1,11 +1,11 @@
-"""Installs what a lock pins, hashes checked, with uv; torch on its own, from the index that has its CPU build.
+"""Install the packages that a lock pins, with uv; torch separately, from the index that has its CPU build.
 
-    python scripts/packages.py venv images/trainer/requirements.lock /venv         # makes a virtual environment
-    python scripts/packages.py prefix images/airflow/requirements.lock ~/.local    # adds to what is installed there
-    python scripts/packages.py own /program images/contract images/trainer         # our own packages, into a folder
+    python scripts/packages.py venv images/trainer/requirements.lock /venv         # into a new virtual environment
+    python scripts/packages.py prefix images/airflow/requirements.lock ~/.local    # into a prefix, beside existing packages
+    python scripts/packages.py own /program images/contract images/trainer         # the project's packages, into a folder
 
-uv is taken from the PATH, or else installed by pip into a folder beside. What pip is configured to use here (indexes,
-find-links, certificate) is handed on to uv. The environments on this machine and those in the images are made by this.
+Hashes are verified. uv is taken from the PATH, or installed by pip, and uses pip's configuration: indexes, find-links,
+certificate. The images' builds copy only this file, so it imports only the standard library.
 """
 
 from __future__ import annotations
@@ -20,61 +20,61 @@ from pathlib import Path
 SCRIPTS = Path(__file__).resolve().parent
 UV = SCRIPTS.parent / ".venvs" / "uv"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
-ADVICE = "the installation failed: see above; the packages come from the index that pip is configured to use"
+ADVICE = "installation failed, see above; packages are downloaded from the index that pip is configured to use"
 
 
 class SetupError(Exception):
-    """Set-up cannot go on; the message says what to do."""
+    """The installation failed; the message says what to do."""
 
 
-def pip_settings() -> dict[str, str]:
-    """pip's settings on this machine, environment variables first, by their names in pip's configuration files."""
+def read_pip_settings() -> dict[str, str]:
+    """Return pip's settings by name. Environment variables take precedence over configuration files."""
     listing = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
-    found: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for line in listing.splitlines():
         key, _, value = line.partition("=")
         scope, _, name = key.rpartition(".")
-        if name in found and scope != ":env:":
+        if name in settings and scope != ":env:":
             continue
-        found[name] = str(ast.literal_eval(value)) if value else ""
-    return found
+        settings[name] = str(ast.literal_eval(value)) if value else ""
+    return settings
 
 
-def uv_environment() -> dict[str, str]:
-    """The environment for uv: this process's own, filled up with what pip is configured to use."""
-    pip = pip_settings()
-    offered = {
+def make_uv_environment() -> dict[str, str]:
+    """Return the environment variables for uv: those of this process, which take precedence, and pip's settings."""
+    pip = read_pip_settings()
+    settings = {
         "UV_FIND_LINKS": ",".join(pip.get("find-links", "").split()),
         "UV_INDEX": pip.get("extra-index-url", ""),
         "UV_DEFAULT_INDEX": pip.get("index-url", ""),
         "UV_INSECURE_HOST": pip.get("trusted-host", ""),
         "UV_HTTP_TIMEOUT": pip.get("default-timeout", ""),
         "SSL_CERT_FILE": pip.get("cert", ""),
-        # As pip does: the best version of all indexes. The hashes in the locks say which file it must be.
+        # As pip: the best version of all indexes. The locks' hashes prevent another file.
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "UV_PYTHON_DOWNLOADS": "never",
         "UV_NO_PROGRESS": "" if sys.stderr.isatty() else "1",
     }
-    # An activated virtual environment of the user's is not ours to touch.
+    # uv must not install into a virtual environment that the user has activated.
     own = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
-    return {key: value for key, value in offered.items() if value} | own
+    return {key: value for key, value in settings.items() if value} | own
 
 
-def uv_program() -> str:
-    """The uv to use: the one on the PATH, or one that pip puts there."""
+def find_uv() -> str:
+    """Return the path of uv: the one on the PATH, or one that pip installs."""
     local = UV / "bin" / "uv"
-    if found := shutil.which("uv"):
-        return found
+    if path := shutil.which("uv"):
+        return path
     if not local.exists():
-        say(f"uv, by pip, into {UV}")
+        print_progress(f"installing uv into {UV} with pip")
         lock = SCRIPTS / "uv.lock"
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--require-hashes", "--target", str(UV)]
-        run([*pip, "-r", str(lock)], dict(os.environ), "pip could not install uv: install it (docs.astral.sh/uv) and try again")
+        run([*pip, "-r", str(lock)], dict(os.environ), "pip cannot install uv: install it yourself (docs.astral.sh/uv)")
     return str(local)
 
 
-def torch_entry(lock: Path) -> str:
-    """The lock's entries for torch, with their hashes; empty where it has none."""
+def read_torch_entry(lock: Path) -> str:
+    """Return the lock's entries for torch, with their hashes; empty if it has none."""
     entry, inside = "", False
     for line in lock.read_text().splitlines(keepends=True):
         inside = line.startswith("torch==") or (inside and line.startswith(" "))
@@ -82,63 +82,64 @@ def torch_entry(lock: Path) -> str:
     return entry
 
 
-def torch_environment(uv: str, entry: str, environment: dict[str, str]) -> dict[str, str]:
-    """`environment` for installing torch alone: from TORCH_INDEX, or from what is configured here, or from PyTorch's index."""
+def make_torch_environment(uv: str, entry: str, environment: dict[str, str]) -> dict[str, str]:
+    """Return `environment` with the index for torch: TORCH_INDEX, the configured ones if they have it, or PyTorch's own."""
     index = environment.get("TORCH_INDEX", "")
     if not index:
-        look = [uv, "pip", "compile", "--quiet", "--no-deps", "--python", sys.executable, "-"]
-        if subprocess.run(look, input=entry, env=environment, capture_output=True, text=True).returncode == 0:
+        query = [uv, "pip", "compile", "--quiet", "--no-deps", "--python", sys.executable, "-"]
+        if subprocess.run(query, input=entry, env=environment, capture_output=True, text=True).returncode == 0:
             return environment
         index = TORCH_INDEX
     return {name: value for name, value in environment.items() if name != "UV_INDEX"} | {"UV_DEFAULT_INDEX": index}
 
 
 def run(command: list[str], environment: dict[str, str], advice: str, input: str | None = None) -> None:
-    """Runs `command`; raises SetupError with its last lines and `advice` when it fails."""
-    done = subprocess.run(command, env=environment, input=input, capture_output=True, text=True)
-    if done.returncode:
-        raise SetupError("\n".join([*(done.stdout + done.stderr).strip().splitlines()[-20:], advice]))
+    """Run `command`. Raises SetupError with the last lines of its output and `advice` if it fails."""
+    completed = subprocess.run(command, env=environment, input=input, capture_output=True, text=True)
+    if completed.returncode:
+        raise SetupError("\n".join([*(completed.stdout + completed.stderr).strip().splitlines()[-20:], advice]))
 
 
-def say(what: str) -> None:
-    print(f"set-up: {what}", file=sys.stderr, flush=True)
+def print_progress(message: str) -> None:
+    """Print the message on standard error."""
+    print(f"setup: {message}", file=sys.stderr, flush=True)
 
 
-def install(lock: Path, venv: Path) -> None:
-    """Makes the virtual environment `venv` hold what `lock` pins and nothing else; raises SetupError where that fails."""
-    uv, environment = uv_program(), uv_environment()
+def install_lock(lock: Path, venv: Path) -> None:
+    """Create the virtual environment `venv` with exactly the packages that `lock` pins. Raises SetupError on failure."""
+    uv, environment = find_uv(), make_uv_environment()
     run([uv, "venv", "--quiet", "--allow-existing", "--python", sys.executable, str(venv)], environment, ADVICE)
-    # Torch on its own: its index is asked for nothing else, and what is there already the lock finds satisfied.
-    if entry := torch_entry(lock):
-        torch = torch_environment(uv, entry, environment)
-        missing = "torch cannot be had from there: set TORCH_INDEX to an index of CPU builds that this machine reaches"
+    # Torch is installed first, as its index must not serve other packages; uv pip sync then finds it installed.
+    if entry := read_torch_entry(lock):
+        torch = make_torch_environment(uv, entry, environment)
+        advice = "cannot install torch: set TORCH_INDEX to an index of its CPU builds that this machine can reach"
         command = [uv, "pip", "install", "--no-deps", "--require-hashes", "--python", str(venv), "-r", "-"]
-        run(command, torch, missing, input=entry)
+        run(command, torch, advice, input=entry)
     run([uv, "pip", "sync", "--require-hashes", "--python", str(venv), str(lock)], environment, ADVICE)
 
 
 def install_into_prefix(lock: Path, prefix: Path) -> None:
-    """Adds what `lock` pins to the packages below `prefix`; raises SetupError where that fails."""
-    command = [uv_program(), "pip", "install", "--require-hashes", "--python", sys.executable, "--prefix", str(prefix)]
-    run([*command, "-r", str(lock)], uv_environment(), ADVICE)
+    """Install the packages that `lock` pins below `prefix`, beside existing ones. Raises SetupError on failure."""
+    command = [find_uv(), "pip", "install", "--require-hashes", "--python", sys.executable, "--prefix", str(prefix)]
+    run([*command, "-r", str(lock)], make_uv_environment(), ADVICE)
 
 
-def install_own(sources: list[str], where: list[str]) -> None:
-    """Installs the project's own packages, without what they depend on; raises SetupError where that fails."""
-    run([uv_program(), "pip", "install", "--no-deps", *where, *sources], uv_environment(), ADVICE)
+def install_own(sources: list[str], target: list[str]) -> None:
+    """Install the project's packages without dependencies; `target` are uv's options. Raises SetupError on failure."""
+    run([find_uv(), "pip", "install", "--no-deps", *target, *sources], make_uv_environment(), ADVICE)
 
 
-def main(what: str, *rest: str) -> int:
-    """Installs what the arguments name; 1 and one message where that fails."""
+def main(command: str, *rest: str) -> int:
+    """Run the command that the arguments name; return the exit code."""
     try:
-        if what == "venv":
-            install(Path(rest[0]), Path(rest[1]))
-        elif what == "prefix":
+        if command == "venv":
+            install_lock(Path(rest[0]), Path(rest[1]))
+        elif command == "prefix":
             install_into_prefix(Path(rest[0]), Path(rest[1]))
-        elif what == "own":
+        elif command == "own":
             install_own(list(rest[1:]), ["--python", sys.executable, "--target", rest[0]])
         else:
-            raise SetupError(f"{what!r} is not known: it must be venv, prefix or own")
+            raise SetupError(f"invalid command {command!r}; must be one of venv, prefix, own")
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1

@@ -1,7 +1,7 @@
 """The project's version: VERSION holds it, and every package and chart of the repository repeats it.
 
-python scripts/project_version.py          # prints it; exit code 1 where a file differs
-python scripts/project_version.py 1.1.0    # writes it to VERSION, every package and every chart
+python scripts/project_version.py          # print it; exit code 1 if a file differs
+python scripts/project_version.py 1.1.0    # write it to VERSION, every package and every chart
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import re
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from devtools.commands import ROOT
+
 PACKAGE_VERSION = re.compile(r'^version = "([^"]*)"', re.MULTILINE)
 PATTERNS = {
     "images/*/pyproject.toml": PACKAGE_VERSION,

@@ -1,7 +1,7 @@
-"""Runs the DAG once for one session in real Airflow, embedded in this process: SQLite, no server, no container.
+"""Run the DAG once for one session in an Airflow that is embedded in this process: SQLite, no server, no container.
 
-Called by scripts/run with its settings in the environment. Shows each task as it goes, then a table, then the picture.
-Airflow's own log goes to a file under .run/.
+scripts/run calls it with the settings as environment variables. It prints the progress of each task, a table, and the path of
+the plot. Airflow's log is written to a file below .run/.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
-ROOT = Path(__file__).resolve().parent.parent
+from devtools.commands import ROOT
+
 ENVIRONMENT = ROOT / ".venvs" / "airflow"
-# Migrated once for what is installed, copied for each run: two runs at once share nothing but the artifacts.
+# Migrated once for each installation of Airflow, and copied for each run: parallel runs share only the artifacts.
 DATABASE = ENVIRONMENT / f"metadata-{(ENVIRONMENT / '.ready').read_text()[:12]}.db"
 
 
-def airflow_environment(home: Path) -> dict[str, str]:
-    """What makes Airflow run embedded, with everything that it writes under `home`."""
+def make_airflow_environment(home: Path) -> dict[str, str]:
+    """Return the variables that configure the embedded Airflow, which writes only below `home`."""
     return {
         "AIRFLOW_HOME": str(home),
         "AIRFLOW__CORE__DAGS_FOLDER": str(ROOT / "dags"),
@@ -36,22 +37,23 @@ def airflow_environment(home: Path) -> dict[str, str]:
     }
 
 
-def make_database() -> None:
-    """Makes the empty, migrated metadata database that every run starts from."""
+def create_database() -> None:
+    """Create the empty, migrated metadata database that each run copies."""
     with tempfile.TemporaryDirectory() as folder:
         program = Path(sys.executable).with_name("airflow")
-        environment = os.environ | airflow_environment(Path(folder))
-        done = subprocess.run([program, "db", "migrate"], env=environment, capture_output=True, text=True)
-        if done.returncode:
-            sys.exit(f"the metadata database could not be made:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
-        whole = DATABASE.with_suffix(f".{os.getpid()}")
-        shutil.copyfile(Path(folder, "metadata.db"), whole)
-        whole.replace(DATABASE)
+        environment = os.environ | make_airflow_environment(Path(folder))
+        completed = subprocess.run([program, "db", "migrate"], env=environment, capture_output=True, text=True)
+        if completed.returncode:
+            sys.exit(f"cannot create the metadata database:\n{completed.stdout[-2000:]}{completed.stderr[-2000:]}")
+        temporary = DATABASE.with_suffix(f".{os.getpid()}")
+        shutil.copyfile(Path(folder, "metadata.db"), temporary)
+        temporary.replace(DATABASE)
 
 
-def collect_history(session: date, years: int) -> subprocess.Popen[str]:
-    """Starts collecting the sessions of `years` years before `session`; those that are committed are passed over."""
-    first, last = session - timedelta(days=366 * years), session - timedelta(days=1)  # the trainer leaves out what it need not
+def start_history(session: date, years: int) -> subprocess.Popen[str]:
+    """Start to collect the sessions of `years` years before `session`; committed ones are skipped."""
+    # May be some days more than `years`, which the trainer ignores.
+    first, last = session - timedelta(days=366 * years), session - timedelta(days=1)
     program = ROOT / ".venvs" / "collector" / "bin" / "collector"
     command = [str(program), "fetch-prices", "--from", first.isoformat(), "--to", last.isoformat()]
     environment = {name: value for name, value in os.environ.items() if name != "SESSION"}
@@ -59,8 +61,8 @@ def collect_history(session: date, years: int) -> subprocess.Popen[str]:
 
 
 @contextmanager
-def log_to(path: Path) -> Iterator[TextIO]:
-    """Sends everything that this process and Airflow print to `path`; yields the terminal."""
+def redirect_output(path: Path) -> Iterator[TextIO]:
+    """Redirect the output of this process to `path` while the block runs; yield the terminal."""
     terminal = os.fdopen(os.dup(1), "w", buffering=1)
     with path.open("w") as log:
         os.dup2(log.fileno(), 1)
@@ -68,28 +70,28 @@ def log_to(path: Path) -> Iterator[TextIO]:
     try:
         yield terminal
     except BaseException as error:
-        print(f"the run broke off: {error!r}; see {path}", file=terminal)
+        print(f"the run was aborted: {error!r}; see {path}", file=terminal)
         raise
 
 
 def main() -> int:
-    """Runs the session that the environment names; returns the exit code."""
+    """Run the DAG for SESSION; return the exit code."""
     try:
         session, years = date.fromisoformat(os.environ["SESSION"]), int(os.environ["HISTORY_YEARS"])
-        history = collect_history(session, years)
+        history = start_history(session, years)
     except (ValueError, OverflowError) as error:
-        print(f"SESSION must be a date YYYY-MM-DD and HISTORY_YEARS a number of years before it: {error}", file=sys.stderr)
+        print(f"invalid SESSION or HISTORY_YEARS: {error}; use a date YYYY-MM-DD and a number of years", file=sys.stderr)
         return 78
-    print(f"session {session}: real Airflow, embedded; artifacts in {os.environ['ARTIFACTS']}", flush=True)
+    print(f"session {session}: embedded Airflow; artifacts in {os.environ['ARTIFACTS']}", flush=True)
     if not DATABASE.exists():
-        make_database()
+        create_database()
     (ROOT / ".run").mkdir(exist_ok=True)
-    log = ROOT / ".run" / f"{session}-{datetime.now():%Y%m%dT%H%M%S}-{os.getpid()}.log"  # noqa: DTZ005 the user's own clock
+    log = ROOT / ".run" / f"{session}-{datetime.now():%Y%m%dT%H%M%S}-{os.getpid()}.log"  # noqa: DTZ005 the user's time zone
     with tempfile.TemporaryDirectory(prefix="airflow-") as home:
         shutil.copyfile(DATABASE, Path(home, "metadata.db"))
-        os.environ.update(airflow_environment(Path(home)))
-        with log_to(log) as terminal:
-            from embedded import run  # imports Airflow, which must find its environment set
+        os.environ.update(make_airflow_environment(Path(home)))
+        with redirect_output(log) as terminal:
+            from embedded_airflow.dag_run import run  # imports Airflow, which reads its environment variables
 
             return run(session, terminal, history, log)
 

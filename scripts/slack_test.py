@@ -1,4 +1,4 @@
-"""Sends a test message to Slack: from this machine with a token that is given, or else from an environment's monitor.
+"""Send a test message to Slack: from this machine if a connection is given, otherwise from the monitor of an environment.
 
 SLACK_TOKEN=xoxb-… SLACK_CHANNEL=workflows python scripts/slack_test.py kind
 python scripts/slack_test.py staging
@@ -6,30 +6,35 @@ python scripts/slack_test.py staging
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
 
-import slack_connection
-from commands import ROOT, Failed, fail, need
-from deploy import target_of
+from deploy import find_deployment
+from devtools.commands import ROOT, ToolError, print_error, require_programs
+from devtools.slack_connection import read_connection
 
 PROGRAM = ["-m", "airflow_monitor", "slack-check"]
 
 
-def main(environment: str) -> int:
-    """Does so; returns 0 where Slack took everything."""
-    if connection := slack_connection.given():
-        subprocess.run([sys.executable, str(ROOT / "scripts" / "environments.py"), "airflow"], check=True)
-        here = {"AIRFLOW_CONN_SLACK_CONN": connection, "AIRFLOW_HOME": str(ROOT / ".run" / "airflow")}
-        return subprocess.run([ROOT / ".venvs/airflow/bin/python", *PROGRAM], env=os.environ | here).returncode
+def main(arguments: list[str]) -> int:
+    """Send the message; return 0 if Slack accepted all of it."""
+    parser = argparse.ArgumentParser(prog="slack_test.py", description="Send a test message to Slack.")
+    parser.add_argument("environment")
+    environment = parser.parse_args(arguments).environment
+    if connection := read_connection():
+        subprocess.run([sys.executable, str(ROOT / "scripts" / "virtualenvs.py"), "airflow"], check=True)
+        variables = {"AIRFLOW_CONN_SLACK_CONN": connection, "AIRFLOW_HOME": str(ROOT / ".run" / "airflow")}
+        return subprocess.run([ROOT / ".venvs/airflow/bin/python", *PROGRAM], env=os.environ | variables).returncode
     try:
-        need("kubectl")
-        print(target_of(environment).kubectl("exec", "deployment/monitor", "--", "python", *PROGRAM, seconds=120), end="")
-    except Failed as error:
-        return fail(error)
+        require_programs("kubectl")
+        command = ("exec", "deployment/monitor", "--", "python", *PROGRAM)
+        print(find_deployment(environment).kubectl(*command, timeout=120), end="")
+    except ToolError as error:
+        return print_error(error)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

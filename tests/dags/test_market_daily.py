@@ -12,8 +12,7 @@ import pendulum
 import pytest
 from airflow.sdk import DAG, Context
 from airflow_steps.operator import StepOperator
-
-import images
+from devtools import container_images
 
 from .conftest import ROOT
 
@@ -29,7 +28,7 @@ print(json.dumps({{name: str(value) for name, value in vars(options).items()}}))
 @pytest.mark.parametrize("runner", ["process", "worker", "triggerer"])
 def test_the_files_load_without_errors_and_warnings_and_read_nothing(runner: str) -> None:
     """Parsed in a process that may open no connection to a network, a database or Airflow's API."""
-    settings = {"STEP_RUNNER": runner} | {images.variable_of(name): f"{name}:1" for name in images.PROGRAMS}
+    settings = {"STEP_RUNNER": runner} | {container_images.variable_of(name): f"{name}:1" for name in container_images.PROGRAMS}
     code = f"""
 import socket, warnings
 def refuse(*arguments, **options): raise AssertionError("something was read while the file was parsed")

@@ -1,4 +1,4 @@
-"""The cluster that scripts/e2e.py has made: Airflow's API, its pods as they come and go, and the bucket.
+"""The cluster that scripts/e2e.py has deployed: Airflow's API, the history of its pods, and the bucket.
 
 The tests delete pods, stop nodes and remove deployments, so they run on the cluster that E2E_CLUSTER names and on no other.
 """
@@ -7,160 +7,132 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import pytest
-
-if os.environ.get("E2E_CLUSTER") in (None, "", "market-daily"):
-    raise pytest.UsageError(
-        "the cluster tests break things on purpose and need a cluster of their own: run make test-e2e, or set E2E_CLUSTER to "
-        "the name of a kind cluster that make test-e2e KEEP=1 has left; the cluster of make kind-up, market-daily, is refused"
-    )
-os.environ["CLUSTER"] = os.environ["E2E_CLUSTER"]
-os.environ["UI_PORT"] = os.environ.get("E2E_UI_PORT") or "8091"
-os.environ["SLACK_PORT"] = ""
-
-import kind
-from airflow_api import Airflow, Conflict
+from devtools.airflow_client import FINISHED_STATES, AirflowClient, ConflictError
+from devtools.e2e_cluster import E2E_UI_PORT
+from devtools.kind_cluster import DEVELOPMENT_CLUSTER, KindCluster
+from devtools.pods import Pod, PodWatch
 from step_contract.store import Store
 
-Pod = dict[str, Any]
-STEPS = "app.kubernetes.io/component=step"
+if os.environ.get("E2E_CLUSTER") in (None, "", DEVELOPMENT_CLUSTER):
+    raise pytest.UsageError(
+        "the cluster tests break things on purpose and need a cluster of their own: run make test-e2e, or set E2E_CLUSTER to "
+        f"the name of a kind cluster that make test-e2e KEEP=1 has kept; the cluster of make kind-up, {DEVELOPMENT_CLUSTER}, "
+        "is refused"
+    )
+CLUSTER = KindCluster(os.environ["E2E_CLUSTER"], os.environ.get("E2E_UI_PORT") or E2E_UI_PORT)
+DEPLOYMENT = CLUSTER.deployment
+STEP_SELECTOR = "app.kubernetes.io/component=step"
 
 
-def wait_until(what: str, holds: Callable[[], Any], seconds: float) -> Any:
-    """What `holds` returns once it is true; fails after `seconds`."""
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
-        if found := holds():
-            return found
+def wait_until(description: str, condition: Callable[[], Any], timeout: float) -> Any:
+    """Return what `condition` returns once it is true; fail after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if result := condition():
+            return result
         time.sleep(0.5)
-    pytest.fail(f"{what}: not within {seconds:.0f} s")
+    pytest.fail(f"timed out after {timeout:.0f} s waiting for {description}")
 
 
 def kubectl(*arguments: str, input: str | None = None) -> str:
-    return kind.TARGET.kubectl(*arguments, seconds=120, input=input)
+    return DEPLOYMENT.kubectl(*arguments, timeout=120, input=input)
 
 
-def pods_now(selector: str = STEPS) -> list[Pod]:
-    found: list[Pod] = json.loads(kubectl("get", "pods", "--selector", selector, "--output=json"))["items"]
-    return found
+def list_pods(selector: str = STEP_SELECTOR) -> list[Pod]:
+    pods: list[Pod] = json.loads(kubectl("get", "pods", "--selector", selector, "--output=json"))["items"]
+    return pods
 
 
-def running(dag: str, run: str) -> list[str]:
-    """The names of the run's pods that run."""
-    found = pods_now(f"dag_id={dag},run_id={run}")
-    return [pod["metadata"]["name"] for pod in found if pod["status"]["phase"] == "Running"]
-
-
-class Watched:
-    """Every pod of the namespace that was there since the tests began, in its last state, by name."""
-
-    def __init__(self) -> None:
-        command = ["kubectl", "--context", kind.TARGET.context, "--namespace", kind.NAMESPACE, "get", "pods", "--watch"]
-        self._process = subprocess.Popen([*command, "--output=json"], stdout=subprocess.PIPE, text=True)
-        self.pods: dict[str, Pod] = {}
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        decoder, rest = json.JSONDecoder(), ""
-        for line in self._process.stdout or ():
-            rest += line
-            if line == "}\n":
-                pod, _ = decoder.raw_decode(rest.lstrip())
-                self.pods[pod["metadata"]["name"]] = pod
-                rest = ""
-
-    def steps(self, dag: str, run: str) -> list[Pod]:
-        """The steps' pods of a run."""
-        wanted = {"dag_id": dag, "run_id": run, "app.kubernetes.io/component": "step"}
-        return [pod for pod in self.pods.values() if wanted.items() <= pod["metadata"]["labels"].items()]
-
-    def workers(self, dag: str, run: str) -> list[Pod]:
-        """The worker pods of a run."""
-        wanted = {"dag_id": dag, "run_id": run, "component": "worker"}
-        return [pod for pod in self.pods.values() if wanted.items() <= pod["metadata"]["labels"].items()]
-
-    def close(self) -> None:
-        self._process.terminate()
+def list_running_pods(dag_id: str, run_id: str) -> list[str]:
+    """Return the names of the run's pods that are running."""
+    pods = list_pods(f"dag_id={dag_id},run_id={run_id}")
+    return [pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] == "Running"]
 
 
 @pytest.fixture(scope="session")
-def watched() -> Iterator[Watched]:
-    watched = Watched()
-    yield watched
-    watched.close()
+def pod_watch() -> Iterator[PodWatch]:
+    """Every pod of the namespace that has existed since the tests began."""
+    with DEPLOYMENT.watch_pods() as watch:
+        yield watch
+
+
+def step_pods(watch: PodWatch, dag_id: str, run_id: str) -> list[Pod]:
+    """Return the pods of a run's steps."""
+    return watch.select({"dag_id": dag_id, "run_id": run_id, "app.kubernetes.io/component": "step"})
+
+
+def worker_pods(watch: PodWatch, dag_id: str, run_id: str) -> list[Pod]:
+    """Return the worker pods of a run."""
+    return watch.select({"dag_id": dag_id, "run_id": run_id, "component": "worker"})
 
 
 @pytest.fixture(scope="session")
-def airflow() -> Airflow:
-    return Airflow(f"http://127.0.0.1:{kind.UI_PORT}", "admin", "admin")
+def airflow() -> AirflowClient:
+    return CLUSTER.airflow
 
 
 @pytest.fixture(scope="session")
 def bucket() -> Iterator[Store]:
     """The artifacts in the bucket, through a forwarded port."""
-    with kind.TARGET.forward("bucket", 7070) as url:
-        os.environ |= kind.TARGET.secret("bucket") | {"AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1"}
+    with DEPLOYMENT.port_forward("bucket", 7070) as url:
+        os.environ |= DEPLOYMENT.read_secret("bucket") | {"AWS_ENDPOINT_URL": url, "AWS_REGION": "us-east-1"}
         yield Store("s3://market/artifacts")
 
 
-def artifacts(bucket: Store) -> list[str]:
-    """What the days' steps have made; what drills make and what the watcher keeps beside it comes and goes meanwhile."""
+def list_artifacts(bucket: Store) -> list[str]:
+    """Return the objects of market_daily's artifacts, without those of the drills and the monitor, which change meanwhile."""
     return [name for name in bucket.list("") if not name.startswith(("slack/", "drills/"))]
 
 
-def unpause(airflow: Airflow, dag: str) -> None:
-    """Lets the DAG run, once Airflow knows it."""
-    airflow.wait_for(f"the DAG {dag}", lambda: airflow.call("PATCH", f"/dags/{dag}", {"is_paused": False}), 120)
-
-
-def start(airflow: Airflow, dag: str, run: str, logical_date: str | None = None) -> None:
-    """Starts the run, in place of one that a test before, on a cluster that was kept, has left."""
-    unpause(airflow, dag)
+def start_run(airflow: AirflowClient, dag_id: str, run_id: str, logical_date: str | None = None) -> None:
+    """Trigger a run; it replaces one of the same name, which exists on a cluster that was kept."""
+    airflow.unpause_dag(dag_id)
     try:
-        airflow.trigger(dag, run, logical_date)
-    except Conflict:
-        airflow.call("PATCH", f"/dags/{dag}/dagRuns/{run}", {"state": "failed"})  # one that goes on cannot be deleted
-        airflow.call("DELETE", f"/dags/{dag}/dagRuns/{run}")
-        airflow.trigger(dag, run, logical_date)
+        airflow.trigger_dag(dag_id, run_id, logical_date)
+    except ConflictError:
+        airflow.request("PATCH", f"/dags/{dag_id}/dagRuns/{run_id}", {"state": "failed"})  # a running one cannot be deleted
+        airflow.request("DELETE", f"/dags/{dag_id}/dagRuns/{run_id}")
+        airflow.trigger_dag(dag_id, run_id, logical_date)
 
 
-def run_once(airflow: Airflow, dag: str, run: str) -> None:
-    """Starts the run unless it is there."""
-    unpause(airflow, dag)
-    with suppress(Conflict):
-        airflow.trigger(dag, run)
+def start_run_once(airflow: AirflowClient, dag_id: str, run_id: str) -> None:
+    """Trigger a run unless it exists."""
+    airflow.unpause_dag(dag_id)
+    with suppress(ConflictError):
+        airflow.trigger_dag(dag_id, run_id)
 
 
-def states(airflow: Airflow, dag: str, run: str) -> dict[str, str]:
-    return {task: instance["state"] for task, instance in airflow.tasks(dag, run).items()}
+def get_states(airflow: AirflowClient, dag_id: str, run_id: str) -> dict[str, str]:
+    return {task_id: ti["state"] for task_id, ti in airflow.get_task_instances(dag_id, run_id).items()}
 
 
-def wait_for_end(airflow: Airflow, dag: str, run: str, seconds: float) -> str:
-    def ended() -> str | None:
-        state: str = airflow.run(dag, run)["state"]
-        return state if state in ("success", "failed") else None
+def wait_for_run(airflow: AirflowClient, dag_id: str, run_id: str, timeout: float) -> str:
+    """Return the run's state once it has finished."""
 
-    result: str = wait_until(f"{dag} {run}", ended, seconds)
+    def get_final_state() -> str | None:
+        state: str = airflow.get_run(dag_id, run_id)["state"]
+        return state if state in FINISHED_STATES else None
+
+    result: str = wait_until(f"the run {run_id} of {dag_id}", get_final_state, timeout)
     return result
 
 
-def wait_for_log(airflow: Airflow, dag: str, run: str, task: str, text: str, number: int = 1) -> str:
-    """The log of a task that has ended, with `text` in it. It reaches the bucket a moment after the task's state is set."""
+def wait_for_log(airflow: AirflowClient, dag_id: str, run_id: str, task_id: str, text: str, try_number: int = 1) -> str:
+    """Return the log of a task that has finished, with `text` in it. It reaches the bucket a moment after the state is set."""
     logs: list[str] = []
 
-    def told() -> bool:
-        logs.append(airflow.log(dag, run, task, number))
+    def contains_text() -> bool:
+        logs.append(airflow.get_log(dag_id, run_id, task_id, try_number))
         return text in logs[-1]
 
     try:
-        wait_until(f"{text!r} in the log of {task}", told, 30)
-    except pytest.fail.Exception as missing:
-        pytest.fail(f"{missing}; it says:\n{logs[-1]}")
+        wait_until(f"{text!r} in the log of {task_id}", contains_text, 30)
+    except pytest.fail.Exception as error:
+        pytest.fail(f"{error}; the log is:\n{logs[-1]}")
     return logs[-1]

@@ -1,7 +1,7 @@
-"""Every environment, rendered with the official chart, which is fetched once; AIRFLOW_CHART names a copy of it.
+"""Every environment, rendered with the official chart, which is fetched once unless AIRFLOW_CHART is set.
 
-Without helm or the chart, the tests that need them are skipped, and one line of the summary says why. Where the variable CI or
-REQUIRE_CHART is set, they fail.
+Without helm or the chart, the tests that need them are skipped, with one line in the summary. If CI or REQUIRE_CHART is set,
+they fail.
 """
 
 from __future__ import annotations
@@ -13,63 +13,63 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
-import chart
-import environments
 import pytest
-from commands import ROOT, WHERE, Failed
-from target import Target
+from devtools import container_images, helm_charts
+from devtools.commands import INSTALL_URLS, ROOT, ToolError
+from devtools.deployment import Deployment
 
-from .containers import Object, parsed
+from .container_checks import Object, parse_objects
 
 __all__ = ["ENVIRONMENTS", "IMAGES", "ROOT"]
 
-NOT_RUN = "tests of the rendered charts were not run: "
+SKIP_PREFIX = "cannot test the rendered charts: "
 ENVIRONMENTS = ("kind", "staging", "prod")
 IMAGES = {
     name: f"registry.example.com/market-daily/{name}@sha256:{str(number) * 64}"
-    for number, name in enumerate(environments.IMAGES, start=1)
+    for number, name in enumerate(container_images.IMAGES, start=1)
 }
 
 
-def objects_of(text: str) -> list[Object]:
-    """The objects that are rendered, and the pod that KubernetesExecutor makes workers from."""
-    found = parsed(text)
-    [template] = [one["data"]["pod_template_file.yaml"] for one in found if "pod_template_file.yaml" in one.get("data", {})]
-    return [*found, *parsed(template)]
+def parse_manifests(manifests: str) -> list[Object]:
+    """Return the objects of a rendered environment, and the pod template of KubernetesExecutor."""
+    objects = parse_objects(manifests)
+    configs = [manifest.get("data", {}) for manifest in objects]
+    [template] = [data["pod_template_file.yaml"] for data in configs if "pod_template_file.yaml" in data]
+    return [*objects, *parse_objects(template)]
 
 
-def skip(why: str) -> NoReturn:
-    """Skips a test that cannot run, or fails it where it must run."""
-    reason = f"{NOT_RUN}{why}, then run make test"
+def skip(reason: str) -> NoReturn:
+    """Skip the test, or fail it if CI or REQUIRE_CHART is set."""
+    message = f"{SKIP_PREFIX}{reason}, then run make test"
     required = os.environ.get("CI", ""), os.environ.get("REQUIRE_CHART", "")
     if any(value.lower() not in ("", "0", "false") for value in required):
-        pytest.fail(reason, pytrace=False)
-    pytest.skip(reason)
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Reports a test that did not run as skipped by `skip`: pytest's summary (-rs) folds what was skipped in one place."""
+    """Report such tests as skipped at one place: pytest's summary (-rs) then folds them into one line."""
     report = yield
-    if report.skipped and isinstance(report.longrepr, tuple) and NOT_RUN in report.longrepr[2]:
+    if report.skipped and isinstance(report.longrepr, tuple) and SKIP_PREFIX in report.longrepr[2]:
         report.longrepr = (__file__, skip.__code__.co_firstlineno, report.longrepr[2])
     return report
 
 
 @pytest.fixture(scope="session")
 def helm() -> str:
-    """The program helm."""
-    return shutil.which("helm") or skip(f"helm is not on the PATH; install it ({WHERE['helm']})")
+    """The path of helm."""
+    return shutil.which("helm") or skip(f"helm is not on the PATH; install it ({INSTALL_URLS['helm']})")
 
 
 @pytest.fixture(scope="session")
 def official_chart(helm: str) -> str:
     """The official Airflow chart, as an argument for helm."""
     try:
-        return chart.official_chart()
-    except Failed as error:
-        why = str(error)
-    skip(why)
+        return helm_charts.official_chart()
+    except ToolError as error:
+        reason = str(error)
+    skip(reason)
 
 
 @pytest.fixture(scope="session", params=ENVIRONMENTS)
@@ -80,7 +80,7 @@ def environment(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def images() -> Iterator[None]:
-    """The images' names, as a registry would give them."""
+    """The images' names, by digest, as after a push."""
     with pytest.MonkeyPatch.context() as patch:
         for name, image in IMAGES.items():
             patch.setenv(f"{name.upper()}_IMAGE", image)
@@ -89,22 +89,22 @@ def images() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def rendered(official_chart: str, images: None) -> dict[str, str]:
-    """What each environment is rendered to, as text."""
+    """The manifests of each environment, by its name."""
     with ThreadPoolExecutor() as pool:
-        texts = pool.map(lambda name: Target("", f"market-daily-{name}", name).render(), ENVIRONMENTS)
-        return dict(zip(ENVIRONMENTS, texts, strict=True))
+        manifests = pool.map(lambda name: Deployment("", f"market-daily-{name}", name).render(), ENVIRONMENTS)
+        return dict(zip(ENVIRONMENTS, manifests, strict=True))
 
 
 @pytest.fixture(scope="session")
-def pooled(official_chart: str, images: None, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What production is rendered to with connection pooling switched on, as text."""
+def rendered_with_pgbouncer(official_chart: str, images: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The manifests of production with connection pooling."""
     text = (ROOT / "helm" / "values-prod.yaml").read_text()
-    switch = tmp_path_factory.mktemp("pooled") / "values.yaml"
-    switch.write_text(re.sub(r"^# (?=pgbouncer:|data:)", "", text, flags=re.MULTILINE))
-    return Target("", "market-daily-prod", "prod").render(["--values", str(switch)])
+    values = tmp_path_factory.mktemp("pgbouncer") / "values.yaml"
+    values.write_text(re.sub(r"^# (?=pgbouncer:|data:)", "", text, flags=re.MULTILINE))
+    return Deployment("", "market-daily-prod", "prod").render(["--values", str(values)])
 
 
 @pytest.fixture(scope="session")
 def objects(rendered: dict[str, str], environment: str) -> list[Object]:
-    """The environment's objects."""
-    return objects_of(rendered[environment])
+    """The objects of the environment."""
+    return parse_manifests(rendered[environment])

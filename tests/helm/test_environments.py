@@ -1,17 +1,19 @@
-"""What the environments promise, each as rendered."""
+"""Properties of each environment's manifests."""
 
 from __future__ import annotations
 
-from .conftest import objects_of
-from .containers import Object, not_restricted, parsed, secrets_in_clear, without_bounds
+from .conftest import parse_manifests
+from .container_checks import Object, find_plaintext_secrets, find_unbounded, find_unrestricted, parse_objects
 
 
-def of(rendered: dict[str, str], environment: str, kind: str) -> dict[str, Object]:
-    return {one["metadata"]["name"]: one for one in parsed(rendered[environment]) if one["kind"] == kind}
+def select(rendered: dict[str, str], environment: str, kind: str) -> dict[str, Object]:
+    """Return the environment's objects of a kind by name."""
+    objects = parse_objects(rendered[environment])
+    return {manifest["metadata"]["name"]: manifest for manifest in objects if manifest["kind"] == kind}
 
 
-def test_in_production_two_of_each_that_the_days_depend_on_are_spread_and_one_always_stays(rendered: dict[str, str]) -> None:
-    deployments, budgets = of(rendered, "prod", "Deployment"), of(rendered, "prod", "PodDisruptionBudget")
+def test_production_spreads_two_replicas_with_a_disruption_budget(rendered: dict[str, str]) -> None:
+    deployments, budgets = select(rendered, "prod", "Deployment"), select(rendered, "prod", "PodDisruptionBudget")
     for component in ("api-server", "scheduler", "triggerer"):
         spec = deployments[f"airflow-{component}"]["spec"]
         assert spec["replicas"] == 2
@@ -23,83 +25,89 @@ def test_in_production_two_of_each_that_the_days_depend_on_are_spread_and_one_al
         assert budget["maxUnavailable"] == 1
 
 
-def test_database_bucket_and_keys_are_secrets_by_name(objects: list[Object]) -> None:
-    named = set()
-    for one in objects:
-        spec = one.get("spec", {}).get("template", {}).get("spec", {})
+def test_credentials_are_references_to_secrets(objects: list[Object]) -> None:
+    names = set()
+    for manifest in objects:
+        spec = manifest.get("spec", {}).get("template", {}).get("spec", {})
         for container in spec.get("containers", ()):
-            named |= {v["valueFrom"]["secretKeyRef"]["name"] for v in container.get("env") or () if "valueFrom" in v}
-            named |= {source["secretRef"]["name"] for source in container.get("envFrom") or ()}
+            variables = [variable for variable in container.get("env") or () if "valueFrom" in variable]
+            names |= {variable["valueFrom"]["secretKeyRef"]["name"] for variable in variables}
+            names |= {source["secretRef"]["name"] for source in container.get("envFrom") or ()}
     keys = {"airflow-fernet-key", "airflow-jwt-secret", "airflow-api-secret-key", "airflow-admin", "airflow-monitor"}
-    assert named == keys | {"airflow-metadata", "bucket", "slack"}
+    assert names == keys | {"airflow-metadata", "bucket", "slack"}
 
 
-def test_nothing_is_a_helm_hook_and_nothing_comes_from_bitnami(rendered: dict[str, str], environment: str) -> None:
+def test_no_object_uses_helm_hooks_or_bitnami_images(rendered: dict[str, str], environment: str) -> None:
     assert "helm.sh/hook" not in rendered[environment]
     assert "bitnami" not in rendered[environment]
 
 
-def test_nothing_may_speak_until_a_policy_says_so(rendered: dict[str, str], environment: str) -> None:
-    policies = {name: one["spec"] for name, one in of(rendered, environment, "NetworkPolicy").items()}
-    assert policies["deny-by-default"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
-    outside = [name for name, spec in policies.items() for rule in spec.get("egress") or () if "to" not in rule]
-    assert set(outside) == {"airflow", "monitor"}  # the Kubernetes API and Slack
+def test_network_traffic_is_denied_by_default(rendered: dict[str, str], environment: str) -> None:
+    policies = {name: policy["spec"] for name, policy in select(rendered, environment, "NetworkPolicy").items()}
+    assert policies["default-deny"] == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+    any_address = [name for name, spec in policies.items() for rule in spec.get("egress") or () if "to" not in rule]
+    assert set(any_address) == {"airflow", "monitor"}  # the Kubernetes API and Slack
     [collector] = policies["collector"]["egress"]
     assert "169.254.0.0/16" in collector["to"][0]["ipBlock"]["except"]
 
 
-def test_numbers_go_to_the_exporter_and_can_be_fetched_there_but_on_a_laptop(
-    rendered: dict[str, str], environment: str
-) -> None:
-    policies = {name: one["spec"] for name, one in of(rendered, environment, "NetworkPolicy").items()}
-    exporter = of(rendered, environment, "Deployment").get("airflow-statsd")
-    configuration = of(rendered, environment, "ConfigMap")["airflow-config"]["data"]["airflow.cfg"]
+def test_metrics_go_to_a_statsd_exporter_except_in_kind(rendered: dict[str, str], environment: str) -> None:
+    policies = {name: policy["spec"] for name, policy in select(rendered, environment, "NetworkPolicy").items()}
+    exporter = select(rendered, environment, "Deployment").get("airflow-statsd")
+    configuration = select(rendered, environment, "ConfigMap")["airflow-config"]["data"]["airflow.cfg"]
     assert (exporter is not None) == ("statsd_on = True" in configuration) == (environment != "kind")
     if exporter is None:
         return
-    service = of(rendered, environment, "Service")["airflow-statsd"]
+    service = select(rendered, environment, "Service")["airflow-statsd"]
     assert service["metadata"]["annotations"] == {"prometheus.io/scrape": "true", "prometheus.io/port": "9102"}
     assert {("UDP", 9125), ("TCP", 9102)} == {(port["protocol"], port["port"]) for port in service["spec"]["ports"]}
-    its = exporter["spec"]["template"]["metadata"]["labels"]
-    [out] = policies["metrics"]["egress"]
-    [to] = out["to"]
-    assert to["podSelector"]["matchLabels"].items() <= its.items() and out["ports"] == [{"protocol": "UDP", "port": 9125}]
-    told, fetched = policies["metrics-exporter"]["ingress"]
-    assert told["ports"] == out["ports"] and fetched == {"ports": [{"protocol": "TCP", "port": 9102}]}
-    assert "checksum/statsd-config" in exporter["spec"]["template"]["metadata"]["annotations"], "other names, another pod"
+    labels = exporter["spec"]["template"]["metadata"]["labels"]
+    [egress] = policies["statsd-clients"]["egress"]
+    [peer] = egress["to"]
+    assert peer["podSelector"]["matchLabels"].items() <= labels.items() and egress["ports"] == [
+        {"protocol": "UDP", "port": 9125}
+    ]
+    sent, scraped = policies["statsd"]["ingress"]
+    assert sent["ports"] == egress["ports"] and scraped == {"ports": [{"protocol": "TCP", "port": 9102}]}
+    assert "checksum/statsd-config" in exporter["spec"]["template"]["metadata"]["annotations"], (
+        "the pod must restart for new names"
+    )
 
 
-def test_the_exporter_speaks_to_nobody(rendered: dict[str, str], environment: str) -> None:
-    policies = [one["spec"] for one in of(rendered, environment, "NetworkPolicy").values() if one["spec"].get("egress")]
-    its = {"tier": "airflow", "component": "statsd"}
-    open_to_it = [
+def test_the_statsd_exporter_has_no_egress_except_dns(rendered: dict[str, str], environment: str) -> None:
+    policies = [
+        policy["spec"] for policy in select(rendered, environment, "NetworkPolicy").values() if policy["spec"].get("egress")
+    ]
+    labels = {"tier": "airflow", "component": "statsd"}
+    matching = [
         spec
         for spec in policies
-        if spec["podSelector"].get("matchLabels", {}).items() <= its.items()
-        and "statsd" not in [name for one in spec["podSelector"].get("matchExpressions", ()) for name in one["values"]]
+        if spec["podSelector"].get("matchLabels", {}).items() <= labels.items()
+        and "statsd"
+        not in [name for expression in spec["podSelector"].get("matchExpressions", ()) for name in expression["values"]]
     ]
-    assert [port["port"] for spec in open_to_it for rule in spec["egress"] for port in rule["ports"]] == [53, 53]
+    assert [port["port"] for spec in matching for rule in spec["egress"] for port in rule["ports"]] == [53, 53]
 
 
-def test_what_is_deployed_runs_without_a_hand(rendered: dict[str, str], environment: str) -> None:
-    [text] = [
-        one["data"]["airflow.cfg"] for one in of(rendered, environment, "ConfigMap").values() if "airflow.cfg" in one["data"]
-    ]
+def test_dags_are_unpaused_and_scheduled_except_in_kind(rendered: dict[str, str], environment: str) -> None:
+    configs = [config["data"] for config in select(rendered, environment, "ConfigMap").values()]
+    [text] = [data["airflow.cfg"] for data in configs if "airflow.cfg" in data]
     assert "dags_are_paused_at_creation = False" in text
     assert ("scheduled = false" in text) == (environment == "kind")
 
 
-def test_a_password_may_begin_with_a_dash(rendered: dict[str, str], environment: str) -> None:
+def test_a_password_can_begin_with_a_dash(rendered: dict[str, str], environment: str) -> None:
     [arguments] = [
         job["spec"]["template"]["spec"]["containers"][0]["args"]
-        for job in [of(rendered, environment, "Job")["airflow-create-user"]]
+        for job in [select(rendered, environment, "Job")["airflow-create-user"]]
     ]
     assert ' --password="$PASSWORD"' in arguments[-1]
 
 
-def test_pooling_is_a_switch_and_its_containers_are_as_all_others(pooled: str) -> None:
-    found = objects_of(pooled)
-    kinds = {one["kind"] for one in found if one["metadata"]["name"].startswith("airflow-pgbouncer")}
+def test_pgbouncer_can_be_enabled_and_its_containers_pass_all_checks(rendered_with_pgbouncer: str) -> None:
+    objects = parse_manifests(rendered_with_pgbouncer)
+    kinds = {manifest["kind"] for manifest in objects if manifest["metadata"]["name"].startswith("airflow-pgbouncer")}
     assert {"Deployment", "Service", "PodDisruptionBudget"} <= kinds
-    assert pooled.count("name: airflow-pooled") > 3 and "airflow-metadata" not in pooled
-    assert not_restricted(found) == without_bounds(found) == secrets_in_clear(found) == []
+    assert rendered_with_pgbouncer.count("name: airflow-pooled") > 3
+    assert "airflow-metadata" not in rendered_with_pgbouncer
+    assert find_unrestricted(objects) == find_unbounded(objects) == find_plaintext_secrets(objects) == []

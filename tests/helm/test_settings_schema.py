@@ -1,29 +1,29 @@
-"""helm refuses settings that are misspelt or invalid, by the schema of helm/foundation."""
+"""helm rejects unknown settings and invalid values, by the schema of helm/namespace-policies."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import chart
 import pytest
-from commands import ROOT, Failed, run
+from devtools import helm_charts
+from devtools.commands import ROOT, ToolError, run
 
-from .containers import parsed
+from .container_checks import parse_objects
 
-SETTINGS = "config.market_daily."
+PREFIX = "config.market_daily."
 
 
 @pytest.fixture(scope="session")
-def kind_values(helm: str, images: None) -> list[str]:
-    return chart.values("kind")
+def kind_options(helm: str, images: None) -> list[str]:
+    return helm_charts.environment_options("kind")
 
 
-def foundation(values: list[str], *options: str) -> str:
-    return run(["helm", "template", "foundation", chart.chart("foundation"), *values, *options], seconds=60)
+def render_policies(*options: str) -> str:
+    return run(["helm", "template", helm_charts.POLICIES, helm_charts.chart_of(helm_charts.POLICIES), *options], timeout=60)
 
 
 def test_lint_passes_in_every_environment(helm: str, images: None, environment: str) -> None:
-    chart.lint(environment)
+    helm_charts.lint(environment)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_lint_passes_in_every_environment(helm: str, images: None, environment: 
     [
         ("config.market_daily.symbl=KS11", "additional properties 'symbl' not allowed"),
         ("config.market_daily.step_surce_tries=3", "'step_surce_tries' not allowed"),
-        ("config.market_daily.trianer_memory=2Gi", "trianer_memory: there is no program trianer"),
+        ("config.market_daily.trianer_memory=2Gi", "trianer_memory: unknown program trianer"),
         ("config.market_daily.step_runner=kubernetes", "step_runner': value must be one of 'process', 'worker', 'triggerer'"),
         ("config.market_daily.scheduled=daily", "scheduled': value must be one of"),
         ("config.market_daily.step_pods=many", "step_pods': 'many' does not match"),
@@ -51,41 +51,41 @@ def test_lint_passes_in_every_environment(helm: str, images: None, environment: 
         ("monitor.resources.limit.memory=1Gi", "monitor/resources': additional properties 'limit' not allowed"),
     ],
 )
-def test_an_unknown_setting_or_invalid_value_is_refused_by_name(kind_values: list[str], option: str, message: str) -> None:
-    with pytest.raises(Failed) as refused:
-        foundation(kind_values, "--set", option)
-    assert message in str(refused.value)
+def test_an_unknown_setting_or_invalid_value_is_rejected(kind_options: list[str], option: str, message: str) -> None:
+    with pytest.raises(ToolError) as raised:
+        render_policies(*kind_options, "--set", option)
+    assert message in str(raised.value)
 
 
-def test_a_number_that_helm_would_round_is_refused(kind_values: list[str], tmp_path: Path) -> None:
+def test_a_number_that_helm_would_round_is_rejected(kind_options: list[str], tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
     values.write_text("config: {market_daily: {step_run_seconds: 2592000}}")
-    with pytest.raises(Failed, match="step_run_seconds': maximum"):
-        foundation(kind_values, "--values", str(values))
+    with pytest.raises(ToolError, match="step_run_seconds': maximum"):
+        render_policies(*kind_options, "--values", str(values))
     values.write_text("config: {market_daily: {step_run_seconds: '2592000'}}")
-    assert 'STEP_RUN_SECONDS, value: "2592000"' in foundation(kind_values, "--values", str(values))
+    assert 'STEP_RUN_SECONDS, value: "2592000"' in render_policies(*kind_options, "--values", str(values))
 
 
-def test_numbers_and_booleans_may_be_strings(kind_values: list[str]) -> None:
-    given = {"step_pods": "32", "scheduled": "false", "history_years": "5", "trainer_cpu": "2", "late_minutes": "0"}
+def test_numbers_and_booleans_may_be_strings(kind_options: list[str]) -> None:
+    settings = {"step_pods": "32", "scheduled": "false", "history_years": "5", "trainer_cpu": "2", "late_minutes": "0"}
     rendered = []
     for option in ("--set", "--set-string"):
-        options = [word for name, value in given.items() for word in (option, f"{SETTINGS}{name}={value}")]
-        rendered.append(parsed(foundation(kind_values, *options)))
+        options = [word for name, value in settings.items() for word in (option, f"{PREFIX}{name}={value}")]
+        rendered.append(parse_objects(render_policies(*kind_options, *options)))
     assert rendered[0] == rendered[1]
 
 
-def test_settings_of_the_scripts_and_cluster_tests_are_accepted(kind_values: list[str]) -> None:
-    given = ["trainer_node_selector=", "ui_url=http://localhost:8091", "monitor_poll_seconds=3", "monitor_grace_seconds=20"]
-    options = [word for setting in given for word in ("--set-string", f"{SETTINGS}{setting}")]
+def test_settings_of_the_scripts_and_cluster_tests_are_accepted(kind_options: list[str]) -> None:
+    settings = ["trainer_node_selector=", "ui_url=http://localhost:8091", "watch_seconds=3", "watch_grace_seconds=20"]
+    options = [word for setting in settings for word in ("--set-string", f"{PREFIX}{setting}")]
     files = sorted((ROOT / "tests" / "e2e").rglob("values-*.yaml"))
     assert files
-    foundation(kind_values, *options, *(word for file in files for word in ("--values", str(file))))
+    render_policies(*kind_options, *options, *(word for file in files for word in ("--values", str(file))))
 
 
-def test_a_program_more_has_settings_by_its_name(kind_values: list[str]) -> None:
-    options = chart.image_values({"airflow": "team/airflow:1", "my-scorer": "team/my-scorer:1"}, {})
+def test_a_new_program_has_settings_of_its_name(kind_options: list[str]) -> None:
+    options = helm_charts.image_options({"airflow": "team/airflow:1", "my-scorer": "team/my-scorer:1"}, {})
     assert "config.market_daily.my_scorer_image=team/my-scorer:1" in options
-    given = {"my_scorer_cpu": "1", "my_scorer_memory": "4Gi", "my_scorer_node_selector": "gpu=yes"}
-    options += [word for name, value in given.items() for word in ("--set-string", f"{SETTINGS}{name}={value}")]
-    foundation(kind_values, *options)
+    settings = {"my_scorer_cpu": "1", "my_scorer_memory": "4Gi", "my_scorer_node_selector": "gpu=yes"}
+    options += [word for name, value in settings.items() for word in ("--set-string", f"{PREFIX}{name}={value}")]
+    render_policies(*kind_options, *options)

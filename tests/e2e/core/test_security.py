@@ -1,4 +1,4 @@
-"""What a pod may do and reach on the cluster, and where secrets are not to be found."""
+"""Security on the cluster: network policies, pod security, RBAC, and where secrets must not appear."""
 
 from __future__ import annotations
 
@@ -8,35 +8,35 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import kind
 import pytest
-from airflow_api import Airflow
-from commands import Failed
+from devtools import container_images
+from devtools.airflow_client import AirflowClient
+from devtools.commands import ToolError
+from devtools.pods import PodWatch
 from step_contract.store import Store
 
-import images
+from ..conftest import DEPLOYMENT, kubectl, start_run, step_pods, wait_for_run
 
-from ..conftest import Watched, kubectl, start, wait_for_end
-
-RUN = "session__2026-01-16"
-PROBE = Path(__file__).with_name("probe.py").read_text()
-DATABASE, BUCKET = f"postgres.{kind.NAMESPACE}.svc:5432", f"bucket.{kind.NAMESPACE}.svc:7070"
-API, KUBERNETES = f"airflow-api-server.{kind.NAMESPACE}.svc:8080", "kubernetes.default.svc:443"
+RUN_ID = "session__2026-01-16"
+PROBE = Path(__file__).with_name("network_probe.py").read_text()
+DATABASE, BUCKET = f"postgres.{DEPLOYMENT.namespace}.svc:5432", f"bucket.{DEPLOYMENT.namespace}.svc:7070"
+API, KUBERNETES = f"airflow-api-server.{DEPLOYMENT.namespace}.svc:8080", "kubernetes.default.svc:443"
 ADDRESSES = (DATABASE, BUCKET, API, KUBERNETES)
 STEP = {"app.kubernetes.io/component": "step", "app.kubernetes.io/name": "trainer"}
-REACHED: dict[str, tuple[dict[str, str], set[str]]] = {
+# The labels of a pod, and the addresses that it can connect to.
+REACHABLE: dict[str, tuple[dict[str, str], set[str]]] = {
     "step": (STEP, {BUCKET}),
-    "stranger": ({"app": "stranger"}, set()),
+    "unrelated": ({"app": "unrelated"}, set()),
     "worker": ({"tier": "airflow", "component": "worker"}, {BUCKET, API, KUBERNETES}),
     "scheduler": ({"tier": "airflow", "component": "probe"}, set(ADDRESSES)),
 }
 
 
 def probe(name: str, labels: dict[str, str]) -> set[str]:
-    """Which of the addresses a pod with these labels reaches."""
+    """Return the addresses that a pod with these labels can connect to."""
     container: dict[str, Any] = {
         "name": "probe",
-        "image": images.name_of("collector"),
+        "image": container_images.name_of("collector"),
         "command": ["python3", "-c", PROBE, *ADDRESSES],
         "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
@@ -58,36 +58,34 @@ def probe(name: str, labels: dict[str, str]) -> set[str]:
     return {line.split()[0] for line in lines if line.endswith(" reached")}
 
 
-def test_each_pod_reaches_what_it_needs_and_nothing_else() -> None:
+def test_each_pod_connects_only_to_what_it_needs() -> None:
     with ThreadPoolExecutor() as pool:
-        found = dict(zip(REACHED, pool.map(probe, REACHED, (labels for labels, _ in REACHED.values())), strict=True))
-    assert found == {name: addresses for name, (_, addresses) in REACHED.items()}
+        reached = dict(zip(REACHABLE, pool.map(probe, REACHABLE, (labels for labels, _ in REACHABLE.values())), strict=True))
+    assert reached == {name: addresses for name, (_, addresses) in REACHABLE.items()}
 
 
-def test_a_pod_that_is_not_restricted_is_not_let_in() -> None:
-    loose = {"name": "loose", "image": images.name_of("collector"), "securityContext": {"privileged": True}}
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "loose"}, "spec": {"containers": [loose]}}
-    with pytest.raises(Failed, match='violates PodSecurity "restricted'):
+def test_the_namespace_rejects_a_pod_that_is_not_restricted() -> None:
+    privileged = {"name": "privileged", "image": container_images.name_of("collector"), "securityContext": {"privileged": True}}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "privileged"}, "spec": {"containers": [privileged]}}
+    with pytest.raises(ToolError, match='violates PodSecurity "restricted'):
         kubectl("create", "--filename", "-", input=json.dumps(pod))
 
 
 @pytest.mark.parametrize("account", ["step", "airflow-triggerer", "airflow-worker", "airflow-scheduler", "airflow-api-server"])
-def test_no_account_may_read_secrets_or_run_commands_in_pods(account: str) -> None:
-    granted = kubectl("auth", "can-i", "--list", "--no-headers", f"--as=system:serviceaccount:{kind.NAMESPACE}:{account}")
+def test_no_service_account_can_read_secrets_or_exec_in_pods(account: str) -> None:
+    granted = kubectl("auth", "can-i", "--list", "--no-headers", f"--as=system:serviceaccount:{DEPLOYMENT.namespace}:{account}")
     resources = {line.split()[0] for line in granted.splitlines() if not line.startswith(("[", "selfsubject", " "))}
-    own = {"selfsubjectreviews.authentication.k8s.io", "selfsubjectaccessreviews.authorization.k8s.io"}
-    own |= {"selfsubjectrulesreviews.authorization.k8s.io"}
+    self_reviews = {"selfsubjectreviews.authentication.k8s.io", "selfsubjectaccessreviews.authorization.k8s.io"}
+    self_reviews |= {"selfsubjectrulesreviews.authorization.k8s.io"}
     allowed: set[str] = set() if account == "step" else {"pods", "pods/log", "events"}
-    assert resources - own <= allowed
+    assert resources - self_reviews <= allowed
 
 
-def test_a_steps_pod_has_no_token_a_root_that_cannot_be_written_and_the_buckets_keys_alone(
-    airflow: Airflow, watched: Watched
-) -> None:
-    if not (pods := watched.steps("market_daily", RUN)):  # as when this test runs alone
-        start(airflow, "market_daily", RUN, "2026-01-16T09:00:00Z")
-        assert wait_for_end(airflow, "market_daily", RUN, 240) == "success"
-        pods = watched.steps("market_daily", RUN)
+def test_a_steps_pod_has_no_token_and_one_secret(airflow: AirflowClient, pod_watch: PodWatch) -> None:
+    if not (pods := step_pods(pod_watch, "market_daily", RUN_ID)):  # if this test runs alone
+        start_run(airflow, "market_daily", RUN_ID, "2026-01-16T09:00:00Z")
+        assert wait_for_run(airflow, "market_daily", RUN_ID, 240) == "success"
+        pods = step_pods(pod_watch, "market_daily", RUN_ID)
     assert pods
     for pod in pods:
         [container] = pod["spec"]["containers"]
@@ -95,22 +93,23 @@ def test_a_steps_pod_has_no_token_a_root_that_cannot_be_written_and_the_buckets_
         assert pod["spec"]["automountServiceAccountToken"] is False
         assert [volume for volume in pod["spec"]["volumes"] if "emptyDir" not in volume] == []
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
-        named = {v["valueFrom"]["secretKeyRef"]["name"] for v in container["env"] if "valueFrom" in v}
-        assert named == {"bucket"} and not container.get("envFrom")
+        variables = [variable for variable in container["env"] if "valueFrom" in variable]
+        assert {variable["valueFrom"]["secretKeyRef"]["name"] for variable in variables} == {"bucket"}
+        assert not container.get("envFrom")
 
 
-def test_no_secret_is_in_a_pod_a_rendered_template_a_log_or_an_xcom(airflow: Airflow, bucket: Store, watched: Watched) -> None:
+def test_no_secret_is_in_pods_manifests_logs_or_xcoms(airflow: AirflowClient, bucket: Store, pod_watch: PodWatch) -> None:
     secrets = json.loads(kubectl("get", "secrets", "--output=json"))["items"]
-    ours = [one["metadata"]["name"] for one in secrets if one["type"] == "Opaque"]
-    values = {value for name in ours for value in kind.TARGET.secret(name).values() if len(value) > 8}
+    names = [secret["metadata"]["name"] for secret in secrets if secret["type"] == "Opaque"]
+    values = {value for name in names for value in DEPLOYMENT.read_secret(name).values() if len(value) > 8}
     assert len(values) >= 7
     logs = Store("s3://market/logs")
     places = {
-        "pods": json.dumps(watched.pods) + kubectl("get", "pods,configmaps,jobs,deployments", "--output=yaml"),
-        "templates": kind.TARGET.running(),
+        "pods": json.dumps(pod_watch.last) + kubectl("get", "pods,configmaps,jobs,deployments", "--output=yaml"),
+        "manifests": DEPLOYMENT.read_manifests(),
         "events": kubectl("get", "events", "--output=yaml"),
         "task logs": "".join((data or b"").decode() for data in logs.read_many(logs.list("")).values()),
-        "xcoms": json.dumps(airflow.call("GET", "/dags/market_daily/dagRuns/~/taskInstances/~/xcomEntries?limit=1000")),
+        "xcoms": json.dumps(airflow.request("GET", "/dags/market_daily/dagRuns/~/taskInstances/~/xcomEntries?limit=1000")),
     }
     for component in ("scheduler", "triggerer", "dag-processor", "api-server"):
         places[f"log of {component}"] = kubectl("logs", f"--selector=component={component}", "--tail=-1", "--all-containers")
@@ -118,12 +117,12 @@ def test_no_secret_is_in_a_pod_a_rendered_template_a_log_or_an_xcom(airflow: Air
     assert [place for place, text in places.items() if any(value in text for value in values)] == []
 
 
-def test_a_steps_links_show_what_it_made_to_who_is_logged_in(airflow: Airflow) -> None:
-    link = airflow.call("GET", "/dags/market_daily/dagRuns/session__2026-01-15/taskInstances/plot/links")["extra_links"]
-    assert set(link) == {"Artifact", "Manifest", "Picture"}
-    for address in link.values():
-        content, kind_of = airflow.page(address)
-        assert content and kind_of.split(";")[0] in ("text/html", "application/json", "image/png")
-        with urllib.request.urlopen(f"{airflow.url}{address}", timeout=30) as answer:  # noqa: S310
-            assert "/login" in answer.url and b"PNG" not in answer.read()
-    assert airflow.page(link["Picture"])[0].startswith(b"\x89PNG")
+def test_a_steps_links_require_a_login(airflow: AirflowClient) -> None:
+    links = airflow.request("GET", "/dags/market_daily/dagRuns/session__2026-01-15/taskInstances/plot/links")["extra_links"]
+    assert set(links) == {"Artifact", "Manifest", "Picture"}
+    for address in links.values():
+        content, media_type = airflow.get_page(address)
+        assert content and media_type.split(";")[0] in ("text/html", "application/json", "image/png")
+        with urllib.request.urlopen(f"{airflow.url}{address}", timeout=30) as response:  # noqa: S310
+            assert "/login" in response.url and b"PNG" not in response.read()
+    assert airflow.get_page(links["Picture"])[0].startswith(b"\x89PNG")

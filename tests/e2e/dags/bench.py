@@ -7,7 +7,7 @@ from typing import Any
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk import DAG, chain
 from airflow_steps.pod_settings import pod_arguments
-from drill_steps import REPEAT, python_step, shell_step
+from drill_steps import REPORT_MANIFEST, python_step, shell_step
 
 MANIFEST = "s3://market/artifacts/drills/noop/manifest.json"
 CHAIN = 3
@@ -16,16 +16,16 @@ LABELS = {"app.kubernetes.io/name": "collector", "app.kubernetes.io/component": 
 
 
 def stock_step(task_id: str, seconds: float, *, deferrable: bool) -> KubernetesPodOperator:
-    """The provider's operator with the pod of a step; how it starts and follows the pod is left to its own defaults."""
+    """Return the provider's operator with a step's pod; its start and polling keep the provider's defaults."""
     arguments: dict[str, Any] = pod_arguments("collector") | {"deferrable": deferrable, "active_deadline_seconds": 600}
     for name in ("startup_timeout_seconds", "startup_check_interval_seconds"):
         del arguments[name]
-    arguments |= {"cmds": ["sh", "-c", REPEAT, "sh"], "arguments": [MANIFEST, str(seconds)]}
+    arguments |= {"cmds": ["sh", "-c", REPORT_MANIFEST, "sh"], "arguments": [MANIFEST, str(seconds)]}
     return KubernetesPodOperator(task_id=task_id, labels=LABELS, retries=0, executor=None, **arguments)
 
 
 def step(task_id: str, seconds: float, way: str) -> Any:
-    """A step that takes `seconds`, by the operator that `way` names."""
+    """Return a step that takes `seconds`, run by the operator that `way` names."""
     if way == "ours":
         return shell_step(task_id, MANIFEST, seconds=seconds, retries=0)
     return stock_step(task_id, seconds, deferrable=way == "deferrable")

@@ -1,41 +1,48 @@
-"""`helm upgrade` with a changed value: what is there stays, and the next run knows the value."""
+"""`helm upgrade` with a changed value: existing data is kept, and the next run uses the value."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-import kind
 import pytest
-from airflow_api import Airflow
-from runs import wait_for_dags
+from devtools.airflow_client import AirflowClient
+from devtools.dag_runs import unpause_parsed_dag
 from step_contract.store import Store
 
-from ..conftest import artifacts, kubectl, start, wait_for_end, wait_for_log, wait_until
-from ..slack_channel import channel
+from ..conftest import CLUSTER, DEPLOYMENT, kubectl, list_artifacts, start_run, wait_for_log, wait_for_run, wait_until
+from ..slack_channel import get_messages
 
 
 @pytest.fixture(scope="module", autouse=True)
 def room_for_production() -> Iterator[None]:
-    """Stop what kind-up has deployed once no test needs it: idle, it takes a quarter of a core from production's tests."""
+    """Stop the deployment after its last test: idle, it takes a quarter of a core from production's test."""
     yield
     kubectl("scale", "deployment", "--all", "--replicas=0")
 
 
-def test_an_upgrade_keeps_keys_runs_logs_and_artifacts_and_the_next_run_has_the_new_value(
-    airflow: Airflow, bucket: Store
-) -> None:
+def test_an_upgrade_keeps_data_and_applies_the_new_value(airflow: AirflowClient, bucket: Store) -> None:
     secrets = ("get", "secrets", "--output=jsonpath={range .items[*]}{.metadata.name} {.data}{end}")
-    before = kubectl(*secrets), artifacts(bucket)
-    kind.TARGET.upgrade(
-        [*kind.trainer_selector(), "--set", "config.market_daily.slack_channel=another", "--set", "triggerer.replicas=2"]
+    secrets_before, artifacts_before = kubectl(*secrets), list_artifacts(bucket)
+    DEPLOYMENT.upgrade(
+        [
+            *CLUSTER.trainer_options(),
+            "--set",
+            "config.market_daily.slack_channel=another",
+            "--set",
+            "triggerer.replicas=2",
+        ]
     )
-    assert artifacts(bucket) == before[1]
+    assert list_artifacts(bucket) == artifacts_before
     assert [line for line in kubectl(*secrets).splitlines() if "helm" not in line] == [
-        line for line in before[0].splitlines() if "helm" not in line
+        line for line in secrets_before.splitlines() if "helm" not in line
     ]
-    wait_for_dags(kind.TARGET, airflow, "market_daily")
-    start(airflow, "market_daily", "session__2026-01-19", "2026-01-19T09:00:00Z")
-    assert wait_for_end(airflow, "market_daily", "session__2026-01-19", 180) == "success"
-    wait_until("its message", lambda: "Mon 19 Jan 2026*  closed at" in str([one["text"] for one in channel("another")]), 90)
-    # A run from before the upgrade: kind-up itself has run it.
+    unpause_parsed_dag(DEPLOYMENT, airflow, "market_daily")
+    start_run(airflow, "market_daily", "session__2026-01-19", "2026-01-19T09:00:00Z")
+    assert wait_for_run(airflow, "market_daily", "session__2026-01-19", 180) == "success"
+    wait_until(
+        "the run's message",
+        lambda: "Mon 19 Jan 2026*  closed at" in str([message["text"] for message in get_messages("another")]),
+        90,
+    )
+    # A run from before the upgrade: the deployment itself has run it.
     wait_for_log(airflow, "market_daily", "session__2026-01-15", "fetch_prices", "KS11 closed at")

@@ -1,4 +1,4 @@
-"""Staging and production by `make deploy`, with a database, a bucket and a source in a namespace of their own."""
+"""Staging and production by `make deploy`, with database, bucket and source of prices in another namespace."""
 
 from __future__ import annotations
 
@@ -11,200 +11,203 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.request import urlopen
 
-import kind
-import make_secrets
 import pytest
-from airflow_api import Airflow
-from commands import ROOT, run
-from runs import wait_for_dags
-from target import Target
+from devtools import container_images, kubernetes_secrets
+from devtools.airflow_client import AirflowClient
+from devtools.commands import ROOT, run
+from devtools.container_images import name_of, variable_of
+from devtools.dag_runs import unpause_parsed_dag
+from devtools.deployment import Deployment
 
-import images
-
-from ..conftest import start, wait_for_end, wait_for_log, wait_until
+from ..conftest import CLUSTER, DEPLOYMENT, start_run, wait_for_log, wait_for_run, wait_until
 
 HERE = Path(__file__).parent
 PRICES = "fetch_prices"
 
 
-def build(name: str) -> None:
-    """Puts the stand-in `name` of an image on the nodes."""
-    run(["docker", "build", "--tag", f"market-daily/{name}:test", str(HERE / name)], seconds=300, more={"DOCKER_BUILDKIT": "1"})
-    kind.load([f"market-daily/{name}:test"])
+def build_substitute(name: str) -> None:
+    """Build the substitute of a third-party image in the folder `name`, and load it into the nodes."""
+    run(["docker", "build", "--tag", f"market-daily/{name}:test", str(HERE / name)], timeout=300, env={"DOCKER_BUILDKIT": "1"})
+    CLUSTER.load_images([f"market-daily/{name}:test"])
 
 
 @pytest.fixture(scope="module", autouse=True)
 def exporter() -> None:
-    """The exporter of metrics, for every environment."""
-    build("metrics")
+    """The StatsD exporter's image, for every environment."""
+    build_substitute("metrics")
 
 
 class Environment:
-    """An environment on the kind cluster, and what is outside it."""
+    """An environment on the kind cluster, with its external services in another namespace."""
 
-    def __init__(self, name: str, folder: Path, more: str = "") -> None:
+    def __init__(self, name: str, folder: Path, extra_values: str = "") -> None:
         self.name, self.folder = name, folder
-        self.values = (HERE / "values-outside.yaml").read_text() + more
-        self.target = Target(kind.TARGET.context, f"market-daily-{name}", name)
-        self.outside = Target(kind.TARGET.context, f"outside-{name}", "kind")
+        self.values = (HERE / "values-outside.yaml").read_text() + extra_values
+        self.deployment = Deployment(DEPLOYMENT.context, f"market-daily-{name}", name)
+        self.services = Deployment(DEPLOYMENT.context, f"outside-{name}", "kind")
 
-    def prepare_outside(self) -> None:
-        self.outside.prepare(kind.manifests(("postgres.yaml", "bucket.yaml")))
-        source = (HERE / "source.yaml").read_text().replace("COLLECTOR_IMAGE", images.name_of("collector"))
-        self.outside.kubectl("apply", "--filename", "-", input=source)
-        self.outside.kubectl("rollout", "status", "deployment/source", "--timeout=60s", seconds=70)
+    def deploy_services(self) -> None:
+        self.services.prepare_namespace(CLUSTER.read_manifests(("postgres.yaml", "bucket.yaml")))
+        source = (HERE / "source.yaml").read_text().replace("COLLECTOR_IMAGE", name_of("collector"))
+        self.services.kubectl("apply", "--filename", "-", input=source)
+        self.services.kubectl("rollout", "status", "deployment/source", "--timeout=60s", timeout=70)
 
-    def give_secrets(self) -> None:
-        for name in make_secrets.GIVEN:
-            make_secrets.create(self.target.kubectl, name, self.outside.secret(name))
+    def create_external_secrets(self) -> None:
+        for name in kubernetes_secrets.EXTERNAL:
+            kubernetes_secrets.create_secret(self.deployment.kubectl, name, self.services.read_secret(name))
 
-    def make(self, what: str, channel: str = "workflows", **more: str) -> subprocess.CompletedProcess[str]:
-        """`make WHAT ENV=…` as a person would, who has said yes."""
+    def run_deploy(self, command: str, channel: str = "workflows", **variables: str) -> subprocess.CompletedProcess[str]:
+        """Run `make COMMAND ENV=…`, with YES=1 and the values of this environment."""
         values = self.folder / f"{self.name}-{channel}.yaml"
-        values.write_text(self.values.replace("OUTSIDE", self.outside.namespace).replace("CHANNEL", channel))
-        command = [sys.executable, str(ROOT / "scripts" / "deploy.py"), what, self.name]
-        settings = {"CONTEXT": self.target.context, "VALUES": str(values), "YES": "1"}
+        values.write_text(self.values.replace("OUTSIDE", self.services.namespace).replace("CHANNEL", channel))
+        program = [sys.executable, str(ROOT / "scripts" / "deploy.py"), command, self.name]
+        settings = {"CONTEXT": self.deployment.context, "VALUES": str(values), "YES": "1"}
         started = time.monotonic()
-        done = subprocess.run(command, cwd=ROOT, env=os.environ | settings | more, capture_output=True, text=True, timeout=1000)
-        print(done.stdout[-6000:], done.stderr[-6000:], f"\n{what} {self.name}: {time.monotonic() - started:.0f} s")
-        return done
+        environment = os.environ | settings | variables
+        completed = subprocess.run(program, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1000)
+        duration = time.monotonic() - started
+        print(completed.stdout[-6000:], completed.stderr[-6000:], f"\n{command} {self.name}: {duration:.0f} s")
+        return completed
 
     @contextmanager
-    def airflow(self) -> Iterator[Airflow]:
-        with self.target.forward("airflow-api-server", 8080) as url:
-            yield Airflow(url, "admin", self.target.secret("airflow-admin")["password"])
+    def airflow(self) -> Iterator[AirflowClient]:
+        with self.deployment.port_forward("airflow-api-server", 8080) as url:
+            yield AirflowClient(url, "admin", self.deployment.read_secret("airflow-admin")["password"])
 
-    def remove(self) -> None:
-        for namespace in (self.target, self.outside):
-            namespace.kubectl("delete", "namespace", namespace.namespace, "--wait=false")
+    def delete(self) -> None:
+        for deployment in (self.deployment, self.services):
+            deployment.kubectl("delete", "namespace", deployment.namespace, "--wait=false")
 
 
 @contextmanager
-def environment(name: str, folder: Path, more: str = "") -> Iterator[Environment]:
-    made = Environment(name, folder, more)
-    made.prepare_outside()
-    yield made
-    made.remove()  # what the next environment needs the room for; of one that failed the traces stay
+def environment(name: str, folder: Path, extra_values: str = "") -> Iterator[Environment]:
+    environment = Environment(name, folder, extra_values)
+    environment.deploy_services()
+    yield environment
+    environment.delete()  # the next environment needs the CPU; after a failure it is kept for the diagnostics
 
 
-def scraped(environment: Environment) -> str:
-    """What a Prometheus would fetch."""
-    forwarded = environment.target.forward("airflow-statsd", 9102)
-    with forwarded as url, urlopen(f"{url}/metrics", timeout=10) as answer:  # noqa: S310 http alone
-        numbers: str = answer.read().decode()
-    return numbers
+def scrape(environment: Environment) -> str:
+    """Return the metrics as Prometheus scrapes them."""
+    forwarded = environment.deployment.port_forward("airflow-statsd", 9102)
+    with forwarded as url, urlopen(f"{url}/metrics", timeout=10) as response:  # noqa: S310 always HTTP
+        metrics: str = response.read().decode()
+    return metrics
 
 
-def by_digest(name: str) -> str:
-    """The image's name by digest, which the nodes are told, as there is no registry that it could be pulled from."""
-    repository, found = name.rpartition(":")[0], ""
-    for node in kind.workers():
+def tag_by_digest(name: str) -> str:
+    """Tag the image on the nodes by its digest, as there is no registry to pull it from; return that name."""
+    repository, digest = name.rpartition(":")[0], ""
+    for node in CLUSTER.list_worker_nodes():
         ctr = ["docker", "exec", node, "ctr", "--namespace=k8s.io", "images"]
-        found = run([*ctr, "list", f"name==docker.io/{name}"], seconds=60).splitlines()[-1].split()[2]
-        run([*ctr, "tag", "--force", f"docker.io/{name}", f"docker.io/{repository}@{found}"], seconds=60)
-    return f"{repository}@{found}"
+        digest = run([*ctr, "list", f"name==docker.io/{name}"], timeout=60).splitlines()[-1].split()[2]
+        run([*ctr, "tag", "--force", f"docker.io/{name}", f"docker.io/{repository}@{digest}"], timeout=60)
+    return f"{repository}@{digest}"
 
 
 @pytest.mark.staging
 @pytest.mark.timeout(1500)
-def test_staging_is_deployed_tried_out_and_a_value_that_breaks_it_is_rolled_back_by_itself(tmp_path: Path) -> None:
+def test_staging_is_deployed_and_a_broken_deployment_is_rolled_back(tmp_path: Path) -> None:
     with environment("staging", tmp_path) as staging:
-        without = staging.make("deploy")
-        assert without.returncode == 1
-        assert "generic airflow-metadata" in without.stderr and "generic bucket" in without.stderr
-        staging.give_secrets()
+        without_secrets = staging.run_deploy("deploy")
+        assert without_secrets.returncode == 1
+        assert "generic airflow-metadata" in without_secrets.stderr and "generic bucket" in without_secrets.stderr
+        staging.create_external_secrets()
 
-        deployed = staging.make("deploy")
+        deployed = staging.run_deploy("deploy")
         assert deployed.returncode == 0
         assert "+ Deployment airflow-scheduler: new" in deployed.stdout
-        last = deployed.stdout.splitlines()[-1]
-        assert last.startswith("deployed: ") and images.commit() in last and images.name_of("trainer") in last
-        assert staging.make("diff").stdout.strip() == "nothing would change"
-        numbers = scraped(staging)
+        last_line = deployed.stdout.splitlines()[-1]
+        assert last_line.startswith("Deployed ")
+        assert container_images.get_commit() in last_line and name_of("trainer") in last_line
+        assert staging.run_deploy("diff").stdout.strip() == "no changes"
+        metrics = scrape(staging)
         for task in ("decide", "fetch_range", "train", "plot"):
             labels = f'dag_id="market_smoke",task_id="{task}"'
-            assert f'market_daily_step_terminations_total{{cause="success",{labels}}} 1' in numbers
-            assert f"market_daily_step_run_seconds_count{{{labels}}} 1" in numbers
-        assert "airflow_scheduler_heartbeat{" in numbers and "airflow_triggers_running{hostname=" in numbers
+            assert f'market_daily_step_terminations_total{{cause="success",{labels}}} 1' in metrics
+            assert f"market_daily_step_run_seconds_count{{{labels}}} 1" in metrics
+        assert "airflow_scheduler_heartbeat{" in metrics and "airflow_triggers_running{hostname=" in metrics
         with staging.airflow() as airflow:
             assert airflow.password not in ("admin", "airflow")
-            wait_for_dags(staging.target, airflow, "market_daily")
-            start(airflow, "market_daily", "session__2026-01-16", "2026-01-16T09:00:00Z")
-            assert wait_for_end(airflow, "market_daily", "session__2026-01-16", 180) == "success"
+            unpause_parsed_dag(staging.deployment, airflow, "market_daily")
+            start_run(airflow, "market_daily", "session__2026-01-16", "2026-01-16T09:00:00Z")
+            assert wait_for_run(airflow, "market_daily", "session__2026-01-16", 180) == "success"
             wait_for_log(airflow, "market_daily", "session__2026-01-16", PRICES, "http://source.outside-staging.svc:8000")
 
-        broken = staging.make("deploy", COLLECTOR_IMAGE="market-daily/collector:missing")
+        broken = staging.run_deploy("deploy", COLLECTOR_IMAGE="market-daily/collector:missing")
         assert broken.returncode == 1
         assert "collector_image = market-daily/collector:missing" in broken.stdout
         assert "it has not started within 45 s" in broken.stdout and "market-daily/collector:missing" in broken.stdout
         assert "rolled back to revision 1" in broken.stderr
-        assert staging.make("diff").stdout.strip() == "nothing would change"
+        assert staging.run_deploy("diff").stdout.strip() == "no changes"
 
 
 @pytest.fixture
-def pooling() -> str:
-    """The values that switch PgBouncer on, with its images on the nodes."""
-    build("pooling")
+def pgbouncer_values() -> str:
+    """The values that enable PgBouncer, whose images are loaded into the nodes."""
+    build_substitute("pooling")
     return (HERE / "values-pooling.yaml").read_text()
 
 
-def who_speaks_to_the_database(environment: Environment) -> set[str]:
-    """The addresses of the pods that hold connections to it."""
+def list_database_clients(environment: Environment) -> set[str]:
+    """Return the IP addresses of the pods that are connected to the database."""
     query = "SELECT DISTINCT host(client_addr) FROM pg_stat_activity WHERE client_addr IS NOT NULL"
     psql = ("psql", "--username=airflow", "--tuples-only", "--no-align", f"--command={query}")
-    return set(environment.outside.kubectl("exec", "statefulset/postgres", "--", *psql).split())
+    return set(environment.services.kubectl("exec", "statefulset/postgres", "--", *psql).split())
 
 
 @pytest.mark.production
 @pytest.mark.timeout(2400)
-def test_production_by_digest_loses_no_step_when_it_is_deployed_in_the_middle_of_a_run(tmp_path: Path, pooling: str) -> None:
-    with environment("prod", tmp_path, pooling) as prod:
-        prod.target.kubectl("create", "namespace", prod.target.namespace)
-        prod.give_secrets()
-        make_secrets.create(prod.target.kubectl, "airflow-admin", {"password": "-begins-with-a-dash"})
-        by_tag = prod.make("deploy")
-        assert by_tag.returncode == 1 and "has no digest here" in by_tag.stderr
-        names = {images.variable_of(image): by_digest(images.name_of(image)) for image in images.IMAGES}
+def test_a_deployment_to_production_during_a_run_loses_no_step(tmp_path: Path, pgbouncer_values: str) -> None:
+    with environment("prod", tmp_path, pgbouncer_values) as prod:
+        prod.deployment.kubectl("create", "namespace", prod.deployment.namespace)
+        prod.create_external_secrets()
+        kubernetes_secrets.create_secret(prod.deployment.kubectl, "airflow-admin", {"password": "-begins-with-a-dash"})
+        by_tag = prod.run_deploy("deploy")
+        assert by_tag.returncode == 1 and "has no digest" in by_tag.stderr
+        names = {variable_of(image): tag_by_digest(name_of(image)) for image in container_images.IMAGES}
 
-        assert prod.make("deploy", **names).returncode == 0
-        pods = prod.target.kubectl(
+        assert prod.run_deploy("deploy", **names).returncode == 0
+        pods = prod.deployment.kubectl(
             "get", "pods", "--output=jsonpath={range .items[*]}{.metadata.labels.component} {end}"
         ).split()
-        twice = ("api-server", "scheduler", "triggerer", "pgbouncer")
-        assert {component: pods.count(component) for component in twice} == dict.fromkeys(twice, 2)
-        budgets = prod.target.kubectl("get", "poddisruptionbudgets", "--output=jsonpath={.items[*].status.disruptionsAllowed}")
+        replicated = ("api-server", "scheduler", "triggerer", "pgbouncer")
+        assert {component: pods.count(component) for component in replicated} == dict.fromkeys(replicated, 2)
+        budgets = prod.deployment.kubectl(
+            "get", "poddisruptionbudgets", "--output=jsonpath={.items[*].status.disruptionsAllowed}"
+        )
         assert budgets.split() == ["1", "1", "1", "1"]
-        of_poolers = ("--selector=component=pgbouncer", "--output=jsonpath={.items[*].status.podIP}")
-        poolers = prod.target.kubectl("get", "pods", *of_poolers)
-        speaking = who_speaks_to_the_database(prod)
-        assert speaking and speaking <= set(poolers.split())
+        addresses = ("--selector=component=pgbouncer", "--output=jsonpath={.items[*].status.podIP}")
+        pgbouncers = prod.deployment.kubectl("get", "pods", *addresses)
+        clients = list_database_clients(prod)
+        assert clients and clients <= set(pgbouncers.split())
 
         with prod.airflow() as airflow:
-            wait_for_dags(prod.target, airflow, "drill_long")
-            start(airflow, "drill_long", "deployed")
+            unpause_parsed_dag(prod.deployment, airflow, "drill_long")
+            start_run(airflow, "drill_long", "deployed")
             selector = "--selector=dag_id=drill_long,app.kubernetes.io/component=step"
-            wait_until("running", lambda: "Running" in prod.target.kubectl("get", "pods", selector), 60)
-        changed = prod.make("deploy", channel="another", **names)
+            wait_until("a running step", lambda: "Running" in prod.deployment.kubectl("get", "pods", selector), 60)
+        changed = prod.run_deploy("deploy", channel="another", **names)
         assert changed.returncode == 0
         assert "-    slack_channel = workflows" in changed.stdout and "+    slack_channel = another" in changed.stdout
         with prod.airflow() as airflow:
-            assert wait_for_end(airflow, "drill_long", "deployed", 120) == "success"
-            assert airflow.tasks("drill_long", "deployed")["long"]["try_number"] == 1
+            assert wait_for_run(airflow, "drill_long", "deployed", 120) == "success"
+            assert airflow.get_task_instances("drill_long", "deployed")["long"]["try_number"] == 1
 
-        broken = prod.make(
+        broken = prod.run_deploy(
             "deploy", **names | {"AIRFLOW_IMAGE": f"market-daily/airflow@sha256:{'0' * 64}"}, DEPLOY_SECONDS="25"
         )
         assert broken.returncode == 1
         assert "ImagePull" in broken.stderr and "rolled back to revision 2" in broken.stderr
-        assert prod.make("diff", channel="another", **names).stdout.strip() == "nothing would change"
-        assert prod.make("rollback", **names).returncode == 0
-        assert prod.make("diff", **names).stdout.strip() == "nothing would change"
+        assert prod.run_deploy("diff", channel="another", **names).stdout.strip() == "no changes"
+        assert prod.run_deploy("rollback", **names).returncode == 0
+        assert prod.run_deploy("diff", **names).stdout.strip() == "no changes"
 
 
 @pytest.mark.parametrize("name", ["staging", "prod"])
-def test_the_api_server_takes_what_is_rendered(name: str) -> None:
-    target = Target(kind.TARGET.context, f"validated-{name}", name)
-    target.kubectl("create", "namespace", target.namespace)
-    created = target.kubectl("create", "--dry-run=server", "--filename", "-", input=target.render())
+def test_the_api_server_accepts_the_rendered_manifests(name: str) -> None:
+    deployment = Deployment(DEPLOYMENT.context, f"validated-{name}", name)
+    deployment.kubectl("create", "namespace", deployment.namespace)
+    created = deployment.kubectl("create", "--dry-run=server", "--filename", "-", input=deployment.render())
     assert "deployment.apps/airflow-scheduler created (server dry run)" in created
-    target.kubectl("delete", "namespace", target.namespace, "--wait=false")
+    deployment.kubectl("delete", "namespace", deployment.namespace, "--wait=false")

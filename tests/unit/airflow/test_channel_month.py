@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from airflow_steps.notes import Note
-from commands import ROOT
+from devtools.commands import ROOT
 from slack_simulator.page import render_page
 from step_contract import paths
 from step_contract.commit import Content, commit

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from airflow_monitor import metrics as monitor_metrics
 from airflow_steps import metrics
-from commands import ROOT
+from devtools.commands import ROOT
 from step_contract.errors import ExitCode, Termination
 
 MAPPINGS: list[dict[str, Any]] = yaml.safe_load((ROOT / "helm" / "values.yaml").read_text())["statsd"]["extraMappings"]

@@ -1,4 +1,4 @@
-"""docs/settings.md and the schema of helm/foundation name every setting that the code reads, and none that it does not."""
+"""docs/settings.md and the schema of helm/namespace-policies name every setting that the code reads, and no other."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-import environments
 import yaml
-from commands import ROOT
+from devtools.commands import ROOT
+from devtools.container_images import IMAGES as IMAGE_NAMES
 
-READERS = ("setting", "count", "_one_of", "_pairs", "_as_set", "number")
-IMAGES = tuple(image.upper().replace("-", "_") for image in environments.IMAGES)
+READERS = ("setting", "count", "_one_of", "_pairs", "_as_set", "read_int")
+IMAGES = tuple(image.upper().replace("-", "_") for image in IMAGE_NAMES)
 PROGRAMS = tuple(image for image in IMAGES if image != "AIRFLOW")
-# Set for the monitor by helm/foundation, in no values file.
-SET_BY_FOUNDATION = {"AIRFLOW_URL", "AIRFLOW_USER", "AIRFLOW_PASSWORD", "HEARTBEAT_FILE"}
-SCHEMA = json.loads((ROOT / "helm" / "foundation" / "values.schema.json").read_text())["definitions"]
+# Set for the monitor by helm/namespace-policies, in no values file.
+SET_BY_CHART = {"AIRFLOW_URL", "AIRFLOW_USER", "AIRFLOW_PASSWORD", "ALIVE_FILE"}
+SCHEMA = json.loads((ROOT / "helm" / "namespace-policies" / "values.schema.json").read_text())["definitions"]
 
 
 def is_environment(node: ast.expr) -> bool:
@@ -46,14 +46,15 @@ def read_in(tree: ast.Module) -> Iterator[str]:
                 yield from (name.upper().replace("-", "_") for name in names(node.args[1]))
         elif isinstance(node, ast.Subscript) and is_environment(node.value):
             yield from names(node.slice)
-        elif isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict) and ast.unparse(node.targets[0]) == "BASES":
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "BUILD_ARGUMENTS":
+            assert isinstance(node.value, ast.Dict)
             yield from (name for key in node.value.keys if key for name in names(key))
         elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "VARIABLE":
             yield ast.literal_eval(node.value)
 
 
 def in_code() -> set[str]:
-    files = [*ROOT.glob("scripts/*.py"), *ROOT.glob("images/*/*/*.py"), *ROOT.glob("dags/*.py")]
+    files = [*ROOT.glob("scripts/**/*.py"), *ROOT.glob("images/*/*/*.py"), *ROOT.glob("dags/*.py")]
     files.append(ROOT / "tests" / "helm" / "conftest.py")
     found = {name for file in files for name in read_in(ast.parse(file.read_text()))}
     makefile = (ROOT / "Makefile").read_text()
@@ -90,7 +91,7 @@ def cluster_settings() -> dict[str, ast.Call]:
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     reading = [call for call in calls if ast.unparse(call.func) in READERS]
     found = {name: call for call in reading for argument in call.args[:2] for name in names(argument)}
-    return {name: call for name, call in found.items() if name not in SET_BY_FOUNDATION}
+    return {name: call for name, call in found.items() if name not in SET_BY_CHART}
 
 
 def in_schema(name: str) -> list[dict[str, Any]]:
@@ -133,7 +134,7 @@ def test_the_schema_takes_the_values_that_the_code_takes() -> None:
 
 
 def test_settings_that_scripts_set_are_in_the_schema() -> None:
-    files = [*ROOT.glob("scripts/*.py"), *ROOT.glob("tests/e2e/**/*.py")]
+    files = [*ROOT.glob("scripts/**/*.py"), *ROOT.glob("tests/e2e/**/*.py")]
     given = {name for file in files for name in re.findall(r"config\.market_daily\.(\w+)=", file.read_text())}
     assert len(given) > 3
     assert [name for name in given if not in_schema(name)] == []

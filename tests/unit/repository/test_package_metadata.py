@@ -25,21 +25,21 @@ def copy(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_package_and_chart_states_the_version_of_the_version_file() -> None:
+def test_every_package_and_chart_has_the_projects_version() -> None:
     assert project_version.SEMANTIC_VERSION.fullmatch(project_version.read_version())
     assert len(project_version.versioned_files()) > len(PACKAGES) > 0
     assert (differences := project_version.find_differences()) == [], "\n".join(differences)
 
 
-def test_a_file_that_differs_is_named_with_the_command_that_fixes_it(copy: Path) -> None:
-    chart = copy / "helm" / "foundation" / "Chart.yaml"
+def test_a_differing_version_is_reported_with_the_fixing_command(copy: Path) -> None:
+    chart = copy / "helm" / "namespace-policies" / "Chart.yaml"
     chart.write_text(re.sub(r"^version: .*", "version: 0.0.1", chart.read_text(), flags=re.MULTILINE))
     package = copy / "images" / "trainer" / "pyproject.toml"
     package.write_text(re.sub(r"^version = .*\n", "", package.read_text(), flags=re.MULTILINE))
     expected = project_version.read_version(copy)
     missing, differs = project_version.find_differences(copy)
     assert f"images/trainer/pyproject.toml states no version, VERSION holds {expected}" in missing
-    assert f"helm/foundation/Chart.yaml states version 0.0.1, VERSION holds {expected}" in differs
+    assert f"helm/namespace-policies/Chart.yaml states version 0.0.1, VERSION holds {expected}" in differs
     assert f"run python scripts/project_version.py {expected}" in differs
 
 
@@ -65,8 +65,8 @@ def test_an_invalid_version_changes_nothing(version: str, copy: Path) -> None:
 
 def test_the_script_prints_the_version() -> None:
     script = ROOT / "scripts" / "project_version.py"
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, f"{project_version.read_version()}\n")
+    completed = subprocess.run([sys.executable, script], capture_output=True, text=True)
+    assert (completed.returncode, completed.stdout) == (0, f"{project_version.read_version()}\n")
 
 
 def test_the_changelog_has_unreleased_and_the_version_first() -> None:
@@ -84,7 +84,7 @@ def test_every_image_states_the_license(dockerfile: Path) -> None:
     assert 'org.opencontainers.image.licenses="Apache-2.0"' in dockerfile.read_text()
 
 
-def test_the_license_is_the_whole_apache_license() -> None:
+def test_the_license_is_the_complete_apache_license() -> None:
     text = (ROOT / "LICENSE").read_text()
     assert text.lstrip().startswith("Apache License\n                           Version 2.0, January 2004")
     for section in range(1, 10):

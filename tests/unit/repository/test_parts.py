@@ -1,4 +1,4 @@
-"""The parts that make test and make test-e2e know: nothing is left out, and nothing runs where it must not."""
+"""The parts of make test and make test-e2e: every test belongs to one, and cluster tests run on their own cluster only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import run_tests
-from commands import ROOT
+from devtools.commands import ROOT
 
 E2E = ROOT / "tests" / "e2e"
 
@@ -28,19 +28,19 @@ def run_script(name: str, *options: str, **variables: str) -> subprocess.Complet
     return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, timeout=60)
 
 
-def test_the_cluster_tests_parts_are_the_folders() -> None:
+def test_the_parts_of_the_cluster_tests_are_the_folders() -> None:
     folders = sorted({file.parent.name for file in E2E.rglob("test_*.py")})
-    told = run_script("e2e.py", PART="nonsense").stderr
-    assert sorted(told.partition("one of ")[2].partition(", or")[0].split(", ")) == folders
+    error = run_script("e2e.py", PART="nonsense").stderr
+    assert sorted(error.partition("one of ")[2].partition(", or")[0].split(", ")) == folders
 
 
-def collected(part: str, mark: str) -> list[str]:
-    """The cluster tests of a part that have the mark."""
+def collect_tests(part: str, mark: str) -> list[str]:
+    """Return the cluster tests of a part that have the mark."""
     command = [sys.executable, "-m", "pytest", str(E2E / part), f"--rootdir={ROOT}", "-p", "no:cacheprovider", "--collect-only"]
     chosen = [*command, *(["-m", mark] if mark else [])]
-    done = subprocess.run(chosen, env=os.environ | {"E2E_CLUSTER": "none"}, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return [line for line in done.stdout.splitlines() if "::" in line]
+    completed = subprocess.run(chosen, env=os.environ | {"E2E_CLUSTER": "none"}, cwd=ROOT, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    return [line for line in completed.stdout.splitlines() if "::" in line]
 
 
 @pytest.mark.slow
@@ -49,35 +49,35 @@ def test_every_cluster_test_runs_once() -> None:
     scripts = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
     groups = json.loads(subprocess.run([sys.executable, "-c", program], env=scripts, capture_output=True, text=True).stdout)
     for part in {part for part, _ in groups}:
-        chosen = Counter(test for name, mark in groups if name == part for test in collected(part, mark))
-        assert chosen == Counter(collected(part, "")) and chosen
+        chosen = Counter(test for name, mark in groups if name == part for test in collect_tests(part, mark))
+        assert chosen == Counter(collect_tests(part, "")) and chosen
 
 
 @pytest.mark.parametrize("script", ["run_tests.py", "e2e.py"])
-def test_an_unknown_part_is_refused_and_the_known_ones_are_named(script: str) -> None:
-    done = run_script(script, PART="core,nonsense" if script == "e2e.py" else "collector,nonsense")
-    assert done.returncode == 1
-    assert "invalid PART: nonsense; must be one of " in done.stderr
+def test_an_unknown_part_is_rejected_with_the_known_ones(script: str) -> None:
+    completed = run_script(script, PART="core,nonsense" if script == "e2e.py" else "collector,nonsense")
+    assert completed.returncode == 1
+    assert "invalid PART: nonsense; must be one of " in completed.stderr
 
 
-def test_options_that_leave_no_test_are_no_success() -> None:
-    done = run_script("run_tests.py", "-k", "no_test_has_this_name", PART="contract")
-    assert done.returncode == 1
-    assert "no test was run" in done.stderr
+def test_options_that_select_no_test_fail() -> None:
+    completed = run_script("run_tests.py", "-k", "no_test_has_this_name", PART="contract")
+    assert completed.returncode == 1
+    assert "no tests were run" in completed.stderr
 
 
 @pytest.mark.parametrize("cluster", ["", "market-daily"])
 def test_cluster_tests_refuse_to_run_on_the_developers_cluster(cluster: str) -> None:
     command = [sys.executable, "-m", "pytest", str(E2E), f"--rootdir={ROOT}", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, env=os.environ | {"E2E_CLUSTER": cluster}, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 4
-    assert "set E2E_CLUSTER to the name of a kind cluster" in (done.stdout + done.stderr).replace("\n", " ")
+    completed = subprocess.run(command, env=os.environ | {"E2E_CLUSTER": cluster}, cwd=ROOT, capture_output=True, text=True)
+    assert completed.returncode == 4
+    assert "set E2E_CLUSTER to the name of a kind cluster" in (completed.stdout + completed.stderr).replace("\n", " ")
 
 
 def test_make_test_e2e_refuses_the_developers_cluster(tmp_path: Path) -> None:
     for name in ("docker", "kind", "helm", "kubectl", "git"):
         (tmp_path / name).write_text("#!/bin/sh\nexit 0\n")
         (tmp_path / name).chmod(0o755)
-    done = run_script("e2e.py", E2E_CLUSTER="market-daily", PART="", PATH=f"{tmp_path}:{os.environ['PATH']}")
-    assert done.returncode == 1
-    assert "market-daily is the cluster of make kind-up" in done.stderr
+    completed = run_script("e2e.py", E2E_CLUSTER="market-daily", PART="", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert completed.returncode == 1
+    assert "market-daily is the cluster of make kind-up" in completed.stderr

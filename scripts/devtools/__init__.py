@@ -1,0 +1,1 @@
+"""Tools that the programs in scripts/ and the tests share: commands, images, charts, deployments, clusters, Airflow's API."""

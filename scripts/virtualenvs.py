@@ -1,0 +1,98 @@
+"""Create the virtual environments that the targets need, below .venvs/, each from its own lock.
+
+    python scripts/virtualenvs.py images                      # one for each image; or some: collector trainer
+    python scripts/virtualenvs.py collector-test tools        # an image's with its tests' requirements; linters
+    python scripts/virtualenvs.py collector-bench             # the collector's with the benchmark's requirements
+
+An environment is created again when its lock or its installation has changed. Prints nothing if all are up to date.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import sys
+import time
+from pathlib import Path
+
+import packages
+from devtools.commands import ROOT
+from devtools.container_images import IMAGES
+
+VENVS = ROOT / ".venvs"
+GROUPS = {"images": IMAGES, "tests": tuple(f"{image}-test" for image in IMAGES)}
+BENCH = "collector-bench"
+# Not in the image; Airflow's tests and make run import it.
+SLACK_SIMULATOR = ROOT / "dev" / "slack_simulator"
+
+
+def lock_of(name: str) -> Path:
+    """Return the lock file of the environment `name`. Raises packages.SetupError if there is no such environment."""
+    if name in IMAGES:
+        return ROOT / "images" / name / "requirements.lock"
+    if name == "tools":
+        return ROOT / "scripts" / "tools.lock"
+    image, _, kind = name.partition("-")
+    if image in IMAGES and kind == "test":
+        return ROOT / "tests" / "locks" / f"{image}.lock"
+    if name == BENCH:
+        return ROOT / "tests" / "locks" / f"{name}.lock"
+    known = f"{', '.join(IMAGES)}, each also with -test, {BENCH}, tools, or images or tests for all of these"
+    raise packages.SetupError(f"unknown environment {name!r}; must be one of {known}")
+
+
+def list_own_packages(name: str) -> list[Path]:
+    """Return the folders of the project's packages that the environment `name` contains."""
+    image = name.partition("-")[0]
+    if image not in IMAGES:
+        return []
+    packages = [ROOT / "images" / package for package in ("contract", image)]
+    return [*packages, SLACK_SIMULATOR] if image == "airflow" else packages
+
+
+def compute_stamp(name: str) -> str:
+    """Return a digest of everything that the environment `name` is created from."""
+    projects = [package / "pyproject.toml" for package in list_own_packages(name)]
+    sources = [lock_of(name), Path(__file__), Path(packages.__file__), *projects]
+    return hashlib.sha256(b"\0".join([str(ROOT).encode(), *(source.read_bytes() for source in sources)])).hexdigest()
+
+
+def create(name: str) -> None:
+    """Create the environment `name` unless it is up to date."""
+    venv, ready, stamp = VENVS / name, VENVS / name / ".ready", compute_stamp(name)
+    if ready.exists() and ready.read_text() == stamp:
+        return
+    started = time.monotonic()
+    packages.print_progress(f"environment {name} …")
+    ready.unlink(missing_ok=True)
+    packages.install_lock(lock_of(name), venv)
+    if own := list_own_packages(name):
+        editable = [word for package in own for word in ("-e", str(package))]
+        packages.install_own(editable, ["--python", str(venv)])
+    ready.write_text(stamp)
+    packages.print_progress(f"environment {name}: {time.monotonic() - started:.0f} s")
+
+
+def main(names: list[str]) -> int:
+    """Create each named environment; return the exit code."""
+    if sys.version_info[:2] != (3, 11):
+        version = sys.version.split()[0]
+        print(f"setup: Python 3.11 is required, this is {version}: install it or set PYTHON to its path", file=sys.stderr)
+        return 1
+    VENVS.mkdir(exist_ok=True)
+    names = [environment for name in names for environment in GROUPS.get(name, (name,))]
+    try:
+        for name in names:
+            lock_of(name)
+        with (VENVS / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for name in names:
+                create(name)
+    except packages.SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
