@@ -63,7 +63,7 @@ def test_every_manifest_is_valid(path: Path) -> None:
 
 
 def test_unknown_fields_wrong_types_and_unknown_kinds_are_invalid() -> None:
-    objects = parse_objects((ROOT / "manifests" / "slack.yaml").read_text())
+    objects = parse_objects((ROOT / "dev" / "manifests" / "slack.yaml").read_text())
     [valid] = [manifest for manifest in objects if manifest["kind"] == "Deployment"]
     misspelled, mistyped = deepcopy(valid), deepcopy(valid)
     misspelled["spec"]["template"]["spec"]["containers"][0]["imagePullpolicy"] = "Never"

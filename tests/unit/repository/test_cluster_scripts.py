@@ -65,7 +65,7 @@ def test_without_an_amd64_node_the_trainer_needs_emulation(
 
 
 def test_the_images_of_the_manifests_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SLACK_IMAGE", "registry:5000/slack:1")
+    monkeypatch.setenv("SLACK_SIMULATOR_IMAGE", "registry:5000/slack:1")
     images = find_images(KindCluster().read_manifests())
     assert len(images) == 3 and "registry:5000/slack:1" in images
     assert [image for image in images if image.startswith("postgres:")]
@@ -188,9 +188,9 @@ def test_the_slack_simulator_is_built_and_never_pushed(tmp_path: Path, monkeypat
     digests = " ".join(f"market-daily/{image}@sha256:0" for image in (*container_images.IMAGES, *container_images.LOCAL_IMAGES))
     body = f'echo "$@" >> {calls}; case "$*" in *RepoDigests*) echo {digests};; *Size*) echo 1000000;; esac'
     monkeypatch.setenv("PATH", make_path(tmp_path, docker=body, git="echo 0123"))
-    for name in ("IMAGE_PREFIX", "TAG", "COMMIT", "AIRFLOW_IMAGE", "COLLECTOR_IMAGE", "TRAINER_IMAGE", "SLACK_IMAGE"):
+    for name in ("IMAGE_PREFIX", "TAG", "COMMIT", "AIRFLOW_IMAGE", "COLLECTOR_IMAGE", "TRAINER_IMAGE", "SLACK_SIMULATOR_IMAGE"):
         monkeypatch.delenv(name, raising=False)
     assert build_images.main(["push"]) == 0
     assert "push market-daily/airflow:0123" in calls.read_text() and "slack" not in calls.read_text()
     assert build_images.main([]) == 0
-    assert "images/slack/Dockerfile" in calls.read_text()
+    assert "dev/slack_simulator/Dockerfile" in calls.read_text()
