@@ -29,12 +29,12 @@ from zoneinfo import ZoneInfo
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, TaskGroup, task
+from airflow_steps.callbacks import at_end
 from airflow_steps.docs import document
-from airflow_steps.notes import note_failure, note_retry
+from airflow_steps.failure_log import note_failure, note_retry
 from airflow_steps.operator import StepOperator
 from airflow_steps.settings import Settings
 from airflow_steps.timetable import SessionTimetable
-from airflow_steps.unwatched import at_end
 
 MARKET = ZoneInfo("Asia/Seoul")
 # The exchange closes at 15:30, an hour later on the day of the college entrance exam; the source follows within the hour.

@@ -12,10 +12,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param
+from airflow_steps.callbacks import at_end
 from airflow_steps.docs import document
 from airflow_steps.operator import StepOperator
 from airflow_steps.settings import Settings
-from airflow_steps.unwatched import at_end
 
 SETTINGS = Settings.read()
 

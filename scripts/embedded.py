@@ -16,7 +16,7 @@ from airflow.listeners import hookimpl
 from airflow.models.xcom import XComModel
 from airflow.sdk.listener import get_listener_manager
 from airflow.utils.session import create_session
-from airflow_steps import notes
+from airflow_steps import failure_log
 from airflow_watcher.seen import Run, Task
 from embedded_slack import Channel, channel
 from sqlalchemy import select
@@ -88,7 +88,7 @@ class Progress:
         if self.run:
             ended = datetime.now(UTC) if state in ("success", "failed") else None
             # A run of the same session before this one had the same name.
-            noted = notes.read(Store(os.environ["ARTIFACTS"]), self.run.dag, self.run.run_id)
+            noted = failure_log.read(Store(os.environ["ARTIFACTS"]), self.run.dag, self.run.run_id)
             since = self.run.due.isoformat(timespec="seconds")
             mine = [note for note in noted if note.at >= since]
             self.slack.show(replace(self.run, state=state, ended=ended, tasks=list(self.tasks.values()), notes=mine))

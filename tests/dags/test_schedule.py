@@ -35,7 +35,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def past(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What came out of past_a_schedule.py."""
+    """What came out of run_scheduler.py."""
     home = tmp_path_factory.mktemp("airflow")
     places = {
         "AIRFLOW_HOME": str(home),
@@ -43,7 +43,7 @@ def past(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, A
         "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres,
     }
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    command = [sys.executable, str(HERE / "past_a_schedule.py"), str(home / "dags")]
+    command = [sys.executable, str(HERE / "run_scheduler.py"), str(home / "dags")]
     done = subprocess.run(command, env=inherited | SETTINGS | places, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

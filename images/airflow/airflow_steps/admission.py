@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_steps import metrics
 from airflow_steps.afterwards import in_background
-from airflow_steps.cluster import NotNow, Pods, Refused
+from airflow_steps.pod_client import NotNow, Pods, Refused
 from airflow_steps.slots import Slots
 
 AGAIN_SECONDS = 2.0

@@ -7,7 +7,7 @@ from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow_steps.cluster import Pods
+from airflow_steps.pod_client import Pods
 from airflow_steps.slots import Slots
 
 # A finished pod stays until its end is surely in Airflow's database: a triggerer that dies before that adopts it again.

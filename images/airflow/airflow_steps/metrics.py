@@ -19,7 +19,7 @@ from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
 if TYPE_CHECKING:
     from step_contract.errors import ExitCode, Termination
 
-    from airflow_steps.pod import Try
+    from airflow_steps.pod_status import Try
     from airflow_steps.slots import Slots
 
 # Gauges of a triggerer, sent again and again: the exporter forgets those of one that is gone.

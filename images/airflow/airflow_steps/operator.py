@@ -17,17 +17,17 @@ from airflow.triggers.base import StartTriggerArgs
 from kubernetes.client import models as k8s
 from step_contract.errors import ConfigurationError
 
-from airflow_steps.cluster import REMOVE
-from airflow_steps.failure import KEY, StepFailed, StepRefused, StepRetryPolicy, rules
+from airflow_steps.failure_log import note_failure, note_retry
 from airflow_steps.links import LINKS
+from airflow_steps.local_runner import StepProcess
 from airflow_steps.memory import with_memory
-from airflow_steps.notes import note_failure, note_retry
 from airflow_steps.outcome import counted, settle
-from airflow_steps.pod import end_of, labels, pod_name
-from airflow_steps.pod_settings import pod_arguments
-from airflow_steps.process import StepProcess
+from airflow_steps.pod_client import REMOVE
+from airflow_steps.pod_spec import pod_arguments
+from airflow_steps.pod_status import end_of, labels, pod_name
+from airflow_steps.retry_policy import KEY, StepFailed, StepRefused, StepRetryPolicy, rules
 from airflow_steps.settings import Settings
-from airflow_steps.step import Ended, command_line
+from airflow_steps.termination import Ended, command_line
 from airflow_steps.trigger import StepTrigger
 
 if TYPE_CHECKING:

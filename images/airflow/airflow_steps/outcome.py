@@ -12,10 +12,10 @@ from step_contract.errors import RETRY_RULES, ConfigurationError, DataError, Exi
 from step_contract.manifest import Fact
 from step_contract.result import Result
 
-from airflow_steps.failure import StepFailed, StepRefused, cause_of, how
 from airflow_steps.metrics import count_end
-from airflow_steps.pod import Try
-from airflow_steps.step import Ended, last_of
+from airflow_steps.pod_status import Try
+from airflow_steps.retry_policy import StepFailed, StepRefused, cause_of, how
+from airflow_steps.termination import Ended, last_of
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from airflow_steps.timetable import SessionTimetable
 
 async def artifact_pages(scope: Any, receive: Any, send: Any) -> None:
     """The pages as an ASGI application, imported when somebody looks: every worker loads this plugin, none serves pages."""
-    from airflow_steps.artifact_pages import app
+    from airflow_steps.artifact_viewer import app
 
     await app(scope, receive, send)
 

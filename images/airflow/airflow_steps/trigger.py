@@ -17,17 +17,17 @@ from step_contract.errors import ExitCode, StepError, Termination
 from airflow_steps import metrics
 from airflow_steps.admission import admit
 from airflow_steps.afterwards import give_back, in_background, remove
-from airflow_steps.cluster import Pods, Refused
-from airflow_steps.failure import KEY
-from airflow_steps.following import Following
+from airflow_steps.failure_log import note_step_end
 from airflow_steps.links import links
 from airflow_steps.memory import with_memory
-from airflow_steps.notes import note_step_end
 from airflow_steps.outcome import settle
-from airflow_steps.pod import command_of, pod_of, task_labels
+from airflow_steps.pod_client import Pods, Refused
+from airflow_steps.pod_lifecycle import Following
+from airflow_steps.pod_status import command_of, pod_of, task_labels
+from airflow_steps.retry_policy import KEY
 from airflow_steps.slots import Slots
-from airflow_steps.step import Ended
 from airflow_steps.templates import SingleXComs
+from airflow_steps.termination import Ended
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from airflow_steps.discretion import discreet
+from airflow_steps.redaction import discreet
 
 Block = dict[str, Any]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
-from airflow_steps.notes import Note
+from airflow_steps.failure_log import Note
 
 from airflow_watcher.blocks import BRIEF, bold, context, link_if, safe, section
 from airflow_watcher.message import Message, Pages

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from airflow_steps import notes
+from airflow_steps import failure_log
 from step_contract.errors import StepError
 from step_contract.store import Store
 
@@ -97,7 +97,7 @@ class Eyes:
 
     def _noted(self, run: Run) -> Run:
         try:
-            return replace(run, notes=notes.read(self.store, run.dag, run.run_id))
+            return replace(run, notes=failure_log.read(self.store, run.dag, run.run_id))
         except StepError as error:
             log.warning("why something failed is not known: %s", error)
             return run

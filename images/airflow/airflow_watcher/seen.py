@@ -8,7 +8,7 @@ from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from airflow_steps.notes import Note
+from airflow_steps.failure_log import Note
 
 SEOUL = ZoneInfo("Asia/Seoul")
 ENDED = ("success", "failed")

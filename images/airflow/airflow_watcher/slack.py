@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow.providers.slack.hooks.slack import SlackHook
 from airflow.sdk.exceptions import AirflowNotFoundException
-from airflow_steps.discretion import discreet
+from airflow_steps.redaction import discreet
 from slack_sdk.errors import SlackApiError
 
 from airflow_watcher.blocks import Block

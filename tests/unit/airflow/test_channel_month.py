@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
-from airflow_steps.notes import Note
+from airflow_steps.failure_log import Note
 from commands import ROOT
 from slack_stand_in.page import render_page
 from step_contract import paths

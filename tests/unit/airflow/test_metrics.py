@@ -18,13 +18,13 @@ from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
 from airflow.triggers.base import TaskSuccessEvent
 from airflow_steps import metrics
 from airflow_steps.operator import StepOperator
-from airflow_steps.pod import pod_name
+from airflow_steps.pod_status import pod_name
 from step_contract.result import Result
 
 from .conftest import Program
-from .kubernetes_api import KubernetesApi
+from .fake_kubernetes import KubernetesApi
 from .test_operator import TaskInstance
-from .trigger_runs import Try, artifact, created, event_of, trigger
+from .trigger_harness import Try, artifact, created, event_of, trigger
 
 Sent = Callable[[str], str]
 

@@ -9,8 +9,8 @@ from typing import Any
 import psutil
 import pytest
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
-from airflow_steps.failure import StepFailed
 from airflow_steps.operator import StepOperator
+from airflow_steps.retry_policy import StepFailed
 from step_contract.commit import Committed, Content, commit
 from step_contract.errors import ConfigurationError
 from step_contract.result import Result

@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 from airflow.triggers.base import TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
-from airflow_steps.failure import cause_of
-from airflow_steps.notes import Note
-from airflow_steps.pod import pod_name
-from airflow_steps.step import Ended
+from airflow_steps.failure_log import Note
+from airflow_steps.pod_status import pod_name
+from airflow_steps.retry_policy import cause_of
+from airflow_steps.termination import Ended
 from step_contract.errors import Termination
 from step_contract.result import Result
 
-from .kubernetes_api import KubernetesApi
-from .trigger_runs import Comms, Try, artifact, created, event_of, trigger
+from .fake_kubernetes import KubernetesApi
+from .trigger_harness import Comms, Try, artifact, created, event_of, trigger
 
 
 def test_a_step_that_committed_ends_the_task_with_its_uri_facts_and_log(

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from airflow_steps.notes import Note
+from airflow_steps.failure_log import Note
 from airflow_watcher.airflow_api import Airflow
 from airflow_watcher.ledger import Ledger
 from airflow_watcher.message import Limits, Pages

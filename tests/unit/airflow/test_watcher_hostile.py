@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_steps.notes import Note
+from airflow_steps.failure_log import Note
 from airflow_watcher.slack import LONGEST_PAUSE, _seconds
 from step_contract import paths
 from step_contract.errors import TransientError

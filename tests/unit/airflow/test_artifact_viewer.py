@@ -5,7 +5,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from airflow_steps.artifact_pages import allowed, app
+from airflow_steps.artifact_viewer import allowed, app
 from airflow_steps.links import links, page
 from fastapi.testclient import TestClient
 from step_contract.commit import Content, commit

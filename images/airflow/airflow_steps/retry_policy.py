@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from step_contract.errors import RETRY_RULES, ExitCode, RetryRule, Termination, classify_exit_code
 
 from airflow_steps.settings import count
-from airflow_steps.step import Ended
+from airflow_steps.termination import Ended
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

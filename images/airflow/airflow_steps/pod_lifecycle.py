@@ -11,9 +11,9 @@ from typing import Any
 
 from step_contract.errors import Termination
 
-from airflow_steps.cluster import Pods
-from airflow_steps.pod import end_of, has_started, times_of, waits_for
-from airflow_steps.step import Ended, machine_in
+from airflow_steps.pod_client import Pods
+from airflow_steps.pod_status import end_of, has_started, times_of, waits_for
+from airflow_steps.termination import Ended, machine_in
 
 LAST_LINES = 20
 LOG_SECONDS = 60.0  # for the end of a log to arrive after the container's end

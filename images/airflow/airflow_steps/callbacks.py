@@ -11,7 +11,7 @@ from step_contract import paths
 from step_contract.errors import StepError
 from step_contract.store import CircuitBreakerStore, Store
 
-from airflow_steps.notes import note_end, run_of
+from airflow_steps.failure_log import note_end, run_of
 from airflow_steps.settings import Settings
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 
-from airflow_steps.step import Ended
+from airflow_steps.termination import Ended
 
 NAME_LENGTH = 63  # the name is the pod's host name too
 COMPONENT = {"app.kubernetes.io/component": "step", "app.kubernetes.io/part-of": "market-daily"}

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from airflow.sdk import RetryAction
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
-from airflow_steps.failure import StepFailed, StepRetryPolicy, cause_of, rules
 from airflow_steps.memory import grown, with_memory
 from airflow_steps.operator import StepOperator
 from airflow_steps.outcome import settle
-from airflow_steps.step import Ended
+from airflow_steps.retry_policy import StepFailed, StepRetryPolicy, cause_of, rules
+from airflow_steps.termination import Ended
 from step_contract.errors import ConfigurationError, ExitCode, Termination
 
 from .conftest import Program

@@ -14,7 +14,7 @@ from pathlib import Path
 from step_contract.errors import ConfigurationError
 from step_contract.result import RESULT_VARIABLE
 
-from airflow_steps.step import Ended, machine_in
+from airflow_steps.termination import Ended, machine_in
 
 ENVIRONMENTS = "STEP_ENVIRONMENTS"
 LAST_LINES = 20

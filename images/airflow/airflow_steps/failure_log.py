@@ -17,8 +17,8 @@ from step_contract import paths
 from step_contract.errors import RETRY_RULES, RetryRule, StepError, Termination
 from step_contract.store import CircuitBreakerStore, Store
 
-from airflow_steps.discretion import discreet
-from airflow_steps.failure import StepFailed, StepRefused, rules
+from airflow_steps.redaction import discreet
+from airflow_steps.retry_policy import StepFailed, StepRefused, rules
 from airflow_steps.settings import Settings
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from kubernetes_asyncio.config import kube_config
 from step_contract.commit import Content, commit
 from step_contract.store import Store
 
-from .kubernetes_api import NAMESPACE, KubernetesApi
+from .fake_kubernetes import NAMESPACE, KubernetesApi
 
 
 @dataclass

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow_steps import notes
-from airflow_steps.discretion import discreet
-from airflow_steps.failure import StepFailed, StepRefused
-from airflow_steps.unwatched import at_end
+from airflow_steps import failure_log
+from airflow_steps.callbacks import at_end
+from airflow_steps.redaction import discreet
+from airflow_steps.retry_policy import StepFailed, StepRefused
 from slack_stand_in.state import StandIn
 from step_contract import paths
 from step_contract.errors import ExitCode, Termination
@@ -31,12 +31,12 @@ def context(error: Exception | None, number: int = 1, **more: Any) -> Any:
     return {"ti": SimpleNamespace(try_number=number, **fields), "exception": error, **more}
 
 
-def noted(store: Store) -> list[notes.Note]:
-    return notes.read(store, "market_daily", "session__2026-01-15")
+def noted(store: Store) -> list[failure_log.Note]:
+    return failure_log.read(store, "market_daily", "session__2026-01-15")
 
 
 def test_a_step_that_failed_is_noted_with_its_class_its_own_words_and_what_to_do(store: Store) -> None:
-    notes.note_failure(context(StepRefused("train: too little (65)", ExitCode.INVALID_DATA, "train: too little")))
+    failure_log.note_failure(context(StepRefused("train: too little (65)", ExitCode.INVALID_DATA, "train: too little")))
     [note] = noted(store)
     assert (note.meaning, note.why, note.again, note.times, note.tries) == (
         "the data is wrong",
@@ -49,8 +49,8 @@ def test_a_step_that_failed_is_noted_with_its_class_its_own_words_and_what_to_do
 
 
 def test_a_try_that_is_not_the_last_is_noted_with_when_the_next_one_is(store: Store) -> None:
-    notes.note_retry(context(StepFailed("x", ExitCode.SOURCE_UNAVAILABLE, 3, 12)))
-    notes.note_retry(context(StepFailed("x", Termination.ERROR, 1, 4), number=2))
+    failure_log.note_retry(context(StepFailed("x", ExitCode.SOURCE_UNAVAILABLE, 3, 12)))
+    failure_log.note_retry(context(StepFailed("x", Termination.ERROR, 1, 4), number=2))
     source, fault = noted(store)
     assert (source.times, source.tries, fault.times) == (3, 12, 1)
     waits = [datetime.fromisoformat(note.next_at or "") - datetime.now(UTC) for note in (source, fault)]
@@ -58,7 +58,7 @@ def test_a_try_that_is_not_the_last_is_noted_with_when_the_next_one_is(store: St
 
 
 def test_a_task_that_is_no_step_is_noted_too(store: Store) -> None:
-    notes.note_failure(context(ValueError("no such branch")))
+    failure_log.note_failure(context(ValueError("no such branch")))
     [note] = noted(store)
     assert (note.meaning, note.why) == ("it failed", "no such branch")
 
@@ -68,13 +68,13 @@ def test_a_note_that_cannot_be_written_changes_nothing_for_the_task(
 ) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("ARTIFACTS", f"file://{tmp_path}/file")
-    notes.note_failure(context(StepFailed("it broke", Termination.ERROR)))
+    failure_log.note_failure(context(StepFailed("it broke", Termination.ERROR)))
     assert "could not be noted" in caplog.text + capsys.readouterr().out
 
 
 def test_of_a_try_that_is_noted_twice_the_last_word_holds(store: Store) -> None:
     for why in ("first", "second"):
-        notes.note_failure(context(StepFailed(why, Termination.ERROR)))
+        failure_log.note_failure(context(StepFailed(why, Termination.ERROR)))
     assert [note.why for note in noted(store)] == ["second"]
 
 
@@ -116,9 +116,9 @@ def test_no_message_holds_a_secret_or_a_traceback(text: str, shown: str) -> None
 
 def test_of_a_worker_that_is_lost_the_note_says_how_its_step_had_ended(store: Store) -> None:
     lost = context(None, number=2)
-    notes.note_step_end(lost["ti"], StepRefused("x", Termination.START_FAILED, 'train: secret "bucket" not found'))
-    notes.note_retry(context(None, number=1))
-    notes.note_retry(lost)
+    failure_log.note_step_end(lost["ti"], StepRefused("x", Termination.START_FAILED, 'train: secret "bucket" not found'))
+    failure_log.note_retry(context(None, number=1))
+    failure_log.note_retry(lost)
     unknown, known = noted(store)
     assert (unknown.meaning, unknown.final, known.meaning, known.final) == ("it failed", False, "its pod did not start", True)
     assert 'secret "bucket" not found' in known.why and "the worker that was to settle it was killed" in known.why

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 import aiohttp
 from kubernetes_asyncio import client, config, watch
 
-from airflow_steps.pod import COMPONENT
+from airflow_steps.pod_status import COMPONENT
 
 PASSING = (aiohttp.ClientError, asyncio.TimeoutError, ssl.SSLError, ConnectionError)
 RECONNECT_SECONDS = 1.0
