@@ -88,9 +88,9 @@ class Progress:
         if self.run:
             ended = datetime.now(UTC) if state in ("success", "failed") else None
             # A run of the same session before this one had the same name.
-            noted = failure_log.read(Store(os.environ["ARTIFACTS"]), self.run.dag, self.run.run_id)
+            noted = failure_log.read_failures(Store(os.environ["ARTIFACTS"]), self.run.dag, self.run.run_id)
             since = self.run.due.isoformat(timespec="seconds")
-            mine = [note for note in noted if note.at >= since]
+            mine = [note for note in noted if note.recorded_at >= since]
             self.slack.show(replace(self.run, state=state, ended=ended, tasks=list(self.tasks.values()), notes=mine))
 
 

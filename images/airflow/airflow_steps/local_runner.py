@@ -1,4 +1,4 @@
-"""Runs a step as a process on this machine, in its image's environment."""
+"""Runs a step as a local process, in its image's virtual environment, without a cluster."""
 
 from __future__ import annotations
 
@@ -14,42 +14,46 @@ from pathlib import Path
 from step_contract.errors import ConfigurationError
 from step_contract.result import RESULT_VARIABLE
 
-from airflow_steps.termination import Ended, machine_in
+from airflow_steps.termination import ExitStatus, parse_platform
 
-ENVIRONMENTS = "STEP_ENVIRONMENTS"
-LAST_LINES = 20
-STOP_SECONDS = 10.0
-
-
-def program_of(image: str, environment: Mapping[str, str]) -> Path:
-    """The program of `image`, which has the image's name; raises ConfigurationError where it is not installed."""
-    folder = environment.get(ENVIRONMENTS)
-    program = Path(folder or "", image, "bin", image)
-    if not folder or not program.exists():
-        raise ConfigurationError(f"{program} is not there: {ENVIRONMENTS} must name the folder of the images' environments")
-    return program
+ENVIRONMENTS_VARIABLE = "STEP_ENVIRONMENTS"
+MAX_LOG_LINES = 20
+STOP_TIMEOUT_SECONDS = 10.0
 
 
-def step_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """`environment` as a step may see it: nothing of Airflow's, whose variables hold the database's and Slack's secrets."""
+def find_program(program: str, environment: Mapping[str, str]) -> Path:
+    """Return the path of `program`. Raises ConfigurationError if it is not installed."""
+    folder = environment.get(ENVIRONMENTS_VARIABLE)
+    path = Path(folder or "", program, "bin", program)
+    if not folder or not path.exists():
+        raise ConfigurationError(
+            f"{path} does not exist: {ENVIRONMENTS_VARIABLE} must name the folder of the images' virtual environments"
+        )
+    return path
+
+
+def filter_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return `environment` without Airflow's variables, which hold the secrets of the database and of Slack."""
     hidden = ("AIRFLOW", "PYTHONPATH", "VIRTUAL_ENV", "__")
     return {name: value for name, value in environment.items() if not name.startswith(hidden)}
 
 
 class StepProcess:
-    """One step as a process in a process group of its own."""
+    """A step as a process, in a process group of its own, with `variables` in addition to this process's environment."""
 
-    def __init__(self, image: str, arguments: Sequence[str]) -> None:
-        self._command = [str(program_of(image, os.environ)), *arguments]
+    def __init__(self, program: str, arguments: Sequence[str], variables: Mapping[str, str]) -> None:
+        self._command = [str(find_program(program, os.environ)), *arguments]
+        self._variables = dict(variables)
         self._process: subprocess.Popen[str] | None = None
 
-    def run(self, tell: Callable[[str], None]) -> Ended:
-        """Runs the step to its end, handing each line that it prints to `tell`. Leaves no process behind."""
-        last: deque[str] = deque(maxlen=LAST_LINES)
-        said: str | None = None
+    def run(self, write_line: Callable[[str], None]) -> ExitStatus:
+        """Run the step, passing each line that it prints to `write_line`. Leaves no process behind."""
+        last_lines: deque[str] = deque(maxlen=MAX_LOG_LINES)
+        platform: str | None = None
         with tempfile.TemporaryDirectory(prefix="step-") as folder:
             result = Path(folder, "result.json")
-            environment = step_environment(os.environ) | {RESULT_VARIABLE: str(result), "PYTHONUNBUFFERED": "1"}
+            environment = filter_environment(os.environ) | self._variables
+            environment |= {RESULT_VARIABLE: str(result), "PYTHONUNBUFFERED": "1"}
             self._process = subprocess.Popen(
                 self._command,
                 env=environment,
@@ -61,22 +65,22 @@ class StepProcess:
             )
             try:
                 for line in self._process.stdout or ():
-                    last.append(line.rstrip())
-                    said = machine_in(line) or said
-                    tell(line.rstrip())
+                    last_lines.append(line.rstrip())
+                    platform = parse_platform(line) or platform
+                    write_line(line.rstrip())
                 code = self._process.wait()
             finally:
                 self.stop()
-            return Ended(code, result.read_bytes() if result.exists() else b"", tuple(last), machine=said)
+            return ExitStatus(code, result.read_bytes() if result.exists() else b"", tuple(last_lines), platform=platform)
 
     def stop(self) -> None:
-        """Ends the process and its children: asked first, killed when they do not go."""
+        """Terminate the process and its children: SIGTERM, then SIGKILL."""
         process = self._process
         if process is None or process.poll() is not None:
             return
-        for ask in (signal.SIGTERM, signal.SIGKILL):
+        for signal_number in (signal.SIGTERM, signal.SIGKILL):
             with suppress(ProcessLookupError):
-                os.killpg(process.pid, ask)
+                os.killpg(process.pid, signal_number)
             with suppress(subprocess.TimeoutExpired):
-                process.wait(STOP_SECONDS)
+                process.wait(STOP_TIMEOUT_SECONDS)
                 return

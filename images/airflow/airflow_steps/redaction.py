@@ -1,4 +1,4 @@
-"""Text that may be shown: without what is, or looks like, a secret, and without the inside of a traceback."""
+"""Redaction of messages: no secrets, nothing that looks like one, and no traceback."""
 
 from __future__ import annotations
 
@@ -6,31 +6,34 @@ import os
 import re
 from collections.abc import Mapping
 
-TRACE = "Traceback (most recent call last)"
-SECRET_NAME = re.compile(r"SECRET|PASSWORD|TOKEN|CONN_|_KEY")
-NAMED = r"[\w-]*(?:password|passwd|secret|token|signature|api_?key|access_?key|credential|cookie|authorization)[\w-]*"
-# Wherever it comes from: a password or a token in an address, a header, an option, a dictionary.
-SECRETS = (
-    (re.compile(r"(\w://)[^\s/?#]*@|(\w://[^\s:@]*:)\S*@"), lambda found: f"{found[1] or found[2]}***@"),
-    (re.compile(r"\bxox[a-z]-[\w-]+|\bxapp-[\w-]+"), lambda found: "***"),
-    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), lambda found: "***"),
-    (re.compile(r"(?i)\b((?:bearer|basic)\s+)[^\s'\",;]{4,}"), lambda found: f"{found[1]}***"),
+TRACEBACK = "Traceback (most recent call last)"
+SECRET_VARIABLE = re.compile(r"SECRET|PASSWORD|TOKEN|CONN_|_KEY")
+SENSITIVE_NAME = r"[\w-]*(?:password|passwd|secret|token|signature|api_?key|access_?key|credential|cookie|authorization)[\w-]*"
+# Passwords and tokens in a URL, a header, an option or a dictionary, whatever their source.
+SECRET_PATTERNS = (
+    (re.compile(r"(\w://)[^\s/?#]*@|(\w://[^\s:@]*:)\S*@"), lambda match: f"{match[1] or match[2]}***@"),
+    (re.compile(r"\bxox[a-z]-[\w-]+|\bxapp-[\w-]+"), lambda match: "***"),
+    (re.compile(r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"), lambda match: "***"),
+    (re.compile(r"(?i)\b((?:bearer|basic)\s+)[^\s'\",;]{4,}"), lambda match: f"{match[1]}***"),
     (
-        re.compile(rf"(?i)(['\"]?\b{NAMED}\b['\"]?\s*[=:]\s*)(?!bearer |basic )('[^']*'|\"[^\"]*\"|[^\s&;}}\]]+)"),
-        lambda found: f"{found[1]}***",
+        re.compile(rf"(?i)(['\"]?\b{SENSITIVE_NAME}\b['\"]?\s*[=:]\s*)(?!bearer |basic )('[^']*'|\"[^\"]*\"|[^\s&;}}\]]+)"),
+        lambda match: f"{match[1]}***",
     ),
 )
 
 
-def discreet(text: str, environment: Mapping[str, str] = os.environ) -> str:
-    """`text` without the values of the environment's secrets and what looks like one; of a traceback its last line alone."""
-    if TRACE in text:
-        before, _, trace = text.partition(TRACE)
-        last = next((line for line in reversed(trace.splitlines()) if line.strip(" :")), "")
-        text = f"{before.strip()} {last.strip()}".strip()
+def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
+    """Return `text` with `***` for secrets and only the last line of a traceback.
+
+    Secrets are the values of variables such as AWS_SECRET_ACCESS_KEY in `environment`, and whatever looks like one.
+    """
+    if TRACEBACK in text:
+        before, _, traceback = text.partition(TRACEBACK)
+        last_line = next((line for line in reversed(traceback.splitlines()) if line.strip(" :")), "")
+        text = f"{before.strip()} {last_line.strip()}".strip()
     for name, value in environment.items():
-        if SECRET_NAME.search(name) and len(value) >= 8:
+        if SECRET_VARIABLE.search(name) and len(value) >= 8:
             text = text.replace(value, "***")
-    for pattern, instead in SECRETS:
-        text = pattern.sub(instead, text)
+    for pattern, replacement in SECRET_PATTERNS:
+        text = pattern.sub(replacement, text)
     return text

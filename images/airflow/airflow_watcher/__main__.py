@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
-from airflow_steps.settings import Settings, count, setting
+from airflow_steps.settings import Settings, get_int, get_setting
 from step_contract.errors import StepError
 from step_contract.store import CircuitBreakerStore
 
@@ -37,10 +37,10 @@ class Stopped(BaseException):
 def watch(stopped: threading.Event) -> None:
     """Makes its rounds until `stopped`. Raises StepError where a setting is missing or wrong."""
     environment, settings = os.environ, Settings.read()
-    seconds = count(environment, "WATCH_SECONDS", 10)
-    late, grace = count(environment, "LATE_MINUTES", 60), count(environment, "WATCH_GRACE_SECONDS", 120)
+    seconds = get_int(environment, "WATCH_SECONDS", 10)
+    late, grace = get_int(environment, "LATE_MINUTES", 60), get_int(environment, "WATCH_GRACE_SECONDS", 120)
     limits = Limits(timedelta(minutes=late), timedelta(seconds=grace))
-    alive, heartbeat = setting(environment, "ALIVE_FILE"), setting(environment, "HEARTBEAT_URL")
+    alive, heartbeat = get_setting(environment, "ALIVE_FILE"), get_setting(environment, "HEARTBEAT_URL")
 
     def go_on() -> None:
         """Shows that a round, however long, goes on; ends it where the watcher is to stop."""
@@ -50,16 +50,16 @@ def watch(stopped: threading.Event) -> None:
             raise Stopped
 
     airflow = Airflow(
-        setting(environment, "AIRFLOW_URL"),
-        setting(environment, "AIRFLOW_USER"),
-        setting(environment, "AIRFLOW_PASSWORD"),
+        get_setting(environment, "AIRFLOW_URL"),
+        get_setting(environment, "AIRFLOW_USER"),
+        get_setting(environment, "AIRFLOW_PASSWORD"),
         go_on,
     )
     store = CircuitBreakerStore(settings.artifacts or "")
     telling = Telling(Slack(settings.slack_channel), Ledger(store), go_on)
-    pages = Pages(setting(environment, "UI_URL") or None)
+    pages = Pages(get_setting(environment, "UI_URL") or None)
     watcher = Watcher(airflow, telling, store, settings.slack_channel, pages, limits, datetime.now(UTC))
-    log.info("watching %s each %d s, telling #%s", setting(environment, "AIRFLOW_URL"), seconds, settings.slack_channel)
+    log.info("watching %s each %d s, telling #%s", get_setting(environment, "AIRFLOW_URL"), seconds, settings.slack_channel)
     beat = _every(timedelta(seconds=60), lambda: _ring(heartbeat)) if heartbeat else lambda now: None
     while not stopped.is_set():
         now = datetime.now(UTC)

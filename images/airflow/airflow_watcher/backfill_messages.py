@@ -35,8 +35,8 @@ def _failures(name: str, failed: Sequence[Run], pages: Pages) -> Message:
     advice = safe(next((note.advice for run in failed for note in run.notes), "Look at their logs, then clear them."), BRIEF)
     lines = [f"{FAILED} {bold(name)}: {len(failed)} failed", f"*Do:* {advice}"]
     for run in failed[:SHOWN]:
-        notes = [note for note in run.notes if not note.again]
-        why = f": `{notes[-1].task_id}`: {safe(notes[-1].why, SHORT)}" if notes else ""
+        notes = [note for note in run.notes if not note.will_retry]
+        why = f": `{notes[-1].task_id}`: {safe(notes[-1].reason, SHORT)}" if notes else ""
         lines.append(f"• {link(pages.run(run), str(run.session or run.run_id))}{why}")
     if len(failed) > SHOWN:
         lines.append(f"• and {len(failed) - SHOWN} more")

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from airflow_steps.redaction import discreet
+from airflow_steps.redaction import redact
 
 Block = dict[str, Any]
 
@@ -26,7 +26,7 @@ ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 def safe(text: str, length: int) -> str:
     """`text` in one line, without secrets, as Slack shows it and not as it would read it; at most `length` characters."""
-    words = " ".join(discreet(text).split())
+    words = " ".join(redact(text).split())
     escaped = [ESCAPED.get(letter, letter) for letter in words]
     if sum(map(len, escaped)) <= length:
         return "".join(escaped)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
-from airflow_steps.failure_log import Note
+from airflow_steps.failure_log import FailureRecord
 
 from airflow_watcher.blocks import BRIEF, bold, context, link_if, safe, section
 from airflow_watcher.message import Message, Pages
@@ -26,32 +26,34 @@ SILENT = (
 
 def failures(run: Run, now: datetime, pages: Pages) -> Iterator[Message]:
     """A reply to each task that has failed for good, whether or not it was run again since; mapped ones in one."""
-    told = {(note.task_id, note.map_index, note.number) for note in run.notes if not note.again}
-    notes = [note for note in run.notes if not note.again and note.task_id]
+    told = {(note.task_id, note.map_index, note.try_number) for note in run.notes if not note.will_retry}
+    notes = [note for note in run.notes if not note.will_retry and note.task_id]
     for task in run.tasks:
         if task.state == "failed" and (task.task_id, task.map_index, task.number) not in told:
             if task.since and now - task.since < NOTE_GRACE:
                 continue
-            notes.append(Note(task.task_id, task.map_index, task.number, False, "it failed", *SILENT, None, None, ""))
-    groups: dict[tuple[str, int], list[Note]] = {}
+            notes.append(FailureRecord(task.task_id, task.map_index, task.number, False, "it failed", *SILENT, None, None, ""))
+    groups: dict[tuple[str, int], list[FailureRecord]] = {}
     for note in notes:
-        groups.setdefault((note.task_id, note.number), []).append(note)
+        groups.setdefault((note.task_id, note.try_number), []).append(note)
     for same in groups.values():
         yield _failure(run, same, pages)
     if run.state == "failed" and not any(task.state == "failed" for task in run.tasks):
         yield _ended(run, pages)
 
 
-def _failure(run: Run, notes: Sequence[Note], pages: Pages) -> Message:
+def _failure(run: Run, notes: Sequence[FailureRecord], pages: Pages) -> Message:
     first = notes[0]
     task = _task(run, first)
     name = task.name if len(notes) == 1 else f"{task.task_id} ({len(notes)} mapped tasks)"
     text = f"{FAILED} {bold(title(run))}: `{name}` failed: {safe(first.meaning, BRIEF)}"
-    lines = [text, f">{safe(first.why, REASON)}", f"*Do:* {safe(first.advice, REASON)}"]
-    if task.number > first.number or task.state != "failed":
+    lines = [text, f">{safe(first.reason, REASON)}", f"*Do:* {safe(first.advice, REASON)}"]
+    if task.number > first.try_number or task.state != "failed":
         lines.append(f"_Since then: try {task.number}, {task.state}._")
-    small = [_count(first), link_if(pages.log(run, task, first.number), "log"), *artifacts(run, pages)]
-    return Message(f"failed.{first.task_id}.{first.number}", text, (section("\n".join(lines)), *context(small)), broadcast=True)
+    small = [_count(first), link_if(pages.log(run, task, first.try_number), "log"), *artifacts(run, pages)]
+    return Message(
+        f"failed.{first.task_id}.{first.try_number}", text, (section("\n".join(lines)), *context(small)), broadcast=True
+    )
 
 
 def _ended(run: Run, pages: Pages) -> Message:
@@ -69,9 +71,9 @@ def retries(run: Run, pages: Pages) -> Iterator[Message]:
 
     It is quiet but where another try gives the same.
     """
-    groups: list[list[Note]] = []
+    groups: list[list[FailureRecord]] = []
     for note in run.notes:
-        if not note.again:
+        if not note.will_retry:
             continue
         before = next((one for one in groups if _same(one[-1], note)), None)
         if before:
@@ -81,23 +83,23 @@ def retries(run: Run, pages: Pages) -> Iterator[Message]:
     for same in groups:
         first, last = same[0], same[-1]
         task, mapped = _task(run, last), len({note.map_index for note in same})
-        waits = task.state == "up_for_retry" and task.number == last.number
+        waits = task.state == "up_for_retry" and task.number == last.try_number
         next_try = run.next_try(task)
         when = f" at {clock(next_try, run.session)}" if waits and next_try else ""
         what = f"is tried again{when}" if waits else f"was tried again: try {task.number}, {task.state}"
         name = task.name if mapped == 1 else f"{task.task_id}` ({mapped} mapped tasks), lately `{task.name}"
         text = f"{WAITING} `{name}`: {safe(last.meaning, BRIEF)}; it {what}"
-        lines = [text, f">{safe(last.why, REASON)}", f"*Do:* {safe(last.advice, REASON)}"]
-        small = [_count(last), link_if(pages.log(run, task, last.number), "log")]
-        key = f"again.{first.task_id}.{first.number}.{_slug(first.meaning)}"
-        yield Message(key, text, (section("\n".join(lines)), *context(small)), broadcast=any(note.final for note in same))
+        lines = [text, f">{safe(last.reason, REASON)}", f"*Do:* {safe(last.advice, REASON)}"]
+        small = [_count(last), link_if(pages.log(run, task, last.try_number), "log")]
+        key = f"again.{first.task_id}.{first.try_number}.{_slug(first.meaning)}"
+        yield Message(key, text, (section("\n".join(lines)), *context(small)), broadcast=any(note.permanent for note in same))
 
 
-def _same(before: Note, now: Note) -> bool:
+def _same(before: FailureRecord, now: FailureRecord) -> bool:
     """Whether a note belongs to one row of tries: the same task, the same cause, and no first time again."""
     if (before.task_id, before.meaning) != (now.task_id, now.meaning):
         return False
-    return before.map_index != now.map_index or now.times is None or now.times > 1
+    return before.map_index != now.map_index or now.attempt is None or now.attempt > 1
 
 
 def unattended(run: Run, now: datetime, pages: Pages, grace: timedelta) -> Iterator[Message]:
@@ -136,15 +138,15 @@ def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]
 
 
-def _task(run: Run, note: Note) -> Task:
+def _task(run: Run, note: FailureRecord) -> Task:
     found = [task for task in run.tasks if (task.task_id, task.map_index) == (note.task_id, note.map_index)]
-    return found[0] if found else Task(note.task_id, "removed", note.number, note.map_index)
+    return found[0] if found else Task(note.task_id, "removed", note.try_number, note.map_index)
 
 
-def _count(note: Note) -> str:
-    if note.times == note.number:
-        return f"try {note.number} of {note.tries}"
-    return f"try {note.number}" + (f", {note.times} of {note.tries} by this cause" if note.times else "")
+def _count(note: FailureRecord) -> str:
+    if note.attempt == note.try_number:
+        return f"try {note.try_number} of {note.max_attempts}"
+    return f"try {note.try_number}" + (f", {note.attempt} of {note.max_attempts} by this cause" if note.attempt else "")
 
 
 def artifacts(run: Run, pages: Pages) -> list[str]:

@@ -97,7 +97,7 @@ class Eyes:
 
     def _noted(self, run: Run) -> Run:
         try:
-            return replace(run, notes=failure_log.read(self.store, run.dag, run.run_id))
+            return replace(run, notes=failure_log.read_failures(self.store, run.dag, run.run_id))
         except StepError as error:
             log.warning("why something failed is not known: %s", error)
             return run

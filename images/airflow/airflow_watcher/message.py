@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import quote, urljoin
 
-from airflow_steps.links import page
+from airflow_steps.links import artifact_url
 
 from airflow_watcher.blocks import TEXT, Block, whole
 from airflow_watcher.seen import Run, Task
@@ -76,5 +76,5 @@ class Pages:
 
     def artifact(self, manifest: str) -> str | None:
         """The page about an artifact."""
-        path = page(manifest)
+        path = artifact_url(manifest)
         return urljoin(self.ui, path) if self.ui and path else None

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
 
-from airflow_steps.metrics import DAG_LATE, SESSION_COLLECTED, TASKS, WATCHER_ROUND, named
+from airflow_steps.metrics import DAG_LATE, SESSION_COLLECTED, TASKS, WATCHER_ROUND, format_name
 from step_contract import paths
 from step_contract.errors import DataError
 
@@ -22,10 +22,10 @@ def numbers(look: Look, now: datetime, limits: Limits, collected: date | None) -
     yield WATCHER_ROUND, now.timestamp()
     states = Counter(task.state for run in look.runs if run.state not in ENDED for task in run.tasks)
     for state in COUNTED:
-        yield named(TASKS, state=state), states[state]
+        yield format_name(TASKS, state=state), states[state]
     for dag in look.dags:
         if not dag.paused and not dag.gone:
-            yield named(DAG_LATE, dag_id=dag.dag_id), late_seconds(dag, look.runs, now, limits)
+            yield format_name(DAG_LATE, dag_id=dag.dag_id), late_seconds(dag, look.runs, now, limits)
     if collected:
         yield SESSION_COLLECTED, datetime.combine(collected, time(), SEOUL).timestamp()
 

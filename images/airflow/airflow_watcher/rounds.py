@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
-from airflow_steps.metrics import gauge
+from airflow_steps.metrics import set_gauge
 from step_contract import paths
 from step_contract.errors import StepError
 from step_contract.store import Store
@@ -80,7 +80,7 @@ class Watcher:
         if look:
             self.collected = last_collected(look.runs, self.collected)
             for name, value in numbers(look, now, self.limits, self.collected):
-                gauge(name, value)
+                set_gauge(name, value)
         self.alive(now)
 
     def _take_over(self) -> None:

@@ -75,7 +75,7 @@ def _failed(run: Run) -> str:
     broken = [task for task in run.tasks if task.state == "failed"]
     if not broken:
         return "ended before its tasks were done"
-    reasons = [note.meaning for note in run.notes if note.task_id == broken[0].task_id and not note.again]
+    reasons = [note.meaning for note in run.notes if note.task_id == broken[0].task_id and not note.will_retry]
     more = f" and {len(broken) - 1} more" if len(broken) > 1 else ""
     return f"`{broken[0].name}`{more} failed: {safe(reasons[-1] if reasons else 'see the thread', BRIEF)}"
 

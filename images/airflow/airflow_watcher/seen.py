@@ -8,7 +8,7 @@ from datetime import date, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from airflow_steps.failure_log import Note
+from airflow_steps.failure_log import FailureRecord
 
 SEOUL = ZoneInfo("Asia/Seoul")
 ENDED = ("success", "failed")
@@ -53,7 +53,7 @@ class Run:
     ended: datetime | None = None
     conf: Mapping[str, Any] = field(default_factory=dict)
     tasks: Sequence[Task] = ()
-    notes: Sequence[Note] = ()
+    notes: Sequence[FailureRecord] = ()
 
     @property
     def session(self) -> date | None:
@@ -65,8 +65,12 @@ class Run:
     def next_try(self, task: Task) -> datetime | None:
         """When a task that waits for its next try has it; None where nobody noted it."""
         for note in reversed(self.notes):
-            if (note.task_id, note.map_index, note.number) == (task.task_id, task.map_index, task.number) and note.next_at:
-                return datetime.fromisoformat(note.next_at)
+            if (note.task_id, note.map_index, note.try_number) == (
+                task.task_id,
+                task.map_index,
+                task.number,
+            ) and note.next_attempt_at:
+                return datetime.fromisoformat(note.next_attempt_at)
         return None
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 
 from airflow.providers.slack.hooks.slack import SlackHook
 from airflow.sdk.exceptions import AirflowNotFoundException
-from airflow_steps.redaction import discreet
+from airflow_steps.redaction import redact
 from slack_sdk.errors import SlackApiError
 
 from airflow_watcher.blocks import Block
@@ -110,7 +110,7 @@ class Slack:
         except SlackApiError as error:
             raise self._judged(error) from error
         except Exception as error:
-            raise self._later(f"Slack does not answer ({type(error).__name__}: {discreet(str(error))})", unsure=True) from error
+            raise self._later(f"Slack does not answer ({type(error).__name__}: {redact(str(error))})", unsure=True) from error
         self._last, self._pause = time.monotonic(), FIRST_PAUSE
         return answer
 

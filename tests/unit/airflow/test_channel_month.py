@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
-from airflow_steps.failure_log import Note
+from airflow_steps.failure_log import FailureRecord
 from commands import ROOT
 from slack_stand_in.page import render_page
 from step_contract import paths
@@ -119,7 +119,7 @@ class Month:
             meaning, why = "its pod was taken away", "train: Evicted: the node was low on resource: memory"
             advice = "Nothing, while it is tried again; when it lasts, look at the nodes."
         next_text = next_at.isoformat() if next_at else None
-        made = Note(task, -1, number, bool(next_at), meaning, why, advice, times, tries, f"{number}", next_text)
+        made = FailureRecord(task, -1, number, bool(next_at), meaning, why, advice, times, tries, f"{number}", next_text)
         self.watched.store.create(paths.failure("market_daily", run, task, -1, number), made.to_json())
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from airflow_steps.failure_log import Note
+from airflow_steps.failure_log import FailureRecord
 from airflow_watcher.airflow_api import Airflow
 from airflow_watcher.ledger import Ledger
 from airflow_watcher.message import Limits, Pages
@@ -46,8 +46,8 @@ class Watched:
         self.watcher.round(now)
 
     def note(self, task: str, number: int = 1, *, again: bool = False, why: str = "it broke", **more: object) -> None:
-        fields = {"meaning": "the data is wrong", "advice": "Look at it.", "times": 1, "tries": 1, "at": SIX.isoformat()} | more
-        note = Note(task, -1, number, again, why=why, **fields)  # type: ignore[arg-type]
+        fields = {"meaning": "the data is wrong", "advice": "Look at it.", "attempt": 1, "max_attempts": 1} | more
+        note = FailureRecord(task, -1, number, again, reason=why, recorded_at=SIX.isoformat(), **fields)  # type: ignore[arg-type]
         self.store.create(paths.failure("market_daily", RUN, task, -1, number), note.to_json())
 
     def lines(self) -> list[str]:
@@ -142,7 +142,15 @@ def test_a_source_that_is_down_all_evening_is_one_quiet_reply_and_one_alert(watc
     for number in range(1, 12):
         watched.airflow.add_task(RUN, "fetch_prices", "up_for_retry", at=SIX, number=number)
         next_at = (SIX + timedelta(minutes=30 * number)).isoformat()
-        watched.note("fetch_prices", number, again=True, meaning="the source is down", times=number, tries=12, next_at=next_at)
+        watched.note(
+            "fetch_prices",
+            number,
+            again=True,
+            meaning="the source is down",
+            attempt=number,
+            max_attempts=12,
+            next_attempt_at=next_at,
+        )
         watched.look(SIX + timedelta(minutes=number))
     assert watched.lines() == [
         ":large_yellow_circle: *Thu 15 Jan 2026*  `fetch_prices` is tried again at 23:30: the source is down"
@@ -151,7 +159,7 @@ def test_a_source_that_is_down_all_evening_is_one_quiet_reply_and_one_alert(watc
     assert not reply.broadcast and "try 11 of 12" in json.dumps(reply.blocks)
     watched.airflow.add_task(RUN, "fetch_prices", "failed", at=SIX, number=12)
     watched.airflow.add_run(RUN, "failed", at=SIX, took=20 * 60)
-    watched.note("fetch_prices", 12, meaning="the source is down", times=12, tries=12)
+    watched.note("fetch_prices", 12, meaning="the source is down", attempt=12, max_attempts=12)
     watched.look(SIX + timedelta(minutes=20))
     assert sum(one.broadcast for one in watched.sent()) == 1
 
@@ -170,7 +178,7 @@ def test_what_is_tried_again_though_it_gives_the_same_is_shown_in_the_channel_to
     """As when the worker that was to end the task is lost: only Airflow's own number of tries holds then."""
     a_day(watched.airflow)
     watched.airflow.add_task(RUN, "fetch_prices", "up_for_retry", at=SIX)
-    watched.note("fetch_prices", again=True, final=True)
+    watched.note("fetch_prices", again=True, permanent=True)
     watched.look()
     [alert] = [one for one in watched.sent() if one.broadcast]
     assert "it is tried again" in alert.text

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow_steps.failure_log import Note
+from airflow_steps.failure_log import FailureRecord
 from airflow_watcher.slack import LONGEST_PAUSE, _seconds
 from step_contract import paths
 from step_contract.errors import TransientError
@@ -51,15 +51,20 @@ def test_what_a_step_hands_over_silences_neither_its_run_nor_another(watched: Wa
 
 @pytest.mark.parametrize(
     "note",
-    [b"", b"[]", b"null", b'{"task_id": "decide"}', b"\xff", b'{"why": null}']
+    [b"", b"[]", b"null", b'{"task_id": "decide"}', b"\xff", b'{"reason": null}']
     + [
         json.dumps(
-            {"task_id": "decide", "map_index": -1, "number": 1, "again": True, "meaning": "x", "advice": "x"} | odd
+            {"task_id": "decide", "map_index": -1, "try_number": 1, "will_retry": True, "meaning": "x", "advice": "x"} | odd
         ).encode()
         for odd in (
-            {"why": None, "at": "", "times": 1, "tries": 1},
-            {"why": "x", "at": "tomorrow", "times": None, "tries": None},
-            {"why": "Traceback (most recent call last)", "at": SIX.isoformat(), "times": None, "tries": None},
+            {"reason": None, "recorded_at": "", "attempt": 1, "max_attempts": 1},
+            {"reason": "x", "recorded_at": "tomorrow", "attempt": None, "max_attempts": None},
+            {
+                "reason": "Traceback (most recent call last)",
+                "recorded_at": SIX.isoformat(),
+                "attempt": None,
+                "max_attempts": None,
+            },
         )
     ],
 )
@@ -194,7 +199,7 @@ def test_whatever_is_huge_or_reads_as_markup_is_within_slacks_limits_and_pings_n
         watched.airflow.add_task(RUN, "m", "failed", at=SIX, map_index=number)
         watched.store.replace(
             paths.failure("market_daily", RUN, "m", number, 1),
-            Note("m", number, 1, False, odd, odd, odd, 1, 1, SIX.isoformat()).to_json(),
+            FailureRecord("m", number, 1, False, odd, odd, odd, 1, 1, SIX.isoformat()).to_json(),
         )
     watched.airflow.add_task(RUN, "t" * 250, "success", at=SIX)
     watched.airflow.hand_over(RUN, "t" * 250, {"summary": odd, "state": odd, "reason": odd}, "file:///x/" + "y" * 3000)
