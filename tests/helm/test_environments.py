@@ -86,7 +86,7 @@ def test_what_is_deployed_runs_without_a_hand(rendered: dict[str, str], environm
         one["data"]["airflow.cfg"] for one in of(rendered, environment, "ConfigMap").values() if "airflow.cfg" in one["data"]
     ]
     assert "dags_are_paused_at_creation = False" in text
-    assert ("scheduled = false" in text) == (environment == "kind")
+    assert ("schedule_enabled = false" in text) == (environment == "kind")
 
 
 def test_a_password_may_begin_with_a_dash(rendered: dict[str, str], environment: str) -> None:

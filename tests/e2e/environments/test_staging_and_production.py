@@ -122,7 +122,7 @@ def test_staging_is_deployed_tried_out_and_a_value_that_breaks_it_is_rolled_back
         assert staging.make("diff").stdout.strip() == "nothing would change"
         numbers = scraped(staging)
         for task in ("decide", "fetch_range", "train", "plot"):
-            assert f'market_daily_steps_ended_total{{cause="done",dag_id="market_smoke",task_id="{task}"}} 1' in numbers
+            assert f'market_daily_step_attempts_total{{dag_id="market_smoke",outcome="success",task_id="{task}"}} 1' in numbers
             assert f'market_daily_step_run_seconds_count{{dag_id="market_smoke",task_id="{task}"}} 1' in numbers
         assert "airflow_scheduler_heartbeat{" in numbers and "airflow_triggers_running{hostname=" in numbers
         with staging.airflow() as airflow:
@@ -135,7 +135,7 @@ def test_staging_is_deployed_tried_out_and_a_value_that_breaks_it_is_rolled_back
         broken = staging.make("deploy", COLLECTOR_IMAGE="market-daily/collector:missing")
         assert broken.returncode == 1
         assert "collector_image = market-daily/collector:missing" in broken.stdout
-        assert "it has not started within 45 s" in broken.stdout and "market-daily/collector:missing" in broken.stdout
+        assert "it did not start within 45 s" in broken.stdout and "market-daily/collector:missing" in broken.stdout
         assert "rolled back to revision 1" in broken.stderr
         assert staging.make("diff").stdout.strip() == "nothing would change"
 

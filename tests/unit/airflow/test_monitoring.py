@@ -18,7 +18,13 @@ RETRY_RULES: list[dict[str, Any]] = [
     rule for group in yaml.safe_load((ROOT / "monitoring" / "alerts.yaml").read_text())["groups"] for rule in group["rules"]
 ]
 DASHBOARD: dict[str, Any] = json.loads((ROOT / "monitoring" / "dashboard.json").read_text())
-LABELS = {"dag_id": "market_daily", "task_id": "train", "cause": "done", "what": "taken", "triggerer": "airflow-triggerer-0"}
+LABELS = {
+    "dag_id": "market_daily",
+    "task_id": "train",
+    "outcome": "success",
+    "measure": "acquired",
+    "triggerer": "airflow-triggerer-0",
+}
 
 
 def mapped(name: str) -> list[tuple[str, dict[str, str]]]:
@@ -58,11 +64,11 @@ def asked_for(expression: str) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "labels"),
     [
-        (metrics.SLOTS, {"triggerer"}),
-        (metrics.WAITED, {"dag_id", "task_id"}),
-        (metrics.STARTED, {"dag_id", "task_id"}),
-        (metrics.RAN, {"dag_id", "task_id"}),
-        (metrics.ENDED, {"dag_id", "task_id", "cause"}),
+        (metrics.POD_SLOTS, {"triggerer"}),
+        (metrics.STEP_QUEUE, {"dag_id", "task_id"}),
+        (metrics.STEP_START, {"dag_id", "task_id"}),
+        (metrics.STEP_RUN, {"dag_id", "task_id"}),
+        (metrics.STEP_ATTEMPTS, {"dag_id", "task_id", "outcome"}),
         (metrics.WATCHER_ROUND, set()),
         (metrics.DAG_LATE, {"dag_id"}),
         (metrics.SESSION_COLLECTED, set()),
@@ -71,13 +77,13 @@ def asked_for(expression: str) -> set[str]:
 )
 def test_each_number_of_ours_comes_out_under_one_name_with_its_labels(name: str, labels: set[str]) -> None:
     values = LABELS | {"state": "queued"}
-    [(exported_as, found)] = mapped(metrics.named(name, **values))
+    [(exported_as, found)] = mapped(metrics.format_name(name, **values))
     assert exported_as in of_ours()
     assert found == {label: values[label] for label in labels}
 
 
 def test_a_group_in_a_tasks_name_stays_in_its_label() -> None:
-    [(_, labels)] = mapped(metrics.named(metrics.RAN, dag_id="a.b", task_id="collect.fetch_prices"))
+    [(_, labels)] = mapped(metrics.format_name(metrics.STEP_RUN, dag_id="a.b", task_id="collect.fetch_prices"))
     assert labels == {"dag_id": "a__b", "task_id": "collect__fetch_prices"}
 
 
@@ -99,7 +105,7 @@ def test_the_alerts_name_the_causes_that_there_are() -> None:
     named = [
         cause
         for rule in RETRY_RULES
-        for causes in re.findall(r'cause=~?"([^"]+)"', rule["expr"])
+        for causes in re.findall(r'outcome=~?"([^"]+)"', rule["expr"])
         for cause in causes.split("|")
     ]
     assert sorted(named) == sorted(
