@@ -1,6 +1,6 @@
-"""Runs a real scheduler past a schedule after a person has started runs of the same day in every way there is.
+"""Runs a real scheduler past a scheduled time, after manual runs of the same day were triggered in every possible way.
 
-A program: reads Airflow's settings from the environment, prints what came out as JSON on its last line.
+A program: reads Airflow's settings from the environment, prints the runs as JSON on its last line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from airflow.utils.session import create_session
 from fastapi.testclient import TestClient
 from sqlalchemy import select
 
-FILE = """
+DAG_FILE = """
 from datetime import datetime
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
@@ -38,34 +38,34 @@ for name in {names}:
     with DAG(name, schedule=schedule, start_date=datetime(2026, 1, 1), catchup=False, max_active_runs=1):
         EmptyOperator(task_id="step")
 """
-NAMES = ["untouched", "morning", "undated", "named", "exact", "exact_and_after", "intervals", "command"]
-BUNDLE = "dags-folder"
+DAG_IDS = ["untouched", "morning", "undated", "named", "exact", "exact_and_after", "intervals", "command"]
+BUNDLE_NAME = "dags-folder"
 WAIT_SECONDS = 60
 
 
-def parse(folder: Path) -> None:
-    """Hands a DAG of each name to the database, as the DAG processor does."""
+def parse_dags(folder: Path) -> None:
+    """Write the DAGs to the database, as the DAG processor does."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "days.py").write_text(FILE.format(names=NAMES))
-    bag = DagBag(folder, bundle_path=folder, bundle_name=BUNDLE)
+    (folder / "days.py").write_text(DAG_FILE.format(names=DAG_IDS))
+    bag = DagBag(folder, bundle_path=folder, bundle_name=BUNDLE_NAME)
     assert not bag.import_errors, bag.import_errors
     with create_session() as session:
-        if not session.get(DagBundleModel, BUNDLE):
-            session.add(DagBundleModel(name=BUNDLE))
+        if not session.get(DagBundleModel, BUNDLE_NAME):
+            session.add(DagBundleModel(name=BUNDLE_NAME))
             session.flush()
-        sync_bag_to_db(bag, BUNDLE, None, session=session)
+        sync_bag_to_db(bag, BUNDLE_NAME, None, session=session)
 
 
-def next_logical_date(name: str) -> datetime:
-    """The logical date of the DAG's next scheduled run."""
+def get_next_logical_date(dag_id: str) -> datetime:
+    """Return the logical date of the DAG's next scheduled run."""
     with create_session() as session:
-        found = session.scalar(select(DagModel.next_dagrun).where(DagModel.dag_id == name))
-    assert found is not None, name
-    return found
+        logical_date = session.scalar(select(DagModel.next_dagrun).where(DagModel.dag_id == dag_id))
+    assert logical_date is not None, dag_id
+    return logical_date
 
 
-def runs() -> list[dict[str, str]]:
-    """Every run, the first created first."""
+def list_runs() -> list[dict[str, str]]:
+    """Return every run in the order of creation."""
     with create_session() as session:
         return [
             {"dag": run.dag_id, "id": run.run_id, "type": run.run_type, "date": str(run.logical_date), "state": run.state}
@@ -74,43 +74,47 @@ def runs() -> list[dict[str, str]]:
 
 
 @contextmanager
-def api() -> Iterator[TestClient]:
-    """Airflow's REST API, which the UI uses as well."""
+def serve_api() -> Iterator[TestClient]:
+    """Yield a client of Airflow's REST API, which the UI uses too."""
     with TestClient(create_app(apps="core")) as client:
         client.headers["Authorization"] = f"Bearer {client.get('/auth/token').json()['access_token']}"
         yield client
 
 
-def start_by_hand(due: datetime) -> dict[str, int]:
-    """Starts runs of the day that is `due`; returns the API's status codes by what was tried."""
+def trigger_manual_runs(due: datetime) -> dict[str, int]:
+    """Trigger runs of the day that is `due`. Return the API's status code of each."""
     morning, after = (due - timedelta(hours=7, minutes=30)).isoformat(), (due + timedelta(seconds=1)).isoformat()
     local = due.astimezone(ZoneInfo("Asia/Seoul"))
     exact = {"logical_date": due.isoformat()}
     bodies: list[tuple[str, str, dict[str, Any]]] = [
-        ("in the morning", "morning", {"logical_date": morning}),
-        ("without a date", "undated", {}),
-        ("by the session's name", "named", {"dag_run_id": f"session__{local.date()}"}),
-        ("by the scheduled run's name", "named", {"dag_run_id": f"scheduled__{local.isoformat()}"}),
-        ("at the schedule's instant", "exact", exact),
-        ("there, of two", "exact_and_after", exact),
-        ("a second after", "exact_and_after", {"logical_date": after}),
-        ("with its interval", "intervals", exact | {"data_interval_start": exact["logical_date"], "data_interval_end": after}),
+        ("morning", "morning", {"logical_date": morning}),
+        ("no logical date", "undated", {}),
+        ("session's run id", "named", {"dag_run_id": f"session__{local.date()}"}),
+        ("scheduled run's id", "named", {"dag_run_id": f"scheduled__{local.isoformat()}"}),
+        ("scheduled time", "exact", exact),
+        ("scheduled time, first of two", "exact_and_after", exact),
+        ("a second later", "exact_and_after", {"logical_date": after}),
+        (
+            "scheduled time with interval",
+            "intervals",
+            exact | {"data_interval_start": exact["logical_date"], "data_interval_end": after},
+        ),
     ]
     codes = {}
-    with api() as client:
-        for what, dag, body in bodies:
-            codes[what] = client.post(f"/api/v2/dags/{dag}/dagRuns", json={"logical_date": None} | body).status_code
+    with serve_api() as client:
+        for case, dag_id, body in bodies:
+            codes[case] = client.post(f"/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None} | body).status_code
     trigger = get_parser().parse_args(["dags", "trigger", "command", "--logical-date", due.isoformat(), "--output=json"])
     trigger.func(trigger)
     return codes
 
 
-def schedule() -> int | None:
-    """Runs a scheduler until a scheduled run of each DAG has ended; returns its exit code where it ends before."""
+def run_scheduler() -> int | None:
+    """Run a scheduler until each DAG has a finished scheduled run. Return its exit code if it exits before."""
     with subprocess.Popen([sys.executable, "-m", "airflow", "scheduler", "--skip-serve-logs"], stdout=sys.stderr) as scheduler:
-        until = time.monotonic() + WAIT_SECONDS
-        while scheduler.poll() is None and time.monotonic() < until:
-            if {run["dag"] for run in runs() if run["type"] == "scheduled" and run["state"] == "success"} == set(NAMES):
+        deadline = time.monotonic() + WAIT_SECONDS
+        while scheduler.poll() is None and time.monotonic() < deadline:
+            if {run["dag"] for run in list_runs() if run["type"] == "scheduled" and run["state"] == "success"} == set(DAG_IDS):
                 break
             time.sleep(0.2)
         code = scheduler.poll()
@@ -119,16 +123,16 @@ def schedule() -> int | None:
 
 
 def main(folder: Path) -> None:
-    """All of it; the DAGs are parsed once more while the scheduled runs are due, as they are every few minutes."""
+    """Trigger the manual runs, run the scheduler, print the runs. The DAGs are parsed again meanwhile, as every few minutes."""
     initdb()
-    parse(folder)
-    due = next_logical_date("exact")
-    codes = start_by_hand(due)
-    parse(folder)
-    crashed = schedule()
-    parse(folder)
-    following = {name: str(next_logical_date(name)) for name in NAMES}
-    print(json.dumps({"due": str(due), "codes": codes, "crashed": crashed, "runs": runs(), "following": following}))
+    parse_dags(folder)
+    due = get_next_logical_date("exact")
+    codes = trigger_manual_runs(due)
+    parse_dags(folder)
+    exit_code = run_scheduler()
+    parse_dags(folder)
+    next_dates = {dag_id: str(get_next_logical_date(dag_id)) for dag_id in DAG_IDS}
+    print(json.dumps({"due": str(due), "codes": codes, "exit_code": exit_code, "runs": list_runs(), "next_dates": next_dates}))
 
 
 if __name__ == "__main__":

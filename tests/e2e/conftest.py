@@ -112,7 +112,7 @@ def bucket() -> Iterator[Store]:
 
 def artifacts(bucket: Store) -> list[str]:
     """What the days' steps have made; what drills make and what the watcher keeps beside it comes and goes meanwhile."""
-    return [name for name in bucket.list("") if not name.startswith(("slack/", "drills/"))]
+    return [name for name in bucket.list("") if not name.startswith(("monitor/", "drills/"))]
 
 
 def unpause(airflow: Airflow, dag: str) -> None:

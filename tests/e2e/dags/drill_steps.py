@@ -1,4 +1,4 @@
-"""Steps for drills: the collector's image with another command, so that a test says how a step behaves."""
+"""Steps for drills: the collector's image with another command, so that a test decides how a step behaves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ print(PLATFORM_PREFIX + describe_platform(), flush=True)
 if "--crash" in sys.argv:
     import ctypes
     ctypes.string_at(0)
-held = b"x" * (int(option("--megabytes", "0")) * 2**20)
+ballast = b"x" * (int(option("--megabytes", "0")) * 2**20)
 if "--disk" in sys.argv:
     with open("/tmp/filled", "wb") as file:
         file.write(b"x" * (int(option("--disk", "0")) * 2**20))
@@ -31,12 +31,12 @@ for second in range(int(seconds)):
     print("second", second + 1, flush=True)
     time.sleep(1)
 if code:
-    open(os.environ["STEP_RESULT"], "wb").write(Result(error=f"ends with {code} as it was told to").to_json())
+    open(os.environ["STEP_RESULT"], "wb").write(Result(error=f"exits with code {code}, as requested").to_json())
     sys.exit(code)
 content = Content({"drill.txt": step.encode()}, rows=1, schema_version=1, facts={"host": os.uname().nodename})
-where, session = Store(option("--artifacts", "")), date(2026, 1, 15)
-made = commit(where, f"drills/{step}", step=step, session=session, inputs={}, content=content)
-open(os.environ["STEP_RESULT"], "wb").write(Result(made.uri, {"host": os.uname().nodename}).to_json())
+store, session = Store(option("--artifacts", "")), date(2026, 1, 15)
+committed = commit(store, f"drills/{step}", step=step, session=session, inputs={}, content=content)
+open(os.environ["STEP_RESULT"], "wb").write(Result(committed.uri, {"host": os.uname().nodename}).to_json())
 """
 REPEAT = """printf '{"manifest": "%s", "facts": {}, "error": null}' "$1" > "$STEP_RESULT"; sleep "$2" """
 
@@ -44,8 +44,10 @@ REPEAT = """printf '{"manifest": "%s", "facts": {}, "error": null}' "$1" > "$STE
 def python_step(
     task_id: str, *, step: str = "drill", options: Mapping[str, str | None] | None = None, **more: Any
 ) -> StepOperator:
-    """A step that prints for `seconds`, then fails with `code` or commits the artifact `drills/STEP`; it may `crash`, hold
-    `megabytes`, or fill a `disk` with as many."""
+    """Return a step that prints for `seconds`, then exits with `code` or commits the artifact `drills/STEP`.
+
+    Other options: `crash`; `megabytes` of memory to allocate; `disk`, megabytes to write.
+    """
     return StepOperator(
         task_id=task_id,
         program="collector",
@@ -56,7 +58,7 @@ def python_step(
 
 
 def shell_step(task_id: str, manifest: str, *, seconds: float = 0, **more: Any) -> StepOperator:
-    """A step that costs next to nothing: hands over a manifest that is there."""
+    """Return a step that needs almost no resources: it reports an existing manifest."""
     return StepOperator(
         task_id=task_id,
         program="collector",

@@ -1,4 +1,4 @@
-"""Pods that are taken away by the cluster itself: evicted by the kubelet, preempted, drained in the middle of a training."""
+"""Pods that the cluster deletes: evicted by the kubelet, preempted, drained during a training."""
 
 from __future__ import annotations
 
@@ -20,15 +20,17 @@ def millicores(text: str) -> int:
 
 
 def free_on(node: str) -> int:
-    """The millicores of `node` that no pod has asked for."""
+    """Return the millicores of `node` that no pod requests."""
     allocatable = millicores(json.loads(kubectl("get", "node", node, "--output=json"))["status"]["allocatable"]["cpu"])
     on_it = ("get", "pods", "--all-namespaces", f"--field-selector=spec.nodeName={node}", "--output=json")
-    asked = 0
+    requested = 0
     for pod in json.loads(kubectl(*on_it))["items"]:
         if pod["status"]["phase"] in ("Pending", "Running"):
-            requests = [one.get("resources", {}).get("requests", {}).get("cpu", "0") for one in pod["spec"]["containers"]]
-            asked += sum(map(millicores, requests))
-    return allocatable - asked
+            requests = [
+                container.get("resources", {}).get("requests", {}).get("cpu", "0") for container in pod["spec"]["containers"]
+            ]
+            requested += sum(map(millicores, requests))
+    return allocatable - requested
 
 
 def running(dag: str, task: str) -> list[dict[str, Any]]:
@@ -45,12 +47,12 @@ def priorities() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def taken(airflow: Airflow, priorities: None) -> None:
-    start(airflow, "drill_taken", "drill")
+def disruptions(airflow: Airflow, priorities: None) -> None:
+    start(airflow, "drill_disruptions", "drill")
 
 
-def test_a_step_whose_place_a_more_important_pod_takes_is_tried_again_without_blame(airflow: Airflow) -> None:
-    [pod] = wait_until("running", lambda: running("drill_taken", "preempted"), 90)
+def test_a_preempted_step_is_retried(airflow: Airflow) -> None:
+    [pod] = wait_until("running", lambda: running("drill_disruptions", "preempted"), 90)
     node, container = pod["spec"]["nodeName"], pod["spec"]["containers"][0]
     important = {
         "apiVersion": "v1",
@@ -75,26 +77,26 @@ def test_a_step_whose_place_a_more_important_pod_takes_is_tried_again_without_bl
     }
     kubectl("create", "--filename", "-", input=json.dumps(important))
     try:
-        wait_until("its place is taken", lambda: not running("drill_taken", "preempted"), 90)
+        wait_until("preempted", lambda: not running("drill_disruptions", "preempted"), 90)
     finally:
         kubectl("delete", "pod", "important", "--grace-period=0", "--force")
-    wait_until("success", lambda: airflow.tasks("drill_taken", "drill")["preempted"]["state"] == "success", 180)
-    assert airflow.tasks("drill_taken", "drill")["preempted"]["try_number"] == 2
-    log = wait_for_log(airflow, "drill_taken", "drill", "preempted", "its pod was taken away", 1)
+    wait_until("success", lambda: airflow.tasks("drill_disruptions", "drill")["preempted"]["state"] == "success", 180)
+    assert airflow.tasks("drill_disruptions", "drill")["preempted"]["try_number"] == 2
+    log = wait_for_log(airflow, "drill_disruptions", "drill", "preempted", "its pod was evicted", 1)
     assert "preempt" in log
 
 
-def test_a_step_that_fills_the_nodes_disk_is_evicted_and_told_in_the_kubelets_words(airflow: Airflow) -> None:
-    wait_until("failed", lambda: airflow.tasks("drill_taken", "drill")["evicted"]["state"] == "failed", 120)
-    wait_for_log(airflow, "drill_taken", "drill", "evicted", "Evicted: ")
-    assert airflow.tasks("drill_taken", "drill")["evicted"]["try_number"] == 1
+def test_a_step_that_fills_the_disk_fails_with_the_kubelets_message(airflow: Airflow) -> None:
+    wait_until("failed", lambda: airflow.tasks("drill_disruptions", "drill")["evicted"]["state"] == "failed", 120)
+    wait_for_log(airflow, "drill_disruptions", "drill", "evicted", "Evicted: ")
+    assert airflow.tasks("drill_disruptions", "drill")["evicted"]["try_number"] == 1
 
 
-def test_a_training_whose_node_is_drained_goes_on_where_it_was(airflow: Airflow, bucket: Store) -> None:
+def test_a_training_whose_node_is_drained_resumes_from_its_checkpoint(airflow: Airflow, bucket: Store) -> None:
     start(airflow, "market_daily", RUN, "2026-01-01T09:00:00Z")
     [pod] = wait_until("training", lambda: running("market_daily", "train"), 120)
     wait_until("a checkpoint", lambda: [name for name in bucket.list("checkpoints") if "session=2026-01-01" in name], 60)
-    # What `kubectl drain` does to each pod of a node.
+    # `kubectl drain` does the same to each pod of a node.
     name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
     metadata = {"name": name, "namespace": namespace}
     eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata}

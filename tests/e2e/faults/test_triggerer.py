@@ -1,4 +1,4 @@
-"""A triggerer that is killed in the middle of a step."""
+"""A triggerer that is killed while a step runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from airflow_api import Airflow
 from ..conftest import Watched, kubectl, running, start, wait_for_end, wait_for_log, wait_until
 
 
-def test_a_triggerer_that_is_killed_loses_no_step_and_starts_none_twice(airflow: Airflow, watched: Watched) -> None:
+def test_a_killed_triggerer_loses_no_step_and_starts_none_twice(airflow: Airflow, watched: Watched) -> None:
     start(airflow, "drill_long", "killed")
     wait_until("running", lambda: running("drill_long", "killed"), 60)
     wait_until("its log, live", lambda: "second 3" in airflow.log("drill_long", "killed", "long"), 30)
