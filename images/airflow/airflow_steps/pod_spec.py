@@ -153,7 +153,7 @@ def _make_env_vars(image: str, environment: Mapping[str, str]) -> list[k8s.V1Env
     values = {RESULT_VARIABLE: TERMINATION_LOG, "STEP_IMAGE": image}
     values |= {name: environment[name] for name in INHERITED_VARIABLES if environment.get(name)}
     variables = [k8s.V1EnvVar(name=name, value=value) for name, value in values.items()]
-    if secret := get_setting(environment, "STEP_CREDENTIALS_SECRET"):
+    if secret := get_setting(environment, "STEP_CREDENTIALS"):
         for name in SECRET_VARIABLES:
             source = k8s.V1EnvVarSource(secret_key_ref=k8s.V1SecretKeySelector(name=secret, key=name))
             variables.append(k8s.V1EnvVar(name=name, value_from=source))

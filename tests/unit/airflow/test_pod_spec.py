@@ -18,7 +18,7 @@ SETTINGS = {
     "TRAINER_IMAGE": "registry/trainer@sha256:0123",
     "TRAINER_NODE_SELECTOR": "kubernetes.io/arch=amd64",
     "TRAINER_MEMORY": "2Gi",
-    "STEP_CREDENTIALS_SECRET": "bucket",
+    "STEP_CREDENTIALS": "bucket",
     "STEP_SERVICE_ACCOUNT": "step",
     "STEP_MAX_PODS": "5",
     "AWS_ENDPOINT_URL": "http://bucket:7070",
