@@ -34,6 +34,7 @@ def test_lint_passes_in_every_environment(helm: str, images: None, environment: 
         ("config.market_daily.trianer_memory=2Gi", "trianer_memory: there is no program trianer"),
         ("config.market_daily.step_runner=kubernetes", "step_runner': value must be one of 'process', 'worker', 'triggerer'"),
         ("config.market_daily.schedule_enabled=daily", "schedule_enabled': value must be one of"),
+        ("config.market_daily.schedule_time=6pm", "schedule_time': '6pm' does not match"),
         ("config.market_daily.step_max_pods=many", "step_max_pods': 'many' does not match"),
         ("config.market_daily.step_max_pods=0", "step_max_pods': minimum: got 0, want 1"),
         ("config.market_daily.step_evicted_max_attempts=1.5", "step_evicted_max_attempts': '1.5' does not match"),

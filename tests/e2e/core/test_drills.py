@@ -33,7 +33,7 @@ def test_setting_a_state_or_clearing_a_task_deletes_its_pod(airflow: Airflow, wa
     airflow.call("PATCH", "/dags/drill_long/dagRuns/marked/taskInstances/long", {"new_state": "failed"})
     airflow.clear("drill_long", "cleared")
     kubectl("delete", "pods", "--selector=run_id=deleted", "--wait=false")
-    wait_until("the marked task's pod is gone", lambda: not running("drill_long", "marked"), 60)
+    wait_until("the pod of the failed task is deleted", lambda: not running("drill_long", "marked"), 60)
     for run in ("cleared", "deleted"):
         assert wait_for_end(airflow, "drill_long", run, 180) == "success"
         [instance] = airflow.tasks("drill_long", run).values()
@@ -51,7 +51,7 @@ def test_triggerer_and_worker_give_a_step_the_same_outcome(airflow: Airflow) -> 
         lambda: all(state in FINISHED_STATES for state in states(airflow, "drill_runners", "drill").values()),
         180,
     )
-    found = states(airflow, "drill_runners", "drill")
+    task_states = states(airflow, "drill_runners", "drill")
     expected = {
         "success": "success",
         "invalid_data": "failed",
@@ -60,7 +60,7 @@ def test_triggerer_and_worker_give_a_step_the_same_outcome(airflow: Airflow) -> 
         "nothing_to_do": "skipped",
     }
     for runner in ("triggerer", "worker"):
-        assert {outcome: found[f"{outcome}_{runner}"] for outcome in expected} == expected
+        assert {outcome: task_states[f"{outcome}_{runner}"] for outcome in expected} == expected
         assert airflow.xcom("drill_runners", "drill", f"success_{runner}").endswith(f"/success-{runner}/manifest.json")
         assert airflow.xcom("drill_runners", "drill", f"success_{runner}", "facts")["host"].startswith("drill-runners-success-")
         wait_for_log(airflow, "drill_runners", "drill", f"invalid_data_{runner}", "exits with code 65, as requested")
@@ -86,8 +86,8 @@ def test_each_failure_has_its_state_attempts_and_message(airflow: Airflow) -> No
         "unschedulable": ("failed", 1, "didn't match Pod's node affinity/selector"),
     }
     assert wait_for_end(airflow, "drill_failures", "drill", 300) == "failed"
-    found = airflow.tasks("drill_failures", "drill")
-    assert {task: (found[task]["state"], found[task]["try_number"]) for task in expected} == {
+    tasks = airflow.tasks("drill_failures", "drill")
+    assert {task: (tasks[task]["state"], tasks[task]["try_number"]) for task in expected} == {
         task: (state, attempts) for task, (state, attempts, _) in expected.items()
     }
     for task, (_, attempts, message) in expected.items():

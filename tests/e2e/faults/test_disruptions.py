@@ -40,8 +40,13 @@ def running(dag: str, task: str) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def priorities() -> Iterator[None]:
     for name, value in (("drill-low", -1000), ("drill-high", 1000)):
-        made = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name}, "value": value}
-        kubectl("apply", "--filename", "-", input=json.dumps(made))
+        priority_class = {
+            "apiVersion": "scheduling.k8s.io/v1",
+            "kind": "PriorityClass",
+            "metadata": {"name": name},
+            "value": value,
+        }
+        kubectl("apply", "--filename", "-", input=json.dumps(priority_class))
     yield
     kubectl("delete", "priorityclass", "drill-low", "drill-high")
 

@@ -32,7 +32,7 @@ def test_each_failure_is_one_alert_that_says_what_happened_and_what_to_do(airflo
     replies = thread("drill_failures", "drill")
     failed = {one["text"].split("`")[1]: said(one) for one in replies if one.get("subtype") == "thread_broadcast"}
     reasons = {
-        "crash": ("it crashed", "SIGSEGV", "try 2 of 2", "Compare image and node"),
+        "crash": ("crashed", "SIGSEGV", "try 2 of 2", "Compare the architectures"),
         "rejected": ("its pod did not start", "violates PodSecurity", "try 1 of 1", "then clear the task"),
         "unpullable": ("its pod did not start", "no-such-image", "try 1 of 1", "then clear the task"),
         "missing_program": ("its pod did not start", "/no/such/program", "try 1 of 1", "then clear the task"),
