@@ -52,6 +52,24 @@ assert set(bag.dags) == {{"market_daily", "market_history", "market_smoke"}}
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_the_serialized_dag_starts_its_steps_from_the_trigger(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    monkeypatch.setenv("STEP_RUNNER", "triggerer")
+    for program in images.PROGRAMS:
+        monkeypatch.setenv(images.variable_of(program), f"{program}:1")
+    serialized = DagSerialization.to_dict(DagBag(ROOT / "dags").dags["market_daily"])
+    DagSerialization.validate_schema(serialized)
+    tasks = DagSerialization.from_dict(serialized).task_dict.values()
+    steps = [task for task in tasks if task.task_type == "StepOperator"]
+    assert len(steps) == 5
+    for step in steps:
+        assert step.start_from_trigger and step.start_trigger_args
+        assert step.start_trigger_args.next_method == "execute_complete"
+        assert "pod_template_dict" in str(step.start_trigger_args.trigger_kwargs)
+
+
 def test_the_edges_follow_the_data(dag: DAG) -> None:
     assert {task.task_id: sorted(task.downstream_task_ids) for task in dag.tasks} == {
         "decide": ["branch"],

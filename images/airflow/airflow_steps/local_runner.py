@@ -14,10 +14,9 @@ from pathlib import Path
 from step_contract.errors import ConfigurationError
 from step_contract.result import RESULT_VARIABLE
 
-from airflow_steps.termination import ExitStatus, parse_platform
+from airflow_steps.termination import MAX_LAST_LINES, ExitStatus, parse_platform
 
 ENVIRONMENTS_VARIABLE = "STEP_ENVIRONMENTS"
-MAX_LOG_LINES = 20
 STOP_TIMEOUT_SECONDS = 10.0
 
 
@@ -48,7 +47,7 @@ class StepProcess:
 
     def run(self, write_line: Callable[[str], None]) -> ExitStatus:
         """Run the step, passing each line that it prints to `write_line`. Leaves no process behind."""
-        last_lines: deque[str] = deque(maxlen=MAX_LOG_LINES)
+        last_lines: deque[str] = deque(maxlen=MAX_LAST_LINES)
         platform: str | None = None
         with tempfile.TemporaryDirectory(prefix="step-") as folder:
             result = Path(folder, "result.json")

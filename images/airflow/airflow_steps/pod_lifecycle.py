@@ -24,10 +24,9 @@ from airflow_steps.pod_status import (
     has_started,
     has_terminated,
 )
-from airflow_steps.termination import ExitStatus, parse_platform
+from airflow_steps.termination import MAX_LAST_LINES, ExitStatus, parse_platform
 
 ADMISSION_RETRY_SECONDS = 2.0
-MAX_LOG_LINES = 20
 LOG_TIMEOUT_SECONDS = 60.0  # for the end of a log to arrive after the container terminated
 NODE_LOST_SECONDS = 60.0  # the kubelet enforces the deadline; if its node is gone, the triggerer does, this much later
 # A finished pod stays until its outcome is in Airflow's database: a triggerer that dies before that adopts the pod again.
@@ -153,7 +152,7 @@ class PodFollower:
 
     async def wait(self) -> ExitStatus:
         """Return how the container terminated. Deletes a pod that exceeds a timeout."""
-        lines: deque[str] = deque(maxlen=MAX_LOG_LINES)
+        lines: deque[str] = deque(maxlen=MAX_LAST_LINES)
         log_task: asyncio.Task[None] | None = None
         pod, loop = None, asyncio.get_running_loop()
         try:

@@ -11,6 +11,7 @@ from typing import Any
 from step_contract.errors import ExitCode, Termination, classify_exit_code
 from step_contract.result import PLATFORM_PREFIX
 
+MAX_LAST_LINES = 20  # lines of a step's log that an exit status keeps
 # Signals that an invalid instruction or memory access raises, for example in a library built for another processor.
 CRASH_SIGNALS = (signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
 # Container runtimes: the program is missing from the image, or is not executable.
