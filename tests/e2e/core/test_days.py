@@ -86,4 +86,4 @@ def test_a_session_that_is_run_again_makes_no_artifact_and_computes_nothing(airf
     assert wait_for_end(airflow, "market_daily", run, 120) == "success"
     assert artifacts(bucket) == before
     assert [airflow.xcom("market_daily", run, task) for task in DAYS["2026-03-01"]] == uris
-    wait_for_log(airflow, "market_daily", run, "train", "(committed before)", 2)
+    wait_for_log(airflow, "market_daily", run, "train", "(already committed)", 2)

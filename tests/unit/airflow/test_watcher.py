@@ -316,7 +316,7 @@ def test_an_answer_that_is_lost_doubles_no_message(watched: Watched, fault: dict
 
 def later(store: Store) -> None:
     """Makes every claim old enough that nobody can still be at it."""
-    for name in store.list("slack/channel=workflows"):
+    for name in store.list("monitor/channel=workflows"):
         told = json.loads(store.read(name) or b"")
         store.replace(name, json.dumps(told | {"claimed": "2026-01-01T00:00:00+00:00"}).encode())
 

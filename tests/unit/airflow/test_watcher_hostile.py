@@ -82,7 +82,7 @@ def test_a_damaged_note_silences_nobody(watched: Watched, note: bytes) -> None:
 def test_a_damaged_record_of_what_was_told_silences_nobody_and_doubles_nothing(watched: Watched, written: bytes) -> None:
     a_day(watched.airflow)
     watched.look()
-    [record] = watched.store.list("slack/channel=workflows")
+    [record] = watched.store.list("monitor/channel=workflows")
     watched.store.replace(record, written)
     watched.restart(SIX)
     assert len(lines_of_both(watched)) == 2
