@@ -1,10 +1,8 @@
 """
-### The sessions of past years, in one go
+### The sessions of past years
 
-Collects every session from `from` to `to` that is not committed yet. Run it by hand, once, before the first training, and
-again after a gap. Running it twice is safe: what is committed is passed over.
-
-- `fetch_range`: one Parquet partition for each session of the range. **When it fails:** 69: a year's file is not there; the message names it. 65: the file is wrong; the message names line and column.
+Collects every session from `from` to `to` that is not committed yet. Trigger it manually, once before the first training and
+again after a gap. Triggering it twice is safe: committed sessions are skipped.
 """
 
 from __future__ import annotations
@@ -12,21 +10,21 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param
-from airflow_steps.docs import document
+from airflow_steps.callbacks import on_run_end
 from airflow_steps.operator import StepOperator
 from airflow_steps.settings import Settings
-from airflow_steps.unwatched import at_end
 
 SETTINGS = Settings.read()
 
 with DAG(
     "market_history",
-    description="Collects the sessions of past years, by hand, before the first training",
+    description="Collects the sessions of past years, triggered manually before the first training",
+    doc_md=__doc__,
     schedule=None,
     catchup=False,
     dagrun_timeout=timedelta(hours=12),
-    on_success_callback=at_end,
-    on_failure_callback=at_end,
+    on_success_callback=on_run_end,
+    on_failure_callback=on_run_end,
     params={
         "from": Param("2021-01-01", type="string", format="date", description="the first day"),
         "to": Param("2025-12-31", type="string", format="date", description="the last day"),
@@ -37,7 +35,7 @@ with DAG(
         "retry_delay": timedelta(minutes=5),
     },
     tags=["market", "krx"],
-) as dag:
+):
     StepOperator(
         task_id="fetch_range",
         program="collector",
@@ -50,5 +48,6 @@ with DAG(
             "prices_url": SETTINGS.prices_url,
         },
         execution_timeout=timedelta(hours=1),
+        doc_md="Writes one Parquet partition per session of the range.\n\n**When it fails:** 69: a year's file is missing; the "
+        "message names it. 65: the file is invalid; the message names line and column.",
     )
-    document(dag, __doc__)

@@ -1,12 +1,8 @@
 """
-### A deployment works
+### Smoke test of a deployment
 
-Runs every program once on the sample that the collector's image carries, beside the real artifacts, and tells nobody. Each
-`make deploy` ends with a run of it; a run by hand shows whether the cluster still does what it did then.
-
-- `decide`: starts a pod of the collector. **When it fails:** image, registry, quota, or rights: the log says which. 75 or 78: the bucket, its keys, or a network policy.
-- `fetch_range`: commits ten months of sessions. **When it fails:** as above.
-- `train`, `plot`: train and draw in pods of the trainer. **When it fails:** no node for it (`trainer_node_selector`), or too little memory
+Runs every program once on the sample in the collector's image. Its artifacts are stored beside the real ones, under `smoke/`, and
+nothing is posted to Slack. `make deploy` ends with a run of it; trigger it manually to check the cluster at any time.
 """
 
 from __future__ import annotations
@@ -14,7 +10,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG
-from airflow_steps.docs import document
 from airflow_steps.operator import StepOperator
 from airflow_steps.settings import Settings
 
@@ -23,27 +18,33 @@ SAMPLE = {"prices_url": "file:///sample/krx/index/year_{symbol}/{year}.csv", "sy
 SESSION = "2026-01-15"
 ARTIFACTS = {"artifacts": f"{SETTINGS.artifacts}/smoke/{{{{ run_id }}}}"}
 MODEL = ARTIFACTS | {"symbol": "KS11", "session": SESSION}
+NO_TRAINER = "**When it fails:** no node matches `trainer_node_selector`, or the trainer has too little memory."
 
 with DAG(
     "market_smoke",
-    description="Runs every program once on the sample, to see that a deployment works",
+    description="Runs every program once on the sample, to verify a deployment",
+    doc_md=__doc__,
     schedule=None,
     catchup=False,
     dagrun_timeout=timedelta(minutes=15),
     default_args={"owner": "market-data", "retries": 0, "execution_timeout": timedelta(minutes=3)},
-    # Whoever deploys sees how it ends; Slack need not hear of it.
+    # quiet: `make deploy` reports the outcome, the monitor need not.
     tags=["market", "deployment", "quiet"],
-) as dag:
+):
     decide = StepOperator(
-        task_id="decide", program="collector", step="decide", options=ARTIFACTS | SAMPLE | {"session": SESSION}
+        program="collector",
+        step="decide",
+        options=ARTIFACTS | SAMPLE | {"session": SESSION},
+        doc_md="Starts a pod of the collector.\n\n**When it fails:** image, registry, quota or permissions: the log names it. "
+        "75 or 78: the bucket, its keys, or a network policy.",
     )
     fetch_range = StepOperator(
         task_id="fetch_range",
         program="collector",
         step="fetch-prices",
         options=ARTIFACTS | SAMPLE | {"from": "2025-03-01", "to": SESSION},
+        doc_md="Commits ten months of sessions.\n\n**When it fails:** as `decide`.",
     )
-    train = StepOperator(task_id="train", program="trainer", step="train", options=MODEL)
-    plot = StepOperator(task_id="plot", program="trainer", step="plot", options=MODEL)
+    train = StepOperator(program="trainer", step="train", options=MODEL, doc_md=f"Trains a model.\n\n{NO_TRAINER}")
+    plot = StepOperator(program="trainer", step="plot", options=MODEL, doc_md=f"Plots its forecast.\n\n{NO_TRAINER}")
     decide >> fetch_range >> train >> plot
-    document(dag, __doc__)

@@ -34,7 +34,7 @@ CHAIN_ROUNDS = ((BARE, OURS, STOCK, DEFERRABLE), (BARE, OURS, STOCK)) * 2 + ((BA
 FAN_ROUNDS = ((BARE, OURS, STOCK), (BARE, OURS, DEFERRABLE), (BARE, OURS), (BARE, OURS), (BARE, OURS))
 # As many steps at once as the fan has, for all ways. With the usual CPU requests, the workers of a wide fan fill a node of two
 # cores and wait forever for pods that do not fit beside them.
-WIDE = ["--set", "config.market_daily.step_pods=32", "--set", "config.core.parallelism=32"]
+WIDE = ["--set", "config.market_daily.step_max_pods=32", "--set", "config.core.parallelism=32"]
 WIDE += ["--set", "config.market_daily.collector_cpu=10m", "--set", "workers.kubernetes.resources.requests.cpu=10m"]
 TUNED = {"WORKER_PODS_CREATION_BATCH_SIZE": str(FAN), "ASYNC_POD_CREATION": "True"}
 DAYS = {"open": "2026-01-20", "closed": "2026-03-02", "suspect": "2026-03-23", "training": "2025-12-15"}

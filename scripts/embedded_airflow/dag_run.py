@@ -17,7 +17,7 @@ from airflow.models.xcom import XComModel
 from airflow.sdk.listener import get_listener_manager
 from airflow.utils.session import create_session
 from airflow_monitor.models import Run, TaskInstance
-from airflow_steps import notes
+from airflow_steps.failure_log import read_failures
 from devtools.airflow_client import FINISHED_STATES
 from devtools.commands import ROOT
 from sqlalchemy import select
@@ -100,9 +100,9 @@ class Progress:
         if self.run:
             ended = datetime.now(UTC) if state in FINISHED_STATES else None
             # An earlier run of the same session has the same id.
-            failures = notes.read(Store(os.environ["ARTIFACTS"]), self.run.dag_id, self.run.run_id)
+            failures = read_failures(Store(os.environ["ARTIFACTS"]), self.run.dag_id, self.run.run_id)
             since = self.run.run_after.isoformat(timespec="seconds")
-            failures = [failure for failure in failures if failure.at >= since]
+            failures = [failure for failure in failures if failure.recorded_at >= since]
             task_instances = list(self.tasks.values())
             self.slack.post(replace(self.run, state=state, end_date=ended, task_instances=task_instances, failures=failures))
 

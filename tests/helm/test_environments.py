@@ -93,7 +93,7 @@ def test_dags_are_unpaused_and_scheduled_except_in_kind(rendered: dict[str, str]
     configs = [config["data"] for config in select(rendered, environment, "ConfigMap").values()]
     [text] = [data["airflow.cfg"] for data in configs if "airflow.cfg" in data]
     assert "dags_are_paused_at_creation = False" in text
-    assert ("scheduled = false" in text) == (environment == "kind")
+    assert ("schedule_enabled = false" in text) == (environment == "kind")
 
 
 def test_a_password_can_begin_with_a_dash(rendered: dict[str, str], environment: str) -> None:

@@ -33,10 +33,11 @@ def test_lint_passes_in_every_environment(helm: str, images: None, environment: 
         ("config.market_daily.step_surce_tries=3", "'step_surce_tries' not allowed"),
         ("config.market_daily.trianer_memory=2Gi", "trianer_memory: unknown program trianer"),
         ("config.market_daily.step_runner=kubernetes", "step_runner': value must be one of 'process', 'worker', 'triggerer'"),
-        ("config.market_daily.scheduled=daily", "scheduled': value must be one of"),
-        ("config.market_daily.step_pods=many", "step_pods': 'many' does not match"),
-        ("config.market_daily.step_pods=0", "step_pods': minimum: got 0, want 1"),
-        ("config.market_daily.step_moved_tries=1.5", "step_moved_tries': '1.5' does not match"),
+        ("config.market_daily.schedule_enabled=daily", "schedule_enabled': value must be one of"),
+        ("config.market_daily.schedule_time=6pm", "schedule_time': '6pm' does not match"),
+        ("config.market_daily.step_max_pods=many", "step_max_pods': 'many' does not match"),
+        ("config.market_daily.step_max_pods=0", "step_max_pods': minimum: got 0, want 1"),
+        ("config.market_daily.step_evicted_max_attempts=1.5", "step_evicted_max_attempts': '1.5' does not match"),
         ("config.market_daily.step_memory_factor=20", "step_memory_factor': maximum: got 20, want 16"),
         ("config.market_daily.trainer_memory=2048", "trainer_memory': got number, want string"),
         ("config.market_daily.trainer_node_selector=amd64", "trainer_node_selector': 'amd64' does not match"),
@@ -59,15 +60,21 @@ def test_an_unknown_setting_or_invalid_value_is_rejected(kind_options: list[str]
 
 def test_a_number_that_helm_would_round_is_rejected(kind_options: list[str], tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
-    values.write_text("config: {market_daily: {step_run_seconds: 2592000}}")
-    with pytest.raises(ToolError, match="step_run_seconds': maximum"):
+    values.write_text("config: {market_daily: {step_run_timeout_seconds: 2592000}}")
+    with pytest.raises(ToolError, match="step_run_timeout_seconds': maximum"):
         render_policies(*kind_options, "--values", str(values))
-    values.write_text("config: {market_daily: {step_run_seconds: '2592000'}}")
-    assert 'STEP_RUN_SECONDS, value: "2592000"' in render_policies(*kind_options, "--values", str(values))
+    values.write_text("config: {market_daily: {step_run_timeout_seconds: '2592000'}}")
+    assert 'STEP_RUN_TIMEOUT_SECONDS, value: "2592000"' in render_policies(*kind_options, "--values", str(values))
 
 
 def test_numbers_and_booleans_may_be_strings(kind_options: list[str]) -> None:
-    settings = {"step_pods": "32", "scheduled": "false", "history_years": "5", "trainer_cpu": "2", "late_minutes": "0"}
+    settings = {
+        "step_max_pods": "32",
+        "schedule_enabled": "false",
+        "history_years": "5",
+        "trainer_cpu": "2",
+        "late_minutes": "0",
+    }
     rendered = []
     for option in ("--set", "--set-string"):
         options = [word for name, value in settings.items() for word in (option, f"{PREFIX}{name}={value}")]

@@ -15,7 +15,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
-from airflow_steps.settings import Settings, count, setting
+from airflow_steps.settings import Settings, get_int, get_setting
 from step_contract.errors import StepError
 from step_contract.store import CircuitBreakerStore
 
@@ -38,10 +38,10 @@ class ShutdownRequested(BaseException):
 def run_monitor(stop: threading.Event) -> None:
     """Poll until `stop` is set. Raises StepError if a setting is missing or invalid."""
     environment, settings = os.environ, Settings.read()
-    poll_seconds = count(environment, "MONITOR_POLL_SECONDS", 10)
-    late_after = timedelta(minutes=count(environment, "LATE_MINUTES", 60))
-    grace_period = timedelta(seconds=count(environment, "MONITOR_GRACE_SECONDS", 120))
-    heartbeat_file, heartbeat_url = setting(environment, "HEARTBEAT_FILE"), setting(environment, "HEARTBEAT_URL")
+    poll_seconds = get_int(environment, "MONITOR_POLL_SECONDS", 10)
+    late_after = timedelta(minutes=get_int(environment, "LATE_MINUTES", 60))
+    grace_period = timedelta(seconds=get_int(environment, "MONITOR_GRACE_SECONDS", 120))
+    heartbeat_file, heartbeat_url = get_setting(environment, "HEARTBEAT_FILE"), get_setting(environment, "HEARTBEAT_URL")
 
     def heartbeat() -> None:
         """Show the liveness probe that a poll, however long, makes progress; abort the poll if the monitor is to stop."""
@@ -51,16 +51,16 @@ def run_monitor(stop: threading.Event) -> None:
             raise ShutdownRequested
 
     client = AirflowClient(
-        setting(environment, "AIRFLOW_URL"),
-        setting(environment, "AIRFLOW_USER"),
-        setting(environment, "AIRFLOW_PASSWORD"),
+        get_setting(environment, "AIRFLOW_URL"),
+        get_setting(environment, "AIRFLOW_USER"),
+        get_setting(environment, "AIRFLOW_PASSWORD"),
         heartbeat,
     )
     store = CircuitBreakerStore(settings.artifacts or "")
     delivery = MessageDelivery(SlackClient(settings.slack_channel), DeliveryLog(store), heartbeat)
-    ui, thresholds = AirflowUI(setting(environment, "UI_URL") or None), Thresholds(late_after, grace_period)
+    ui, thresholds = AirflowUI(get_setting(environment, "UI_URL") or None), Thresholds(late_after, grace_period)
     reconciler = Reconciler(client, delivery, store, settings.slack_channel, ui, thresholds, datetime.now(UTC))
-    url = setting(environment, "AIRFLOW_URL")
+    url = get_setting(environment, "AIRFLOW_URL")
     log.info("Monitor started: airflow_url=%s poll_seconds=%d channel=#%s", url, poll_seconds, settings.slack_channel)
     ping = _at_most_every(timedelta(seconds=60), lambda: _request(heartbeat_url)) if heartbeat_url else lambda now: None
     while not stop.is_set():

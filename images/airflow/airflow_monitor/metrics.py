@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import date, datetime, time
 
-from airflow_steps.metrics import named
+from airflow_steps.metrics import format_name
 from step_contract import paths
 from step_contract.errors import DataError
 
@@ -30,10 +30,10 @@ def collect_gauges(
     yield LAST_POLL, now.timestamp()
     states = Counter(ti.state for run in snapshot.runs if run.state not in FINISHED for ti in run.task_instances)
     for state in COUNTED_STATES:
-        yield named(TASK_INSTANCES, state=state), states[state]
+        yield format_name(TASK_INSTANCES, state=state), states[state]
     for dag in snapshot.dags:
         if not dag.is_paused and not dag.is_stale:
-            yield named(DAG_LATE, dag_id=dag.dag_id), late_seconds(dag, snapshot.runs, now, thresholds)
+            yield format_name(DAG_LATE, dag_id=dag.dag_id), late_seconds(dag, snapshot.runs, now, thresholds)
     if last_session:
         yield LAST_SESSION, datetime.combine(last_session, time(), SEOUL).timestamp()
 

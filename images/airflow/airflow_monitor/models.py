@@ -8,7 +8,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from airflow_steps.notes import Note
+from airflow_steps.failure_log import FailureRecord
 
 SEOUL = ZoneInfo("Asia/Seoul")
 FINISHED = ("success", "failed")
@@ -59,7 +59,7 @@ class Run:
     end_date: datetime | None = None
     conf: Mapping[str, Any] = field(default_factory=dict)
     task_instances: Sequence[TaskInstance] = ()
-    failures: Sequence[Note] = ()
+    failures: Sequence[FailureRecord] = ()
 
     @property
     def session(self) -> date | None:
@@ -72,8 +72,8 @@ class Run:
         """Return when a task instance that is up for retry is tried next; None if no recorded failure says so."""
         attempt = (ti.task_id, ti.map_index, ti.try_number)
         for failure in reversed(self.failures):
-            if (failure.task_id, failure.map_index, failure.number) == attempt and failure.next_at:
-                return datetime.fromisoformat(failure.next_at)
+            if (failure.task_id, failure.map_index, failure.try_number) == attempt and failure.next_attempt_at:
+                return datetime.fromisoformat(failure.next_attempt_at)
         return None
 
     @property

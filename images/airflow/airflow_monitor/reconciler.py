@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
-from airflow_steps.metrics import gauge
+from airflow_steps.metrics import set_gauge
 from step_contract import paths
 from step_contract.errors import StepError
 from step_contract.store import Store
@@ -86,7 +86,7 @@ class Reconciler:
         if snapshot:
             self.last_session = latest_session(snapshot.runs, self.last_session)
             for name, value in collect_gauges(snapshot, now, self.thresholds, self.last_session):
-                gauge(name, value)
+                set_gauge(name, value)
         self.write_heartbeat(now)
 
     def _load_state(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from airflow.providers.slack.hooks.slack import SlackHook
 from airflow.sdk.exceptions import AirflowNotFoundException
-from airflow_steps.discretion import discreet
+from airflow_steps.redaction import redact
 from slack_sdk.errors import SlackApiError
 
 from airflow_monitor.messages.block_kit import Block
@@ -120,7 +120,7 @@ class SlackClient:
         except SlackApiError as error:
             raise self._classify(error) from error
         except Exception as error:
-            reason = f"Slack does not respond ({type(error).__name__}: {discreet(str(error))})"
+            reason = f"Slack does not respond ({type(error).__name__}: {redact(str(error))})"
             raise self._back_off(reason, outcome_unknown=True) from error
         self._last_call, self._backoff = time.monotonic(), MIN_BACKOFF_SECONDS
         return response

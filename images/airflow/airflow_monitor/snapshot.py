@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from airflow_steps import notes
+from airflow_steps.failure_log import read_failures
 from step_contract.errors import StepError
 from step_contract.store import Store
 
@@ -79,7 +79,7 @@ class SnapshotReader:
 
     def _with_failures(self, run: Run) -> Run:
         try:
-            return replace(run, failures=notes.read(self.store, run.dag_id, run.run_id))
+            return replace(run, failures=read_failures(self.store, run.dag_id, run.run_id))
         except StepError as error:
             log.warning("Cannot read the recorded failures: dag_id=%s run_id=%s: %s", run.dag_id, run.run_id, error)
             return run

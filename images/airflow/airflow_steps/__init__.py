@@ -1,1 +1,1 @@
-"""Runs the pipeline's steps as Airflow tasks, and tells Slack."""
+"""Runs the pipeline's steps as Airflow tasks, in pods that the triggerer creates and follows."""

@@ -1,4 +1,4 @@
-"""A step's links in the UI: to its artifact, its manifest, and its picture where it has one."""
+"""A step's links in the UI: to its artifact, its manifest, and its picture if it has one."""
 
 from __future__ import annotations
 
@@ -14,67 +14,75 @@ from airflow_steps.settings import Settings
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
 
-PREFIX = "/market"
+    from airflow_steps.outcome import StepOutput
+
+URL_PREFIX = "/market"
 
 
-def page(manifest: str, name: str = "") -> str:
-    """The address, on Airflow's own server, of a file of the artifact whose manifest has the URI `manifest`; of the page about
-    it without `name`. Empty where it lies elsewhere than the deployment's artifacts.
+def artifact_url(manifest: str, name: str = "") -> str:
+    """Return the path, on Airflow's API server, of a file of an artifact, or of the page about it.
+
+    Args:
+        manifest: the URI of the artifact's manifest.
+        name: the file; "" for the page.
+
+    Returns:
+        The path, or "" if the artifact is not one of the deployment's.
     """
     root = f"{(Settings.read().artifacts or '').rstrip('/')}/"
     if root == "/" or not manifest.startswith(root):
         return ""
-    below = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
+    base_path = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
     directory = manifest.removeprefix(root).removesuffix(MANIFEST)
-    return f"{below}{PREFIX}/artifacts/{quote(directory, safe='/=')}{quote(name)}"
+    return f"{base_path}{URL_PREFIX}/artifacts/{quote(directory, safe='/=')}{quote(name)}"
 
 
-class _Link(BaseOperatorLink):
-    def of(self, manifest: str, files: tuple[str, ...]) -> str:
-        """The address for an artifact with these files; empty where there is nothing to link to."""
+class _StepLink(BaseOperatorLink):
+    def make_url(self, output: StepOutput) -> str:
+        """Return the link's target for what the step committed; "" if there is none."""
         raise NotImplementedError
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        """The address for what the operator has just made."""
-        made: tuple[str, tuple[str, ...]] | None = getattr(operator, "made", None)
-        return self.of(*made) if made else ""
+        """Return the link's target for what the operator's step has just committed."""
+        output: StepOutput | None = getattr(operator, "step_output", None)
+        return self.make_url(output) if output else ""
 
 
-class ArtifactLink(_Link):
-    """The page that shows what the step made."""
+class ArtifactLink(_StepLink):
+    """The page about the artifact."""
 
     name = "Artifact"
 
-    def of(self, manifest: str, files: tuple[str, ...]) -> str:
-        """The page's address."""
-        return page(manifest)
+    def make_url(self, output: StepOutput) -> str:
+        """Return the page's path."""
+        return artifact_url(output.manifest)
 
 
-class ManifestLink(_Link):
-    """The manifest itself."""
+class ManifestLink(_StepLink):
+    """The artifact's manifest."""
 
     name = "Manifest"
 
-    def of(self, manifest: str, files: tuple[str, ...]) -> str:
-        """The manifest's address."""
-        return page(manifest, MANIFEST)
+    def make_url(self, output: StepOutput) -> str:
+        """Return the manifest's path."""
+        return artifact_url(output.manifest, MANIFEST)
 
 
-class PictureLink(_Link):
-    """The picture, of a step that draws one."""
+class PictureLink(_StepLink):
+    """The artifact's first picture."""
 
     name = "Picture"
 
-    def of(self, manifest: str, files: tuple[str, ...]) -> str:
-        """The picture's address; empty without one."""
-        picture = next((name for name in files if name.endswith(".png")), None)
-        return page(manifest, picture) if picture else ""
+    def make_url(self, output: StepOutput) -> str:
+        """Return the picture's path; "" if the artifact has none."""
+        picture = next((name for name in output.files if name.endswith(".png")), None)
+        return artifact_url(output.manifest, picture) if picture else ""
 
 
 LINKS = (ArtifactLink(), ManifestLink(), PictureLink())
 
 
-def links(manifest: str, files: tuple[str, ...]) -> dict[str, str]:
-    """The XComs by which the UI finds the links; without those that lead nowhere."""
-    found = {link.xcom_key: link.of(manifest, files) for link in LINKS}
-    return {key: address for key, address in found.items() if address}
+def make_link_xcoms(output: StepOutput) -> dict[str, str]:
+    """Return the XComs in which the UI looks for the links, without those that have no target."""
+    urls = {link.xcom_key: link.make_url(output) for link in LINKS}
+    return {key: url for key, url in urls.items() if url}

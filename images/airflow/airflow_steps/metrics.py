@@ -1,7 +1,7 @@
-"""Numbers for who watches the pipeline, by Airflow's own way: StatsD. docs/monitoring.md says what each means.
+"""The pipeline's metrics, sent by Airflow's own StatsD client. docs/monitoring.md describes each.
 
-A number is a datagram: nobody waits for it, and where nobody listens, or Airflow's metrics are off, it is lost. Labels are
-parts of the name; `statsd.extraMappings` in helm/values.yaml makes labels of them again.
+A metric is one UDP datagram: sending never blocks, and it is lost if nothing listens or Airflow's metrics are off. Labels are
+parts of the StatsD name; `statsd.extraMappings` in helm/values.yaml turns them into Prometheus labels.
 """
 
 from __future__ import annotations
@@ -19,71 +19,71 @@ from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
 if TYPE_CHECKING:
     from step_contract.errors import ExitCode, Termination
 
-    from airflow_steps.pod import Try
-    from airflow_steps.slots import Slots
+    from airflow_steps.pod_lifecycle import PodSlots
+    from airflow_steps.pod_spec import TaskInstanceKey
 
-# Gauges of a triggerer, sent again and again: the exporter forgets those of one that is gone.
-SLOTS = "market_daily.slots.{what}.{triggerer}"  # `there`, `taken`, `waiting`
-SLOTS_SECONDS = 10.0
-# Timers, in milliseconds as StatsD has them.
-WAITED = "market_daily.steps.waited.{dag_id}.{task_id}"  # for a slot and the quota
-STARTED = "market_daily.steps.started.{dag_id}.{task_id}"  # from the pod's creation to the container's start
-RAN = "market_daily.steps.ran.{dag_id}.{task_id}"  # from the container's start to its end
-# A counter.
-ENDED = "market_daily.steps.ended.{dag_id}.{task_id}.{cause}"
+# Gauges of one triggerer, repeated: the exporter drops those of a triggerer that is gone.
+POD_SLOTS = "market_daily.pod_slots.{measure}.{triggerer}"  # `limit`, `acquired`, `waiting`
+POD_SLOTS_SECONDS = 10.0
+# Timers; StatsD's unit is the millisecond.
+STEP_QUEUE = "market_daily.step.queue.{dag_id}.{task_id}"  # waiting for a slot and the quota
+STEP_START = "market_daily.step.start.{dag_id}.{task_id}"  # from the pod's creation to the container's start
+STEP_RUN = "market_daily.step.run.{dag_id}.{task_id}"  # from the container's start to its end
+# A counter of attempts.
+STEP_ATTEMPTS = "market_daily.step.attempts.{dag_id}.{task_id}.{outcome}"
 
 
-def named(name: str, **labels: str) -> str:
-    """`name` with its labels filled in, in characters that StatsD takes, dots among them only where `name` has them."""
+def format_name(name: str, **labels: str) -> str:
+    """Return `name` with its labels filled in, each in characters that StatsD accepts and without dots."""
     clean = {key: stats.normalize_name_for_stats(text, False).replace(".", "__") for key, text in labels.items()}
     return name.format(**clean)
 
 
 @cache
-def _set_up() -> None:
-    # Airflow does so where tasks run; where triggers run, and beside it, only as a by-product of other imports.
+def _initialize() -> None:
+    # Airflow initializes its client in task processes; in the triggerer, and outside Airflow, only by chance of an import.
     stats.initialize(factory=get_stats_factory(), export_legacy_names=conf.getboolean("metrics", "legacy_names_on"))
 
 
 def connect() -> None:
-    """Looks the server's name up. The first number does so itself, but may not make an event loop wait for it."""
-    _set_up()
+    """Resolve the server's host name. The first metric would do so too, but would block the event loop."""
+    _initialize()
     stats.timer()
 
 
-def gauge(name: str, value: float) -> None:
-    """Sends `value` as what `name` is now."""
-    _set_up()
+def set_gauge(name: str, value: float) -> None:
+    """Set the gauge `name`."""
+    _initialize()
     stats.gauge(name, value)
 
 
-def took(name: str, this: Try, time: timedelta) -> None:
-    """Sends how long a part of this try took: `name` is WAITED, STARTED or RAN."""
-    _set_up()
-    stats.timing(named(name, dag_id=this.dag_id, task_id=this.task_id), time)
+def observe_duration(name: str, ti: TaskInstanceKey, duration: timedelta) -> None:
+    """Record a duration of the attempt: `name` is STEP_QUEUE, STEP_START or STEP_RUN."""
+    _initialize()
+    stats.timing(format_name(name, dag_id=ti.dag_id, task_id=ti.task_id), duration)
 
 
-def count_end(this: Try, cause: ExitCode | Termination) -> None:
-    """Counts that the step of this try has ended by `cause`."""
-    _set_up()
-    stats.incr(named(ENDED, dag_id=this.dag_id, task_id=this.task_id, cause=cause.name.lower()))
+def count_termination(ti: TaskInstanceKey, termination: ExitCode | Termination) -> None:
+    """Count an attempt of a step by its outcome."""
+    _initialize()
+    stats.incr(format_name(STEP_ATTEMPTS, dag_id=ti.dag_id, task_id=ti.task_id, outcome=termination.name.lower()))
 
 
-async def tell_load(slots: Slots) -> None:
-    """Sends how many of this triggerer's slots are taken and how many steps wait for one, until none is and none does."""
-    if slots.told:
+async def report_slots(slots: PodSlots) -> None:
+    """Send the state of this triggerer's slots until none is acquired and no step waits for one."""
+    if slots.reporting:
         return
-    slots.told = True
+    slots.reporting = True
     try:
-        _send_load(slots)
-        while slots.taken or slots.waiting:
-            await asyncio.sleep(SLOTS_SECONDS)
-            _send_load(slots)
+        _send_slots(slots)
+        while slots.acquired or slots.waiting:
+            await asyncio.sleep(POD_SLOTS_SECONDS)
+            _send_slots(slots)
     finally:
-        slots.told = False
+        slots.reporting = False
 
 
-def _send_load(slots: Slots) -> None:
-    numbers = {"there": slots.limit, "taken": slots.taken, "waiting": slots.waiting}
-    for what, number in numbers.items():
-        gauge(named(SLOTS, what=what, triggerer=socket.gethostname()), number)
+def _send_slots(slots: PodSlots) -> None:
+    values = {"limit": slots.limit, "acquired": slots.acquired, "waiting": slots.waiting}
+    for measure, value in values.items():
+        set_gauge(format_name(POD_SLOTS, measure=measure, triggerer=socket.gethostname()), value)

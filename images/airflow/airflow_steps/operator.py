@@ -1,4 +1,4 @@
-"""A step as an Airflow task."""
+"""The operator of a step: a KubernetesPodOperator that needs no worker and verifies the step's artifact."""
 
 from __future__ import annotations
 
@@ -6,105 +6,147 @@ import copy
 import logging
 import shlex
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
+from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowException, TaskDeferralError
 from airflow.triggers.base import StartTriggerArgs
 from kubernetes.client import models as k8s
 from kubernetes.client.exceptions import ApiException
 from step_contract.errors import ConfigurationError
 
-from airflow_steps.cluster import REMOVE
-from airflow_steps.failure import KEY, StepFailed, StepRefused, StepRetryPolicy, rules
+from airflow_steps.callbacks import on_task_failure, on_task_retry
 from airflow_steps.links import LINKS
-from airflow_steps.memory import with_memory
-from airflow_steps.notes import note_failure, note_retry
-from airflow_steps.outcome import counted, settle
-from airflow_steps.pod import end_of, labels, pod_name
-from airflow_steps.pod_settings import pod_arguments
-from airflow_steps.process import StepProcess
+from airflow_steps.local_runner import StepProcess
+from airflow_steps.outcome import PermanentStepError, StepFailedError, StepOutput, counted, verify_outcome
+from airflow_steps.pod_client import DELETE_PHASES
+from airflow_steps.pod_spec import (
+    increase_container_memory,
+    make_pod_arguments,
+    make_pod_labels,
+    make_pod_name,
+    merge_env_vars,
+)
+from airflow_steps.pod_status import get_exit_status
+from airflow_steps.retry_policy import StepRetryPolicy, read_retry_rules
 from airflow_steps.settings import Settings
-from airflow_steps.step import Ended, command_line
-from airflow_steps.trigger import StepTrigger
+from airflow_steps.termination import ExitStatus
+from airflow_steps.trigger import FAILURES_KEY, StepTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from pydantic import JsonValue
 
-QUIET = logging.getLogger(f"{__name__}.quiet")
-QUIET.setLevel(logging.WARNING)
-QUOTA_POLL_SECONDS = 2.0
-# Which phases of an ended pod the triggerer removes, by the stock operator's names of what to do.
-REMOVED = {
+SILENT_LOGGER = logging.getLogger(f"{__name__}.silent")
+SILENT_LOGGER.setLevel(logging.WARNING)
+# In which phases the triggerer deletes a finished pod, by the stock operator's `on_finish_action`.
+DELETED_PHASES = {
     "delete_pod": "Succeeded,Failed",
     "delete_active_pod": "",
     "delete_succeeded_pod": "Succeeded",
     "keep_pod": "",
 }
+QUOTA_POLL_SECONDS = 2.0
+# Beyond the timeouts of the pod, which end it with a better message.
+TIMEOUT_MARGIN_SECONDS = 120
 
 
 class StepOperator(KubernetesPodOperator):
-    """Runs one step of an image's program; succeeds only with an artifact that is there and whole.
+    """Runs one step of a program in its image; succeeds only if the step committed a complete artifact.
 
-    The URI of the artifact's manifest is the task's return value, small facts are the XCom `facts`. Who runs the step is the
-    setting `STEP_RUNNER`: `triggerer` (a pod that the triggerer starts and follows; no worker pod), `worker` (the stock way: a
-    worker that waits for the pod) or `process` (on this machine, no pod). The outcome is the same.
+    The manifest's URI is the task's return value; small facts are the XCom `facts`. STEP_RUNNER selects who runs the step:
+    `triggerer` (a pod that the triggerer creates and follows, without a worker pod), `worker` (a worker that waits for the
+    pod, as the stock operator does) or `process` (a local process). The outcome is the same.
 
-    `execution_timeout` is the time that the step itself may take; the pod's deadline. The task's own limit is set longer by
-    what the pod may wait for a slot and take to start.
+    `execution_timeout` limits the step itself: it becomes the pod's deadline. The task's own timeout is longer by what the
+    pod may wait for a slot and take to start.
 
-    :param program: the program, which is its image's name too: `collector`, `trainer`
+    :param program: the program, and its image: `collector`, `trainer`
     :param step: the program's step, such as `fetch-prices`
-    :param options: the step's options by name, templated; those that are None are left to the step's own default
-    :param kwargs: KubernetesPodOperator's; they go before what the deployment sets
+    :param options: the step's options, templated, or XComArgs; None leaves an option to the step's default
+    :param task_id: by default the step's name with underscores
+    :param runner: takes precedence over STEP_RUNNER
+    :param env_vars: merged with the deployment's, as are `labels`, `node_selector`, `volumes` and `volume_mounts`
+    :param on_failure_callback: called in addition to the one that records failures, as is `on_retry_callback`
+    :param kwargs: KubernetesPodOperator's; they take precedence over the deployment's
     """
 
     ui_color = "#dbe9f6"
     operator_extra_links = LINKS
 
     def __init__(
-        self, *, program: str, step: str, options: Mapping[str, str | None], runner: str | None = None, **kwargs: Any
+        self,
+        *,
+        program: str,
+        step: str,
+        options: Mapping[str, str | XComArg | None],
+        task_id: str | None = None,
+        runner: str | None = None,
+        env_vars: Sequence[k8s.V1EnvVar] | Mapping[str, str] = (),
+        labels: Mapping[str, str] | None = None,
+        node_selector: Mapping[str, str] | None = None,
+        volumes: Sequence[k8s.V1Volume] = (),
+        volume_mounts: Sequence[k8s.V1VolumeMount] = (),
+        on_failure_callback: Any = None,
+        on_retry_callback: Any = None,
+        **kwargs: Any,
     ) -> None:
         settings = Settings.read()
         runner = runner or settings.runner
-        arguments: dict[str, Any] = {"arguments": command_line(step, options), "executor": None}
-        # Whatever DAG a step is in, the watcher can tell why it failed.
-        kwargs = {"on_failure_callback": note_failure, "on_retry_callback": note_retry} | kwargs
-        # Network policies tell programs apart by it.
-        kwargs["labels"] = {"app.kubernetes.io/name": program} | dict(kwargs.get("labels") or {})
+        if runner == "process":
+            pod_arguments: dict[str, Any] = {"env_vars": merge_env_vars(env_vars)}
+        else:
+            pod_arguments = make_pod_arguments(
+                program, env_vars=env_vars, node_selector=node_selector, volumes=volumes, volume_mounts=volume_mounts
+            )
+        arguments = {"arguments": make_arguments(step, options), "executor": None, "random_name_suffix": False}
         super().__init__(
-            **(arguments | ({} if runner == "process" else pod_arguments(program)) | {"random_name_suffix": False} | kwargs)
+            task_id=task_id or step.replace("-", "_"),
+            # Network policies select pods by program.
+            labels={"app.kubernetes.io/name": program} | dict(labels or {}),
+            # In every DAG, so that the monitor can explain a failure.
+            on_failure_callback=_add_callback(on_task_failure, on_failure_callback),
+            on_retry_callback=_add_callback(on_task_retry, on_retry_callback),
+            **(arguments | pod_arguments | kwargs),
         )
-        policy = StepRetryPolicy(self.retries or 0, rules())
-        self.retry_policy, self.retries = policy, policy.bound
+        for value in options.values():
+            XComArg.apply_upstream_relationship(self, value)
+        policy = StepRetryPolicy(self.retries or 0, read_retry_rules())
+        self.retry_policy, self.retries = policy, policy.total_retries
         self.program = program
         self.step = step
-        self.options = options
         self.runner = runner
-        self.made: tuple[str, tuple[str, ...]] | None = None
+        self.step_output: StepOutput | None = None
         self._process: StepProcess | None = None
-        self._ended: Ended | None = None
+        self._exit_status: ExitStatus | None = None
         if runner == "process":
             return
         if not self.active_deadline_seconds:
-            limit = self.execution_timeout or timedelta(seconds=settings.run_seconds)
-            self.active_deadline_seconds = int(limit.total_seconds())
+            deadline = self.execution_timeout or timedelta(seconds=settings.run_timeout_seconds)
+            self.active_deadline_seconds = int(deadline.total_seconds())
         if self.execution_timeout:
-            self.execution_timeout += timedelta(seconds=self.startup_timeout_seconds + settings.queue_seconds + 120)
+            waiting_seconds = settings.queue_timeout_seconds + self.startup_timeout_seconds + TIMEOUT_MARGIN_SECONDS
+            self.execution_timeout += timedelta(seconds=waiting_seconds)
         if runner == "triggerer":
             self._start_from_trigger(settings)
 
+    @property
+    def facts(self) -> Any:
+        """A reference (XComArg) to the step's facts, a dictionary, for the arguments of another task."""
+        return XComArg(operator=self, key="facts")
+
     def _start_from_trigger(self, settings: Settings) -> None:
         builder = copy.copy(self)
-        # Or every parse of the file would tell of a pod that nobody creates.
-        builder._cached_logger = QUIET  # type: ignore[assignment]
+        # Otherwise every parse of the DAG file would log the creation of a pod.
+        builder._cached_logger = SILENT_LOGGER  # type: ignore[assignment]
         pod = builder.build_pod_request_obj(dry_run=True)
-        pod.metadata.annotations = (pod.metadata.annotations or {}) | {REMOVE: REMOVED[self.on_finish_action.value]}
+        phases = DELETED_PHASES[self.on_finish_action.value]
+        pod.metadata.annotations = (pod.metadata.annotations or {}) | {DELETE_PHASES: phases}
         self.start_from_trigger = True
         self.start_trigger_args = StartTriggerArgs(
             trigger_cls=f"{StepTrigger.__module__}.{StepTrigger.__name__}",
@@ -112,83 +154,89 @@ class StepOperator(KubernetesPodOperator):
                 "step": self.step,
                 "pod_template_dict": PodGenerator.serialize_pod(pod),
                 "container": self.base_container_name,
-                "start_seconds": self.startup_timeout_seconds,
-                "run_seconds": self.active_deadline_seconds,
-                "limit": settings.step_pods,
-                "queue_seconds": settings.queue_seconds,
+                "start_timeout": self.startup_timeout_seconds,
+                "run_timeout": self.active_deadline_seconds,
+                "max_pods": settings.max_pods,
+                "queue_timeout": settings.queue_timeout_seconds,
             },
-            next_method="finish",
+            next_method="execute_complete",
         )
 
     def execute(self, context: Context) -> str:
-        """Runs the step to its end; returns the URI of its artifact's manifest. Raises as `settle` does."""
+        """Run the step in a worker. Return the URI of its manifest; raise as `verify_outcome` does."""
         if self.runner != "process":
             super().execute(context)
-            return self._settle(self._ended or Ended(None, b"", (), "its pod was not seen to end"), context)
+            return self._complete(self._exit_status or ExitStatus(None, b"", (), "its pod was not seen to terminate"), context)
         self.log.info("%s %s", self.program, shlex.join(self.arguments))
         try:
-            self._process = StepProcess(self.program, self.arguments)
+            self._process = StepProcess(self.program, self.arguments, self._get_plain_variables())
         except ConfigurationError as error:
-            raise StepRefused(str(error), error.code) from error
-        return self._settle(self._process.run(self.log.info), context)
+            raise PermanentStepError(str(error), error.code) from error
+        return self._complete(self._process.run(self.log.info), context)
 
-    def finish(self, context: Context, event: dict[str, Any]) -> str:
-        """Goes on, in a worker, from an end that the triggerer did not take for a success."""
-        return self._settle(Ended.from_event(event), context)
+    def _get_plain_variables(self) -> dict[str, str]:
+        """Return the task's own environment variables that are not taken from a Kubernetes object."""
+        variables = merge_env_vars(self.env_vars)
+        return {variable.name: variable.value for variable in variables if variable.value is not None}
 
-    def _settle(self, ended: Ended, context: Context) -> str:
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
+        """Complete the task, in a worker, after a termination that the trigger does not end it for."""
+        return self._complete(ExitStatus.from_event(event), context)
+
+    def _complete(self, status: ExitStatus, context: Context) -> str:
         try:
             with counted(context["ti"]):
-                made = settle(self.step, ended)
-        except StepFailed as failed:
-            raise self._counted(failed, context) from None
-        self.made = made.manifest, made.files
-        context["ti"].xcom_push(key="return_value", value=made.manifest)
-        context["ti"].xcom_push(key="facts", value=dict(made.facts))
-        return made.manifest
+                output = verify_outcome(self.step, status)
+        except StepFailedError as error:
+            raise self._count_attempts(error, context) from None
+        self.step_output = output
+        context["ti"].xcom_push(key="return_value", value=output.manifest)
+        context["ti"].xcom_push(key="facts", value=dict(output.facts))
+        return output.manifest
 
-    def _counted(self, failed: StepFailed, context: Context) -> StepFailed:
-        """The same failure with how often there was one like it, since the task was first run or last cleared."""
-        policy, this = self.retry_policy, context["ti"]
+    def _count_attempts(self, error: StepFailedError, context: Context) -> StepFailedError:
+        """Return the error with the number of attempts that failed this way since the task was first run or last cleared."""
+        policy, ti = self.retry_policy, context["ti"]
         if not isinstance(policy, StepRetryPolicy) or not self.retries:
-            return failed
-        # Airflow raises the most tries by what the task may have each time it is cleared.
-        first = (this.max_tries or 0) - self.retries + 1
-        before = [one for one in _failures(context) if one[0] != this.try_number]
-        failures = [*before, [this.try_number, failed.cause.value]]
-        context["task_state_store"].set(KEY, cast("JsonValue", failures))
-        # What the trigger of the next try can read.
-        this.xcom_push(key=KEY, value=[cause for _, cause in failures])
-        times = sum(number >= first and cause == failed.cause.value for number, cause in failures)
-        tries = policy.tries(failed.cause)
-        told = f"{times} of {tries}, it is tried again" if times < tries else f"{times} of {tries}"
-        return StepFailed(f"{failed} [{told}]", failed.cause, times, tries, failed.said)
+            return error
+        # Each time a task is cleared, Airflow raises max_tries by the task's retries.
+        first_try = (ti.max_tries or 0) - self.retries + 1
+        failures = [failure for failure in _get_failures(context) if failure[0] != ti.try_number]
+        failures.append([ti.try_number, error.termination.value])
+        context["task_state_store"].set(FAILURES_KEY, cast("JsonValue", failures))
+        # The next attempt's trigger cannot read the task state store.
+        ti.xcom_push(key=FAILURES_KEY, value=[termination for _, termination in failures])
+        attempt = sum(number >= first_try and value == error.termination.value for number, value in failures)
+        max_attempts = policy.max_attempts(error.termination)
+        count = f"attempt {attempt} of {max_attempts}" + ("; will be retried" if attempt < max_attempts else "")
+        return StepFailedError(f"{error} [{count}]", error.termination, attempt, max_attempts, error.reason)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """As any operator's; on the time-out or the failure of the trigger, which deletes nothing itself, the pod goes."""
+        """Resume the task, as any operator. Deletes the pod if the trigger failed or timed out: the trigger does not."""
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralError:
-            self.pod = k8s.V1Pod(metadata=k8s.V1ObjectMeta(name=pod_name(context["ti"]), namespace=self.namespace))
+            self.pod = k8s.V1Pod(metadata=k8s.V1ObjectMeta(name=make_pod_name(context["ti"]), namespace=self.namespace))
             self.on_kill()
             raise
 
     def build_pod_request_obj(self, context: Context | None = None, *, dry_run: bool = False) -> k8s.V1Pod:
-        """The pod as KubernetesPodOperator builds it; of a try, with that try's one name."""
+        """Build the pod as KubernetesPodOperator does, and with a `context` name it after the attempt."""
         pod = super().build_pod_request_obj(context, dry_run=dry_run)
         if context:
-            pod.metadata.name = pod_name(context["ti"])
-            pod.metadata.labels |= labels(context["ti"])
+            pod.metadata.name = make_pod_name(context["ti"])
+            pod.metadata.labels |= make_pod_labels(context["ti"])
         if context and self.runner == "worker" and self.retries:
             content = PodGenerator.serialize_pod(pod)
-            if told := with_memory(content, self.base_container_name, [cause for _, cause in _failures(context)]):
-                self.log.info("%s", told)
+            failures = [termination for _, termination in _get_failures(context)]
+            if change := increase_container_memory(content, self.base_container_name, failures):
+                self.log.info("%s", change)
                 pod = PodGenerator.deserialize_model_dict(content)
         return pod
 
     def get_or_create_pod(self, pod_request_obj: k8s.V1Pod, context: Context) -> k8s.V1Pod:
-        """Create the attempt's pod, or adopt it; wait up to STEP_QUEUE_SECONDS while the namespace's quota is exhausted."""
-        deadline, reported = time.monotonic() + Settings.read().queue_seconds, False
+        """Create the attempt's pod, or adopt it; wait up to STEP_QUEUE_TIMEOUT_SECONDS for the namespace's quota."""
+        deadline, reported = time.monotonic() + Settings.read().queue_timeout_seconds, False
         while True:
             try:
                 return super().get_or_create_pod(pod_request_obj, context)
@@ -202,19 +250,31 @@ class StepOperator(KubernetesPodOperator):
                 time.sleep(QUOTA_POLL_SECONDS)
 
     def cleanup(self, pod: Any, remote_pod: Any, xcom_result: Any = None, context: Context | None = None) -> None:
-        """Keeps or removes the ended pod, as any KubernetesPodOperator; how it ended `settle` judges."""
-        self._ended = end_of(remote_pod, self.base_container_name) if remote_pod else None
+        """Keep or delete the finished pod, as KubernetesPodOperator does; `verify_outcome` judges its exit status."""
+        self._exit_status = get_exit_status(remote_pod, self.base_container_name) if remote_pod else None
         with suppress(AirflowException):
             super().cleanup(pod, remote_pod, xcom_result, context)
 
     def on_kill(self) -> None:
-        """Ends the step when its task is cleared, marked or stopped."""
+        """Terminate the step when its task is cleared, stopped, or its state is set."""
         if self._process:
             self._process.stop()
         if self.runner != "process":
             super().on_kill()
 
 
-def _failures(context: Context) -> list[list[Any]]:
-    """The earlier tries that failed, each with its number and cause."""
-    return cast("list[list[Any]]", context["task_state_store"].get(KEY, []))
+def make_arguments(step: str, options: Mapping[str, str | XComArg | None]) -> list[str]:
+    """Return the arguments of a program: the step and its options. An XComArg becomes a template that pulls it."""
+    pairs = ((f"--{name.replace('_', '-')}", str(value)) for name, value in options.items() if value is not None)
+    return [step, *(word for pair in pairs for word in pair)]
+
+
+def _add_callback(own: Any, others: Any) -> list[Any]:
+    """Return the callbacks with `own` among them."""
+    callbacks = list(others) if isinstance(others, list | tuple) else [others] if others else []
+    return callbacks if own in callbacks else [own, *callbacks]
+
+
+def _get_failures(context: Context) -> list[list[Any]]:
+    """Return the failed attempts before this one, each with its number and termination."""
+    return cast("list[list[Any]]", context["task_state_store"].get(FAILURES_KEY, []))

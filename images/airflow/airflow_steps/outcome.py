@@ -1,86 +1,118 @@
-"""What becomes of the task when its step has ended: the artifact that it must have, or the right exception."""
+"""The outcome of a task whose step terminated: a verified artifact, or the exception that the task raises."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from step_contract.commit import open_artifact
 from step_contract.errors import RETRY_RULES, ConfigurationError, DataError, ExitCode, StepError, Termination
 from step_contract.manifest import Fact
 from step_contract.result import Result
 
-from airflow_steps.failure import StepFailed, StepRefused, cause_of, how
-from airflow_steps.metrics import count_end
-from airflow_steps.pod import Try
-from airflow_steps.step import Ended, last_of
+from airflow_steps.metrics import count_termination
+from airflow_steps.termination import ExitStatus, classify_termination, describe_exit_status, get_last_line
+
+if TYPE_CHECKING:
+    from airflow_steps.pod_spec import TaskInstanceKey
+
+
+class StepFailedError(AirflowException):
+    """A step failed, and another attempt may succeed.
+
+    Attributes:
+        termination: why it failed.
+        attempt: how many attempts have failed this way since the task was first run or last cleared.
+        max_attempts: how many attempts may.
+        reason: what happened, without what it means and what to do.
+    """
+
+    def __init__(
+        self, message: str, termination: ExitCode | Termination, attempt: int = 1, max_attempts: int = 1, reason: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.termination, self.attempt, self.max_attempts, self.reason = termination, attempt, max_attempts, reason or message
+
+
+class PermanentStepError(AirflowFailException):
+    """A step failed, and another attempt would fail the same way. The attributes are those of StepFailedError."""
+
+    def __init__(self, message: str, termination: ExitCode | Termination, reason: str = "") -> None:
+        super().__init__(message)
+        self.termination, self.attempt, self.max_attempts, self.reason = termination, 1, 1, reason or message
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a step made: its manifest's URI, small facts, and the names of its files."""
+class StepOutput:
+    """What a successful step committed: the URI of its manifest, small facts, and the names of its files."""
 
     manifest: str
     facts: Mapping[str, Fact]
     files: tuple[str, ...]
 
 
-def settle(step: str, ended: Ended) -> Made:
-    """What a step that has ended well made: its artifact is there and whole.
+def verify_outcome(step: str, status: ExitStatus) -> StepOutput:
+    """Return the output of a step that succeeded, once every file of its artifact is verified.
 
-    Raises AirflowSkipException when there was nothing to do, StepRefused when another try gives the same, and
-    StepFailed, which StepRetryPolicy knows, when it may not.
+    Raises:
+        AirflowSkipException: there was nothing to do.
+        PermanentStepError: another attempt would fail the same way.
+        StepFailedError: another attempt may succeed; StepRetryPolicy decides.
     """
-    if ended.code != ExitCode.SUCCESS:
-        raise _failure(step, ended)
+    if status.code != ExitCode.SUCCESS:
+        raise _make_exception(step, status)
     try:
-        result = Result.from_json(ended.result)
+        result = Result.from_json(status.result)
         if not result.manifest:
-            raise DataError("it says that it is done and names no artifact")
+            raise DataError("the step succeeded but its result names no artifact")
         manifest, _ = open_artifact(result.manifest)
         if manifest.step != step:
             raise DataError(f"{result.manifest} is an artifact of {manifest.step}")
     except (ConfigurationError, DataError) as error:
-        raise StepRefused(f"{step}: {error}", error.code) from error
+        raise PermanentStepError(f"{step}: {error}", error.code) from error
     except StepError as error:
-        raise StepFailed(f"{step}: {error}", error.code) from error
-    return Made(result.manifest, result.facts, tuple(file.name for file in manifest.files))
+        raise StepFailedError(f"{step}: {error}", error.code) from error
+    return StepOutput(result.manifest, result.facts, tuple(file.name for file in manifest.files))
 
 
 @contextmanager
-def counted(this: Try) -> Iterator[None]:
-    """Counts by what is raised within how the step of this try has ended."""
+def counted(ti: TaskInstanceKey) -> Iterator[None]:
+    """Count the step's termination by what the block raises."""
     try:
         yield
     except AirflowSkipException:
-        count_end(this, ExitCode.NOTHING_TO_DO)
+        count_termination(ti, ExitCode.NOTHING_TO_DO)
         raise
-    except (StepFailed, StepRefused) as failed:
-        count_end(this, failed.cause)
+    except (StepFailedError, PermanentStepError) as error:
+        count_termination(ti, error.termination)
         raise
-    count_end(this, ExitCode.SUCCESS)
+    count_termination(ti, ExitCode.SUCCESS)
 
 
-def _failure(step: str, ended: Ended) -> Exception:
-    cause, told = cause_of(ended), _told(ended)
-    message = said = f"{step}: {told or 'it said nothing'}"
-    rule = RETRY_RULES[cause]
-    if cause == ExitCode.NOTHING_TO_DO:
+def _make_exception(step: str, status: ExitStatus) -> Exception:
+    termination, step_message = classify_termination(status), _get_step_message(status)
+    message = reason = f"{step}: {step_message or 'no message'}"
+    rule = RETRY_RULES[termination]
+    if termination == ExitCode.NOTHING_TO_DO:
         return AirflowSkipException(message)
-    if isinstance(cause, Termination):
-        why = f"{how(ended)}: {rule.meaning}. {rule.advice}"
-        message = f"{message} ({why})" if told else f"{step}: {why}"
-        said = f"{said} ({how(ended)})" if told else f"{step}: {how(ended)}"
-    return StepFailed(message, cause, said=said) if rule.max_attempts > 1 else StepRefused(message, cause, said)
+    if isinstance(termination, Termination):
+        description = describe_exit_status(status)
+        explanation = f"{description}: {rule.meaning}. {rule.advice}"
+        message = f"{message} ({explanation})" if step_message else f"{step}: {explanation}"
+        reason = f"{reason} ({description})" if step_message else f"{step}: {description}"
+    if rule.max_attempts > 1:
+        return StepFailedError(message, termination, reason=reason)
+    return PermanentStepError(message, termination, reason)
 
 
-def _told(ended: Ended) -> str | None:
-    """The step's own message: what it handed over, or else the last line that it printed."""
+def _get_step_message(status: ExitStatus) -> str | None:
+    """Return the error that the step reported, or else the last line that it printed."""
     try:
-        told = Result.from_json(ended.result).error
+        message = Result.from_json(status.result).error
     except DataError:
-        # A container that hands over nothing and fails hands over the end of its log.
-        told = last_of(ended.result.decode(errors="replace").splitlines())
-    return told or last_of(ended.last_lines)
+        # FallbackToLogsOnError: without a result, the termination message is the end of the log.
+        message = get_last_line(status.result.decode(errors="replace").splitlines())
+    return message or get_last_line(status.last_lines)

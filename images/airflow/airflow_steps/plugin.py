@@ -1,4 +1,4 @@
-"""What Airflow is told of: the timetable, the links, and the pages that the links lead to."""
+"""The Airflow plugin: it registers the timetable, the links, and the pages that the links lead to."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-from airflow_steps.links import LINKS, PREFIX
+from airflow_steps.links import LINKS, URL_PREFIX
 from airflow_steps.timetable import SessionTimetable
 
 
-async def artifact_pages(scope: Any, receive: Any, send: Any) -> None:
-    """The pages as an ASGI application, imported when somebody looks: every worker loads this plugin, none serves pages."""
-    from airflow_steps.artifact_pages import app
+async def artifact_viewer(scope: Any, receive: Any, send: Any) -> None:
+    """Serve the pages (ASGI). They are imported on first use: every worker loads this plugin, and none serves pages."""
+    from airflow_steps.artifact_viewer import app
 
     await app(scope, receive, send)
 
@@ -23,4 +23,4 @@ class MarketDailyPlugin(AirflowPlugin):
     name = "market_daily"
     timetables = [SessionTimetable]  # noqa: RUF012 as the base class has it
     operator_extra_links = list(LINKS)  # noqa: RUF012
-    fastapi_apps = [{"app": artifact_pages, "url_prefix": PREFIX, "name": "artifacts"}]  # noqa: RUF012
+    fastapi_apps = [{"app": artifact_viewer, "url_prefix": URL_PREFIX, "name": "artifacts"}]  # noqa: RUF012

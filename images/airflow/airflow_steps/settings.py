@@ -1,6 +1,6 @@
-"""What the deployment sets, read when a DAG file is parsed: Airflow's configuration section `[market_daily]`.
+"""The deployment's settings, read when a DAG file is parsed: the section `[market_daily]` of Airflow's configuration.
 
-A variable of the environment of the same name, in capitals, goes before it; that is how a run without a cluster is set.
+An environment variable of the same name in capitals takes precedence; `make run` sets those.
 """
 
 from __future__ import annotations
@@ -8,34 +8,51 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import time
 
 from airflow.sdk.configuration import conf
 from step_contract.errors import ConfigurationError
 
 SECTION = "market_daily"
+TIME_ZONE = "Asia/Seoul"  # the exchange's: a session is a day there
 
 
-def setting(environment: Mapping[str, str], name: str) -> str:
-    """The setting `name`; empty where it is not set."""
+def get_setting(environment: Mapping[str, str], name: str) -> str:
+    """Return the setting `name`, or "" if it is not set."""
     return environment.get(name) or conf.get(SECTION, name.lower(), fallback="") or ""
 
 
-def count(environment: Mapping[str, str], name: str, default: int) -> int:
-    """The whole number that the setting `name` is, or `default`; raises ConfigurationError where it is none."""
-    text = setting(environment, name) or str(default)
+def get_int(environment: Mapping[str, str], name: str, default: int) -> int:
+    """Return the setting `name` as a whole number. Raises ConfigurationError if it is none."""
+    text = get_setting(environment, name) or str(default)
     if not text.isdecimal():
-        raise ConfigurationError(f"{name} is {text!r} and must be a whole number")
+        raise ConfigurationError(f"invalid {name} {text!r}: must be a whole number")
     return int(text)
+
+
+def get_choice(environment: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
+    """Return the setting `name`, by default the first of `choices`. Raises ConfigurationError if it is none of them."""
+    text = get_setting(environment, name).lower() or choices[0]
+    if text not in choices:
+        raise ConfigurationError(f"invalid {name} {text!r}: must be one of {', '.join(choices)}")
+    return text
+
+
+def get_schedule_time(environment: Mapping[str, str]) -> time:
+    """Return the time of day of the scheduled run, in TIME_ZONE. Raises ConfigurationError if it is invalid."""
+    text = get_setting(environment, "SCHEDULE_TIME") or "18:00"
+    hour, _, minute = text.partition(":")
+    try:
+        return time(int(hour), int(minute))
+    except ValueError:
+        raise ConfigurationError(f"invalid SCHEDULE_TIME {text!r}: must be HH:MM, such as 18:00") from None
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one deployment. What is None is left to the step's own default.
+    """The settings of one deployment; docs/settings.md describes each.
 
-    `monitor_enabled`: whether the monitor reports to Slack. `scheduled`: whether days run by themselves. `runner` runs the
-    steps: `process`, `worker` or `triggerer`. `light_executor` runs the tasks that are no step; None: the default executor.
-    `step_pods` is how many steps' pods one triggerer runs at once, `queue_seconds` how long a step may wait for its turn,
-    `run_seconds` how long one may run that sets no limit itself.
+    None leaves the value to the step's own default, for `light_executor` to Airflow's.
     """
 
     artifacts: str | None
@@ -46,40 +63,35 @@ class Settings:
     plot_language: str | None
     slack_channel: str
     monitor_enabled: bool
-    scheduled: bool
+    schedule_enabled: bool
+    schedule_time: time
     max_active_runs: int
     retries: int
     runner: str
     light_executor: str | None
-    step_pods: int
-    queue_seconds: int
-    run_seconds: int
+    max_pods: int
+    queue_timeout_seconds: int
+    run_timeout_seconds: int
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:
-        """The settings; raises ConfigurationError where one is none of what it can be."""
+        """Return the settings. Raises ConfigurationError if one of them is invalid."""
         return cls(
-            artifacts=setting(environment, "ARTIFACTS") or None,
-            symbol=setting(environment, "SYMBOL") or None,
-            prices_url=setting(environment, "PRICES_URL") or None,
-            feeds=setting(environment, "FEEDS") or None,
-            history_years=setting(environment, "HISTORY_YEARS") or None,
-            plot_language=setting(environment, "PLOT_LANGUAGE") or None,
-            slack_channel=setting(environment, "SLACK_CHANNEL") or "workflows",
-            monitor_enabled=_one_of(environment, "MONITOR_ENABLED", ("false", "true")) == "true",
-            scheduled=_one_of(environment, "SCHEDULED", ("true", "false")) == "true",
-            max_active_runs=count(environment, "MAX_ACTIVE_RUNS", 1),
-            retries=count(environment, "STEP_RETRIES", 3),
-            runner=_one_of(environment, "STEP_RUNNER", ("process", "worker", "triggerer")),
-            light_executor=setting(environment, "LIGHT_EXECUTOR") or None,
-            step_pods=count(environment, "STEP_PODS", 8),
-            queue_seconds=count(environment, "STEP_QUEUE_SECONDS", 6 * 3600),
-            run_seconds=count(environment, "STEP_RUN_SECONDS", 24 * 3600),
+            artifacts=get_setting(environment, "ARTIFACTS") or None,
+            symbol=get_setting(environment, "SYMBOL") or None,
+            prices_url=get_setting(environment, "PRICES_URL") or None,
+            feeds=get_setting(environment, "FEEDS") or None,
+            history_years=get_setting(environment, "HISTORY_YEARS") or None,
+            plot_language=get_setting(environment, "PLOT_LANGUAGE") or None,
+            slack_channel=get_setting(environment, "SLACK_CHANNEL") or "workflows",
+            monitor_enabled=get_choice(environment, "MONITOR_ENABLED", ("false", "true")) == "true",
+            schedule_enabled=get_choice(environment, "SCHEDULE_ENABLED", ("true", "false")) == "true",
+            schedule_time=get_schedule_time(environment),
+            max_active_runs=get_int(environment, "MAX_ACTIVE_RUNS", 1),
+            retries=get_int(environment, "STEP_RETRIES", 3),
+            runner=get_choice(environment, "STEP_RUNNER", ("process", "worker", "triggerer")),
+            light_executor=get_setting(environment, "LIGHT_EXECUTOR") or None,
+            max_pods=get_int(environment, "STEP_MAX_PODS", 8),
+            queue_timeout_seconds=get_int(environment, "STEP_QUEUE_TIMEOUT_SECONDS", 6 * 3600),
+            run_timeout_seconds=get_int(environment, "STEP_RUN_TIMEOUT_SECONDS", 24 * 3600),
         )
-
-
-def _one_of(environment: Mapping[str, str], name: str, known: tuple[str, ...]) -> str:
-    text = setting(environment, name).lower() or known[0]
-    if text not in known:
-        raise ConfigurationError(f"{name} is {text!r} and must be one of {', '.join(known)}")
-    return text

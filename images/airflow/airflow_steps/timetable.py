@@ -1,4 +1,4 @@
-"""The schedule of a DAG that runs once a session."""
+"""The timetable of a DAG that runs once per session."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ if TYPE_CHECKING:
     from airflow.timetables.base import TimeRestriction
     from pendulum import DateTime
 
-# Only these runs advance the schedule; any other was started by a person, by another DAG or by an asset.
+# Only these runs advance the schedule; any other is triggered by a person, another DAG or an asset.
 AUTOMATED = (DagRunType.SCHEDULED, DagRunType.BACKFILL_JOB)
-STEP_ASIDE = timedelta(seconds=1)
-MADE_UP_FOR = timedelta(days=7)
+LOGICAL_DATE_OFFSET = timedelta(seconds=1)
+CATCHUP_WINDOW = timedelta(days=7)
 
 
 class SessionTimetable(CronTriggerTimetable):
-    """A CronTriggerTimetable whose scheduled runs come, whatever a person starts by hand.
+    """A CronTriggerTimetable whose scheduled runs are always created, whatever runs are triggered manually.
 
     A session is the logical date's day in the timetable's time zone. Three things differ from Airflow's timetable; the reasons
     are in docs/decisions/0021-scheduled-runs-always-come.md.
 
-    - A scheduled run is named after the local time of its schedule, for example `scheduled__2026-03-20T18:00:00+09:00`. Airflow
-      refuses the prefix to whatever a person starts; a DAG refuses it to other DAGs and assets by `allowed_run_types`.
-    - When a run by hand has the logical date of the schedule, the scheduled run gets the next free second.
-    - Without catchup, runs that could not start are made up for within a week after the last automated run.
+    - A scheduled run is named after the local time of its schedule, such as `scheduled__2026-03-20T18:00:00+09:00`. Airflow
+      rejects that prefix in the ids of manual runs; a DAG rejects it for other DAGs and assets by `allowed_run_types`.
+    - If a manual run has the logical date of the schedule, the scheduled run gets the next free second.
+    - Without catchup, runs that could not start are still created if they are at most a week old.
     """
 
     def generate_run_id(
         self, *, run_type: DagRunType, run_after: DateTime, data_interval: DataInterval | None, **extra: Any
     ) -> str:
-        """Return the run id: the local time of the schedule for a scheduled run, Airflow's own for any other."""
+        """Return the run id: for a scheduled run with the local time of its schedule, otherwise Airflow's own."""
         if run_type in AUTOMATED:
             run_after = run_after.in_timezone(self._timezone)
         return super().generate_run_id(run_type=run_type, run_after=run_after, data_interval=data_interval, **extra)
 
     def run_info_from_dag_run(self, *, dag_run: DagRun) -> DagRunInfo:
-        """Return what the next run is computed from; without a data interval where `dag_run` does not advance the schedule.
+        """Return what the next run is computed from; without a data interval if `dag_run` does not advance the schedule.
 
-        The interval follows from the logical date: a row that a backfill took over may hold one that a person gave.
+        The interval follows from the logical date: a run that a backfill took over may have one that a person set.
         """
         info = super().run_info_from_dag_run(dag_run=dag_run)
         if dag_run.logical_date is None:
@@ -55,15 +55,15 @@ class SessionTimetable(CronTriggerTimetable):
         return info._replace(run_after=start, data_interval=None)
 
     def next_dagrun_info_v2(self, *, last_dagrun_info: DagRunInfo | None, restriction: TimeRestriction) -> DagRunInfo | None:
-        """Return the next scheduled run; the same one, a second later, where `last_dagrun_info` is of a run by hand."""
+        """Return the next scheduled run; a second after `last_dagrun_info` if that is of a manual run."""
         if last_dagrun_info is None:
             return super().next_dagrun_info_v2(last_dagrun_info=None, restriction=restriction)
         if last_dagrun_info.data_interval is None:
-            end = last_dagrun_info.run_after + STEP_ASIDE + self._interval
+            end = last_dagrun_info.run_after + LOGICAL_DATE_OFFSET + self._interval
         elif restriction.catchup:
             return super().next_dagrun_info_v2(last_dagrun_info=last_dagrun_info, restriction=restriction)
         else:
-            earliest = [pendulum.now("UTC") - MADE_UP_FOR, *filter(None, [restriction.earliest])]
+            earliest = [pendulum.now("UTC") - CATCHUP_WINDOW, *filter(None, [restriction.earliest])]
             end = max(self._get_next(last_dagrun_info.data_interval.end), *map(self._align_to_next, earliest))
         if restriction.latest is not None and restriction.latest < end:
             return None

@@ -1,4 +1,4 @@
-"""Runs a step's pod from the triggerer: no worker waits for it, and the pod outlives this process."""
+"""The trigger of a step: it runs the step's pod from the triggerer, without a worker, and the pod outlives this process."""
 
 from __future__ import annotations
 
@@ -15,39 +15,36 @@ from airflow.utils.state import TaskInstanceState
 from step_contract.errors import ExitCode, StepError, Termination
 
 from airflow_steps import metrics
-from airflow_steps.admission import admit
-from airflow_steps.afterwards import give_back, in_background, remove
-from airflow_steps.cluster import Pods, Refused
-from airflow_steps.failure import KEY
-from airflow_steps.following import Following
-from airflow_steps.links import links
-from airflow_steps.memory import with_memory
-from airflow_steps.notes import note_step_end
-from airflow_steps.outcome import settle
-from airflow_steps.pod import command_of, pod_of, task_labels
-from airflow_steps.slots import Slots
-from airflow_steps.step import Ended
-from airflow_steps.templates import SingleXComs
+from airflow_steps.failure_log import record_termination
+from airflow_steps.links import make_link_xcoms
+from airflow_steps.outcome import verify_outcome
+from airflow_steps.pod_client import PodClient, PodRejectedError
+from airflow_steps.pod_lifecycle import PodFollower, PodSlots, create_pod, delete_pod, release_slot, run_in_background
+from airflow_steps.pod_spec import describe_command, increase_container_memory, make_pod, select_task_labels
+from airflow_steps.pod_status import has_terminated
+from airflow_steps.termination import ExitStatus
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-RENDER_SECONDS = 60.0
+RENDER_TIMEOUT_SECONDS = 60.0
+# The XCom with the terminations of a task's earlier attempts: a trigger cannot read the task state store.
+FAILURES_KEY = "failures"
 
 
 class StepTrigger(BaseTrigger):
-    """Creates the pod of one try of a step, or adopts the one that is there, and follows it to its end.
+    """Creates the pod of one attempt of a step, or adopts it if it exists, and follows it until it terminates.
 
-    A step that has ended well, its artifact verified, ends the task here. Any other end is an event: a worker raises it by
-    its class (`StepOperator.finish`), so that retries and callbacks are as ever.
+    A step that succeeded, its artifact verified, ends the task here. Any other termination is an event: a worker raises it as
+    an exception (`StepOperator.execute_complete`), so that retries and callbacks work as for any task.
 
     :param step: the step's name
-    :param pod_template_dict: the pod, templated; its name and identifying labels come from the try
-    :param container: the step's container in it
-    :param start_seconds: how long the pod may take from its creation to the start of the container
-    :param run_seconds: how long it may run; None: for ever
-    :param limit: how many pods this triggerer runs at once
-    :param queue_seconds: how long the pod may wait for a slot and for the cluster's consent; None: as long as the task may
+    :param pod_template_dict: the pod, templated; name and identifying labels come from the attempt
+    :param container: the name of the step's container
+    :param start_timeout: seconds from the pod's creation to the container's start
+    :param run_timeout: seconds that the container may run; None: no limit
+    :param max_pods: how many pods this triggerer runs at once
+    :param queue_timeout: seconds that the pod may wait for a slot and for admission; None: no limit
     """
 
     def __init__(
@@ -56,136 +53,154 @@ class StepTrigger(BaseTrigger):
         step: str,
         pod_template_dict: dict[str, Any],
         container: str,
-        start_seconds: float,
-        run_seconds: float | None,
-        limit: int,
-        queue_seconds: float | None = None,
+        start_timeout: float,
+        run_timeout: float | None,
+        max_pods: int,
+        queue_timeout: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.step = step
+        # The triggerer renders the fields whose names are also template fields of the operator: this name is one.
         self.pod_template_dict = pod_template_dict
         self.container = container
-        self.start_seconds = start_seconds
-        self.run_seconds = run_seconds
-        self.limit = limit
-        self.queue_seconds = queue_seconds
+        self.start_timeout = start_timeout
+        self.run_timeout = run_timeout
+        self.max_pods = max_pods
+        self.queue_timeout = queue_timeout
         self._context: Context | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
-        """The class's path and the arguments that make this trigger again."""
-        names = ("step", "pod_template_dict", "container", "start_seconds", "run_seconds", "limit", "queue_seconds")
+        """Return the class's path and the arguments that create this trigger again."""
+        names = ("step", "pod_template_dict", "container", "start_timeout", "run_timeout", "max_pods", "queue_timeout")
         return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
-        """Keeps the context; `run` renders, within a bound, as templates may pull XComs."""
-        this = SingleXComs(context["ti"])
-        self._context = cast("Context", dict(context) | {"ti": this, "task_instance": this})
+        """Keep the context. `run` renders the templates, with a timeout, as they may pull XComs."""
+        ti = UnmappedXComs(context["ti"])
+        self._context = cast("Context", dict(context) | {"ti": ti, "task_instance": ti})
 
-    async def _render_in_time(self) -> None:
+    async def _render_templates(self) -> None:
         if self._context is None:
             return
         try:
-            async with asyncio.timeout(RENDER_SECONDS):
+            async with asyncio.timeout(RENDER_TIMEOUT_SECONDS):
                 super().render_template_fields(self._context)
         except TimeoutError as error:
-            # Airflow 3.3.2 leaves a request that its triggerer does not know without an answer.
-            advice = "a template asks for what a triggerer does not get; a task with runner='worker' does"
+            # Airflow 3.3.2 does not answer a request that its triggerer does not know.
             raise AirflowException(
-                f"the templates of {self.step} were not rendered in {RENDER_SECONDS:.0f} s: {advice}"
+                f"{self.step}: its templates were not rendered within {RENDER_TIMEOUT_SECONDS:.0f} s: one of them needs what "
+                "Airflow does not provide in the triggerer; set runner='worker' for this task"
             ) from error
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yields the one event that tells how the step ended."""
-        await self._render_in_time()
-        pods, pod = await Pods.here(), self._pod()
+        """Yield one event, the step's outcome."""
+        await self._render_templates()
+        client, pod = await PodClient.get(), self._make_pod()
         namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
-        this: Any = self.task_instance
-        whose = {"dag_id": this.dag_id, "task_id": this.task_id, "run_id": this.run_id, "map_index": this.map_index}
-        failures = await XCom.aget_one(key=KEY, **whose) if this.try_number > 1 else None
-        if more := with_memory(pod, self.container, failures or []):
-            self.log.info("%s", more)
+        ti: Any = self.task_instance
+        key = {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": ti.map_index}
+        failures = await XCom.aget_one(key=FAILURES_KEY, **key) if ti.try_number > 1 else None
+        if change := increase_container_memory(pod, self.container, failures or []):
+            self.log.info("%s", change)
         await asyncio.to_thread(metrics.connect)
-        slots = Slots.here(self.limit)
-        self.log.info("%s", command_of(pod, self.container))
-        if await self._is_there(pods, pod):
-            slots.seize()
-            in_background(metrics.tell_load(slots))
-            self.log.info("pod %s is there already: going on with it", name)
+        slots = PodSlots.get(self.max_pods)
+        self.log.info("%s", describe_command(pod, self.container))
+        if await self._find_pod(client, pod):
+            slots.acquire_over_limit()
+            run_in_background(metrics.report_slots(slots))
+            self.log.info("pod %s exists: adopting it", name)
         else:
-            since = time.monotonic()
+            start = time.monotonic()
             try:
-                new = await admit(pods, pod, slots, self.queue_seconds, self.log)
-            except Refused as refused:
-                yield (await asyncio.to_thread(self._event, Ended(None, b"", (), str(refused), Termination.START_FAILED)))[0]
+                created = await create_pod(client, pod, slots, self.queue_timeout, self.log)
+            except PodRejectedError as error:
+                status = ExitStatus(None, b"", (), str(error), Termination.START_FAILED)
+                yield (await asyncio.to_thread(self._make_event, status))[0]
                 return
-            metrics.took(metrics.WAITED, this, timedelta(seconds=time.monotonic() - since))
-            self.log.info("pod %s created" if new else "pod %s is there already: going on with it", name)
-        following = Following(pods, namespace, name, self.container, self.start_seconds, self.run_seconds, self.log)
+            metrics.observe_duration(metrics.STEP_QUEUE, ti, timedelta(seconds=time.monotonic() - start))
+            self.log.info("pod %s created" if created else "pod %s exists: adopting it", name)
+        follower = PodFollower(client, namespace, name, self.container, self.start_timeout, self.run_timeout, self.log)
         try:
-            ended = await following.end()
+            status = await follower.wait()
         except BaseException:
-            slots.give_back()
+            slots.release()
             raise
-        in_background(give_back(slots, pods, namespace, name))
-        for what, needed in zip((metrics.STARTED, metrics.RAN), following.times or (), strict=False):
-            metrics.took(what, this, needed)
-        self.log.info("ended: %s", ended.reason or f"exit code {ended.code}")
-        event, told = await asyncio.to_thread(self._event, ended)
-        # Airflow 3.3.2 encodes the XComs of an end event twice: a task that pulled one would get text. So not with the event.
-        for key, value in told.items():
-            await XCom.aset(key, value, **whose)
-        in_background(remove(pods, namespace, name))
+        run_in_background(release_slot(slots, client, namespace, name))
+        for metric, duration in zip((metrics.STEP_START, metrics.STEP_RUN), follower.durations or (), strict=False):
+            metrics.observe_duration(metric, ti, duration)
+        self.log.info("terminated: %s", status.reason or f"exit code {status.code}")
+        event, xcoms = await asyncio.to_thread(self._make_event, status)
+        # Airflow 3.3.2 encodes the XComs of a TaskSuccessEvent twice: a task that pulls one would get text.
+        for xcom_key, value in xcoms.items():
+            await XCom.aset(xcom_key, value, **key)
+        run_in_background(delete_pod(client, namespace, name))
         yield event
 
     async def on_kill(self) -> None:
-        """Deletes the pod where a person has marked the task.
+        """Delete the pod if a person has cleared the task or set its state.
 
-        Airflow calls this too when another triggerer has taken the task over: the task is then still deferred, and the pod
-        the other's. A cleared task that waits again looks the same; its new try removes the pod.
+        Airflow also calls this when another triggerer has taken over the task, which is then still deferred: the pod belongs
+        to that one. A cleared task that waits again looks the same; its next attempt deletes the pod.
         """
-        metadata = self._pod()["metadata"]
-        if await asyncio.to_thread(self._state) == TaskInstanceState.DEFERRED:
-            self.log.info("pod %s is left to another triggerer or try", metadata["name"])
+        metadata = self._make_pod()["metadata"]
+        if await asyncio.to_thread(self._get_task_state) == TaskInstanceState.DEFERRED:
+            self.log.info("pod %s is left to another triggerer or attempt", metadata["name"])
             return
-        await (await Pods.here()).delete(metadata["namespace"], metadata["name"])
+        await (await PodClient.get()).delete_pod(metadata["namespace"], metadata["name"])
         self.log.info("pod %s deleted", metadata["name"])
 
-    def _state(self) -> str | None:
-        this: Any = self.task_instance
-        index = this.map_index if this.map_index is not None and this.map_index >= 0 else None
-        whose = {"dag_id": this.dag_id, "task_ids": [this.task_id], "run_ids": [this.run_id], "map_index": index}
-        states: dict[str, str | None] = next(iter(this.get_task_states(**whose).values()), {})
+    def _get_task_state(self) -> str | None:
+        ti: Any = self.task_instance
+        map_index = ti.map_index if ti.map_index is not None and ti.map_index >= 0 else None
+        query = {"dag_id": ti.dag_id, "task_ids": [ti.task_id], "run_ids": [ti.run_id], "map_index": map_index}
+        states: dict[str, str | None] = next(iter(ti.get_task_states(**query).values()), {})
         return next(iter(states.values()), None)
 
-    async def _is_there(self, pods: Pods, pod: dict[str, Any]) -> bool:
-        """Whether the pod of this try is there. Earlier tries' pods that still run are deleted."""
-        metadata, there = pod["metadata"], False
-        for other in await pods.of_labels(metadata["namespace"], task_labels(metadata["labels"])):
+    async def _find_pod(self, client: PodClient, pod: dict[str, Any]) -> bool:
+        """Return whether the attempt's pod exists. Deletes the running pods of earlier attempts."""
+        metadata, exists = pod["metadata"], False
+        for other in await client.list_pods(metadata["namespace"], select_task_labels(metadata["labels"])):
             if other.metadata.name == metadata["name"]:
-                there = True
-            elif other.status.phase not in ("Succeeded", "Failed"):
-                self.log.info("pod %s of an earlier try is deleted", other.metadata.name)
-                await pods.delete(metadata["namespace"], other.metadata.name)
-        return there
+                exists = True
+            elif not has_terminated(other):
+                self.log.info("deleting pod %s of an earlier attempt", other.metadata.name)
+                await client.delete_pod(metadata["namespace"], other.metadata.name)
+        return exists
 
-    def _pod(self) -> dict[str, Any]:
-        this: Any = self.task_instance
-        return pod_of(self.pod_template_dict, this)
+    def _make_pod(self) -> dict[str, Any]:
+        ti: Any = self.task_instance
+        return make_pod(self.pod_template_dict, ti)
 
-    def _event(self, ended: Ended) -> tuple[TriggerEvent, dict[str, Any]]:
-        """The event that tells how the step ended, and its XComs. Counts the ends that no worker settles again."""
-        this: Any = self.task_instance
+    def _make_event(self, status: ExitStatus) -> tuple[TriggerEvent, dict[str, Any]]:
+        """Return the step's outcome as an event, and its XComs. Counts the outcomes that no worker will count."""
+        ti: Any = self.task_instance
         try:
-            made = settle(self.step, ended)
-        except AirflowSkipException as skipped:
-            self.log.info("%s", skipped)
-            metrics.count_end(this, ExitCode.NOTHING_TO_DO)
+            output = verify_outcome(self.step, status)
+        except AirflowSkipException as skip:
+            self.log.info("%s", skip)
+            metrics.count_termination(ti, ExitCode.NOTHING_TO_DO)
             return TaskSkippedEvent(), {}
         except (AirflowException, StepError) as error:
             self.log.error("%s", error)
-            note_step_end(this, error)
-            return TriggerEvent(ended.to_event()), {}
-        self.log.info("artifact verified: %s", made.manifest)
-        metrics.count_end(this, ExitCode.SUCCESS)
-        told = {"return_value": made.manifest, "facts": dict(made.facts)}
-        return TaskSuccessEvent(), told | links(made.manifest, made.files)
+            record_termination(ti, error)
+            return TriggerEvent(status.to_event()), {}
+        self.log.info("artifact verified: %s", output.manifest)
+        metrics.count_termination(ti, ExitCode.SUCCESS)
+        return TaskSuccessEvent(), {"return_value": output.manifest, "facts": dict(output.facts)} | make_link_xcoms(output)
+
+
+class UnmappedXComs:
+    """A task instance for templates, whose `xcom_pull` without `map_indexes` pulls from an unmapped task.
+
+    Pulling from all indexes of a mapped task is a request that Airflow 3.3.2's triggerer does not know and never answers.
+    """
+
+    def __init__(self, ti: Any) -> None:
+        self._ti = ti
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._ti, name)
+
+    def xcom_pull(self, *args: Any, map_indexes: Any = -1, **kwargs: Any) -> Any:
+        """Pull an XCom, as the task instance does."""
+        return self._ti.xcom_pull(*args, map_indexes=map_indexes, **kwargs)

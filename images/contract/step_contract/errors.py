@@ -80,7 +80,7 @@ RETRY_RULES: dict[ExitCode | Termination, RetryRule] = {
     Termination.TIMED_OUT: RetryRule("timed out", 2, 10, "Read its log for what it waited for, or raise execution_timeout."),
     # Not the step's fault: the pod was evicted, preempted, drained or deleted, or its node was lost.
     Termination.EVICTED: RetryRule("its pod was evicted", 6, 30, "Nothing while it is retried; if it recurs, check the nodes."),
-    # The pod has already had STEP_START_SECONDS to start.
+    # The pod has already had STEP_START_TIMEOUT_SECONDS to start.
     Termination.START_FAILED: RetryRule(
         "its pod did not start",
         1,

@@ -32,7 +32,7 @@ def visit_pages(page: Page, url: str, folder: Path) -> None:
 
     page.goto(f"{url}/dags/market_daily")
     page.get_by_role("button", name="Dag Docs").click()
-    expect(page.get_by_text("The KOSPI, every day after the close")).to_be_visible()
+    expect(page.get_by_text("KOSPI: prices, headlines and forecast of every session")).to_be_visible()
     take_screenshot("docs")
 
     page.goto(f"{url}/dags/{RUN}")

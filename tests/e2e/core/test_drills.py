@@ -64,13 +64,20 @@ def test_triggerer_and_worker_give_the_same_outcomes(airflow: AirflowClient) -> 
 
     wait_until("the outcome of all tasks", are_settled, 180)
     states = get_states(airflow, "drill_runners", "drill")
-    expected = {"done": "success", "wrong": "failed", "later": "up_for_retry", "fault": "up_for_retry", "nothing": "skipped"}
+    expected = {
+        "success": "success",
+        "invalid_data": "failed",
+        "source_unavailable": "up_for_retry",
+        "error": "up_for_retry",
+        "nothing_to_do": "skipped",
+    }
     for runner in ("triggerer", "worker"):
         assert {outcome: states[f"{outcome}_{runner}"] for outcome in expected} == expected
-        assert airflow.get_xcom("drill_runners", "drill", f"done_{runner}").endswith(f"/done-{runner}/manifest.json")
-        assert airflow.get_xcom("drill_runners", "drill", f"done_{runner}", "facts")["host"].startswith("drill-runners-done-")
-        wait_for_log(airflow, "drill_runners", "drill", f"wrong_{runner}", "exits with 65 as requested")
-    # Not earlier: pods of the stock operator do not wait for the quota.
+        assert airflow.get_xcom("drill_runners", "drill", f"success_{runner}").endswith(f"/success-{runner}/manifest.json")
+        assert airflow.get_xcom("drill_runners", "drill", f"success_{runner}", "facts")["host"].startswith(
+            "drill-runners-success-"
+        )
+        wait_for_log(airflow, "drill_runners", "drill", f"invalid_data_{runner}", "exits with code 65, as requested")
     start_run(airflow, "drill_failures", "drill")
 
 
@@ -83,12 +90,12 @@ def test_a_step_that_exceeds_its_timeout_is_stopped_and_fails(airflow: AirflowCl
 def test_each_failure_has_its_state_attempts_and_log(airflow: AirflowClient) -> None:
     # State, number of attempts, and a text in the last attempt's log.
     expected = {
-        "memory_triggerer": ("success", 2, "it gets 256Mi, not 128Mi"),
-        "memory_worker": ("success", 2, "it gets 256Mi, not 128Mi"),
+        "memory_triggerer": ("success", 2, "memory raised from 128Mi to 256Mi"),
+        "memory_worker": ("success", 2, "memory raised from 128Mi to 256Mi"),
         "crash": ("failed", 2, f"signal SIGSEGV; image {platform.machine()}, node {platform.machine()}"),
-        "refused": ("failed", 1, 'violates PodSecurity "restricted:latest"'),
+        "rejected": ("failed", 1, 'violates PodSecurity "restricted:latest"'),
         "unpullable": ("failed", 1, "nowhere.invalid/no-such-image"),
-        "programless": ("failed", 1, "/no/such/program"),
+        "missing_program": ("failed", 1, "/no/such/program"),
         "unschedulable": ("failed", 1, "didn't match Pod's node affinity/selector"),
     }
     assert wait_for_run(airflow, "drill_failures", "drill", 300) == "failed"
@@ -98,10 +105,10 @@ def test_each_failure_has_its_state_attempts_and_log(airflow: AirflowClient) -> 
     }
     for task, (_, attempts, text) in expected.items():
         wait_for_log(airflow, "drill_failures", "drill", task, text, attempts)
-    wait_for_log(airflow, "drill_failures", "drill", "memory_triggerer", "OOMKilled: out of memory. Give it more", 1)
+    wait_for_log(airflow, "drill_failures", "drill", "memory_triggerer", "OOMKilled: out of memory. Raise the memory", 1)
 
 
-def test_at_most_step_pods_steps_run_at_once(airflow: AirflowClient, pod_watch: PodWatch) -> None:
+def test_at_most_step_max_pods_steps_run_at_once(airflow: AirflowClient, pod_watch: PodWatch) -> None:
     start_run(airflow, "drill_many", "drill")
     peak = 0
 
@@ -116,4 +123,4 @@ def test_at_most_step_pods_steps_run_at_once(airflow: AirflowClient, pod_watch: 
     assert 4 <= peak <= 8
     assert len(step_pods(pod_watch, "drill_many", "drill")) == 101
     logs = (airflow.get_log("drill_many", "drill", f"step_{number:03}") for number in reversed(range(100)))
-    assert any("waits for one of 8 slots" in log for log in logs)
+    assert any("waiting for one of 8 slots" in log for log in logs)

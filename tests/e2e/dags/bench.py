@@ -1,4 +1,4 @@
-"""Chains and fans of steps that do nothing, run by this project's operator and by the stock one."""
+"""Chains and fans of steps that do nothing, run by StepOperator and by the stock operator."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk import DAG, chain
-from airflow_steps.pod_settings import pod_arguments
-from drill_steps import REPORT_MANIFEST, python_step, shell_step
+from airflow_steps.pod_spec import make_pod_arguments
+from drill_steps import python_step, shell_step
 
 MANIFEST = "s3://market/artifacts/drills/noop/manifest.json"
 CHAIN = 3
@@ -16,8 +16,8 @@ LABELS = {"app.kubernetes.io/name": "collector", "app.kubernetes.io/component": 
 
 
 def stock_step(task_id: str, seconds: float, *, deferrable: bool) -> KubernetesPodOperator:
-    """Return the provider's operator with a step's pod; its start and polling keep the provider's defaults."""
-    arguments: dict[str, Any] = pod_arguments("collector") | {"deferrable": deferrable, "active_deadline_seconds": 600}
+    """Return the stock operator with the pod of a step; how it follows the pod is left to its defaults."""
+    arguments: dict[str, Any] = make_pod_arguments("collector") | {"deferrable": deferrable, "active_deadline_seconds": 600}
     for name in ("startup_timeout_seconds", "startup_check_interval_seconds"):
         del arguments[name]
     arguments |= {"cmds": ["sh", "-c", REPORT_MANIFEST, "sh"], "arguments": [MANIFEST, str(seconds)]}
@@ -25,7 +25,7 @@ def stock_step(task_id: str, seconds: float, *, deferrable: bool) -> KubernetesP
 
 
 def step(task_id: str, seconds: float, way: str) -> Any:
-    """Return a step that takes `seconds`, run by the operator that `way` names."""
+    """Return a step that takes `seconds`, with the operator that `way` names."""
     if way == "ours":
         return shell_step(task_id, MANIFEST, seconds=seconds, retries=0)
     return stock_step(task_id, seconds, deferrable=way == "deferrable")

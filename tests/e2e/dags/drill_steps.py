@@ -1,4 +1,4 @@
-"""Steps for drills and the benchmark: the collector's image with another command, whose options define its behaviour."""
+"""Steps for drills: the collector's image with another command, so that a test decides how a step behaves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ print(PLATFORM_PREFIX + describe_platform(), flush=True)
 if "--crash" in sys.argv:
     import ctypes
     ctypes.string_at(0)
-memory = b"x" * (int(option("--megabytes", "0")) * 2**20)
+ballast = b"x" * (int(option("--megabytes", "0")) * 2**20)
 if "--disk" in sys.argv:
     with open("/tmp/filled", "wb") as file:
         file.write(b"x" * (int(option("--disk", "0")) * 2**20))
@@ -31,7 +31,7 @@ for second in range(int(seconds)):
     print("second", second + 1, flush=True)
     time.sleep(1)
 if code:
-    open(os.environ["STEP_RESULT"], "wb").write(Result(error=f"exits with {code} as requested").to_json())
+    open(os.environ["STEP_RESULT"], "wb").write(Result(error=f"exits with code {code}, as requested").to_json())
     sys.exit(code)
 content = Content({"drill.txt": step.encode()}, rows=1, schema_version=1, facts={"host": os.uname().nodename})
 store, session = Store(option("--artifacts", "")), date(2026, 1, 15)
@@ -44,11 +44,9 @@ REPORT_MANIFEST = """printf '{"manifest": "%s", "facts": {}, "error": null}' "$1
 def python_step(
     task_id: str, *, step: str = "drill", options: Mapping[str, str | None] | None = None, **more: Any
 ) -> StepOperator:
-    """Return a step that commits the artifact `drills/STEP`.
+    """Return a step that prints for `seconds`, then exits with `code` or commits the artifact `drills/STEP`.
 
-    Args:
-        options: `seconds` it runs, exit `code` it fails with, `crash`, `megabytes` of memory it holds, and megabytes that it
-            writes to `disk`.
+    Other options: `crash`; `megabytes` of memory to allocate; `disk`, megabytes to write.
     """
     return StepOperator(
         task_id=task_id,
@@ -60,7 +58,7 @@ def python_step(
 
 
 def shell_step(task_id: str, manifest: str, *, seconds: float = 0, **more: Any) -> StepOperator:
-    """Return a step that costs next to nothing: a shell that reports an existing manifest."""
+    """Return a step that needs almost no resources: it reports an existing manifest."""
     return StepOperator(
         task_id=task_id,
         program="collector",

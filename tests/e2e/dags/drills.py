@@ -1,4 +1,4 @@
-"""DAGs of the drills: steps that fail on purpose, in every way that the operator handles."""
+"""DAGs whose steps, pods and triggerers fail on purpose."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from drill_steps import python_step, shell_step
 from kubernetes.client import models as k8s
 
 RUNNERS = ("triggerer", "worker")
-EXIT_CODES = {"done": "0", "wrong": "65", "later": "69", "fault": "1", "nothing": "99"}
+EXIT_CODES = {"success": "0", "invalid_data": "65", "source_unavailable": "69", "error": "1", "nothing_to_do": "99"}
 
 with DAG("drill_runners", schedule=None, catchup=False, default_args={"retries": 1, "retry_delay": timedelta(hours=1)}):
     for runner in RUNNERS:
         for outcome, code in EXIT_CODES.items():
-            python_step(f"{outcome}_{runner}", step=f"{outcome}-{runner}", options={"code": code}, runner=runner)
+            name = f"{outcome}_{runner}"
+            python_step(name, step=name.replace("_", "-"), options={"code": code}, runner=runner)
 
 with DAG("drill_long", schedule=None, catchup=False, max_active_runs=8):
     python_step("long", step="long", options={"seconds": "40"}, retries=1, retry_delay=timedelta(seconds=1))
@@ -27,7 +28,7 @@ with DAG("drill_short", schedule=None, catchup=False):
 with DAG("drill_days", schedule="0 0 * * *", start_date=datetime(2026, 1, 1, tzinfo=UTC), catchup=False):
     python_step("day", step="day")
 
-# Due every minute, with market_daily's timetable; a test unpauses it for some minutes.
+# Runs every minute by the timetable of market_daily; a test unpauses it for a while.
 every_minute = SessionTimetable("* * * * *", timezone="Asia/Seoul")
 with DAG(
     "drill_schedule",
@@ -46,12 +47,12 @@ with DAG("drill_timeout", schedule=None, catchup=False):
 with DAG("drill_failures", schedule=None, catchup=False, default_args={"retries": 1}):
     small = k8s.V1ResourceRequirements(requests={"memory": "128Mi"}, limits={"memory": "128Mi"})
     for runner in RUNNERS:
-        options = {"megabytes": "150"}
-        python_step(f"memory_{runner}", step=f"memory-{runner}", options=options, container_resources=small, runner=runner)
+        too_much = {"megabytes": "150"}
+        python_step(f"memory_{runner}", step=f"memory-{runner}", options=too_much, container_resources=small, runner=runner)
     python_step("crash", step="crash", options={"crash": "yes"})
-    python_step("refused", step="refused", container_security_context=k8s.V1SecurityContext(privileged=True))
+    python_step("rejected", step="rejected", container_security_context=k8s.V1SecurityContext(privileged=True))
     python_step("unpullable", step="unpullable", image="nowhere.invalid/no-such-image:1", startup_timeout_seconds=20)
-    python_step("programless", step="programless", cmds=["/no/such/program"])
+    python_step("missing_program", step="missing-program", cmds=["/no/such/program"])
     no_node = {"kubernetes.io/hostname": "no-such-node"}
     python_step("unschedulable", step="unschedulable", node_selector=no_node, startup_timeout_seconds=20)
 
@@ -60,8 +61,8 @@ with DAG("drill_many", schedule=None, catchup=False):
     for number in range(100):
         first >> shell_step(f"step_{number:03}", "{{ ti.xcom_pull('noop') }}", seconds=1)
 
-with DAG("drill_evictions", schedule=None, catchup=False, default_args={"retries": 1}):
-    # The kubelet evicts the first, a pod of higher priority preempts the second.
+with DAG("drill_disruptions", schedule=None, catchup=False, default_args={"retries": 1}):
+    # One is evicted by the kubelet, the other preempted by a pod of higher priority.
     disk = {"ephemeral-storage": "20Mi"}
     limited = k8s.V1ResourceRequirements(requests={"cpu": "100m"} | disk, limits={"memory": "256Mi"} | disk)
     python_step("evicted", step="evicted", options={"disk": "60", "seconds": "120"}, container_resources=limited, retries=0)

@@ -123,9 +123,8 @@ def test_staging_is_deployed_and_a_broken_deployment_is_rolled_back(tmp_path: Pa
         assert staging.run_deploy("diff").stdout.strip() == "no changes"
         metrics = scrape(staging)
         for task in ("decide", "fetch_range", "train", "plot"):
-            labels = f'dag_id="market_smoke",task_id="{task}"'
-            assert f'market_daily_step_terminations_total{{cause="success",{labels}}} 1' in metrics
-            assert f"market_daily_step_run_seconds_count{{{labels}}} 1" in metrics
+            assert f'market_daily_step_attempts_total{{dag_id="market_smoke",outcome="success",task_id="{task}"}} 1' in metrics
+            assert f'market_daily_step_run_seconds_count{{dag_id="market_smoke",task_id="{task}"}} 1' in metrics
         assert "airflow_scheduler_heartbeat{" in metrics and "airflow_triggers_running{hostname=" in metrics
         with staging.airflow() as airflow:
             assert airflow.password not in ("admin", "airflow")
@@ -137,7 +136,7 @@ def test_staging_is_deployed_and_a_broken_deployment_is_rolled_back(tmp_path: Pa
         broken = staging.run_deploy("deploy", COLLECTOR_IMAGE="market-daily/collector:missing")
         assert broken.returncode == 1
         assert "collector_image = market-daily/collector:missing" in broken.stdout
-        assert "it has not started within 45 s" in broken.stdout and "market-daily/collector:missing" in broken.stdout
+        assert "it did not start within 45 s" in broken.stdout and "market-daily/collector:missing" in broken.stdout
         assert "rolled back to revision 1" in broken.stderr
         assert staging.run_deploy("diff").stdout.strip() == "no changes"
 

@@ -55,11 +55,11 @@ def priorities() -> Iterator[None]:
 
 @pytest.fixture(scope="module", autouse=True)
 def run(airflow: AirflowClient, priorities: None) -> None:
-    start_run(airflow, "drill_evictions", "drill")
+    start_run(airflow, "drill_disruptions", "drill")
 
 
 def test_a_preempted_step_is_retried(airflow: AirflowClient) -> None:
-    [pod] = wait_until("the running pod", lambda: list_running_pods("drill_evictions", "preempted"), 90)
+    [pod] = wait_until("the running pod", lambda: list_running_pods("drill_disruptions", "preempted"), 90)
     node, container = pod["spec"]["nodeName"], pod["spec"]["containers"][0]
     preemptor = {
         "apiVersion": "v1",
@@ -84,23 +84,23 @@ def test_a_preempted_step_is_retried(airflow: AirflowClient) -> None:
     }
     kubectl("create", "--filename", "-", input=json.dumps(preemptor))
     try:
-        wait_until("its preemption", lambda: not list_running_pods("drill_evictions", "preempted"), 90)
+        wait_until("its preemption", lambda: not list_running_pods("drill_disruptions", "preempted"), 90)
     finally:
         kubectl("delete", "pod", "preemptor", "--grace-period=0", "--force")
     wait_until(
-        "its success", lambda: airflow.get_task_instances("drill_evictions", "drill")["preempted"]["state"] == "success", 180
+        "its success", lambda: airflow.get_task_instances("drill_disruptions", "drill")["preempted"]["state"] == "success", 180
     )
-    assert airflow.get_task_instances("drill_evictions", "drill")["preempted"]["try_number"] == 2
-    log = wait_for_log(airflow, "drill_evictions", "drill", "preempted", "its pod was taken away", 1)
+    assert airflow.get_task_instances("drill_disruptions", "drill")["preempted"]["try_number"] == 2
+    log = wait_for_log(airflow, "drill_disruptions", "drill", "preempted", "its pod was evicted", 1)
     assert "preempt" in log
 
 
 def test_an_evicted_step_logs_the_kubelets_message(airflow: AirflowClient) -> None:
     wait_until(
-        "its failure", lambda: airflow.get_task_instances("drill_evictions", "drill")["evicted"]["state"] == "failed", 120
+        "its failure", lambda: airflow.get_task_instances("drill_disruptions", "drill")["evicted"]["state"] == "failed", 120
     )
-    wait_for_log(airflow, "drill_evictions", "drill", "evicted", "Evicted: ")
-    assert airflow.get_task_instances("drill_evictions", "drill")["evicted"]["try_number"] == 1
+    wait_for_log(airflow, "drill_disruptions", "drill", "evicted", "Evicted: ")
+    assert airflow.get_task_instances("drill_disruptions", "drill")["evicted"]["try_number"] == 1
 
 
 def test_a_drained_training_resumes_from_its_checkpoint(airflow: AirflowClient, bucket: Store) -> None:

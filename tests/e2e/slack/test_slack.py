@@ -47,9 +47,9 @@ def test_each_failure_is_one_alert_with_reason_and_advice(airflow: AirflowClient
     failed = {reply["text"].split("`")[1]: to_json(reply) for reply in replies if reply.get("subtype") == "thread_broadcast"}
     reasons = {
         "crash": ("crashed", "SIGSEGV", "attempt 2 of 2", "Compare the architectures of image and node"),
-        "refused": ("its pod did not start", "violates PodSecurity", "attempt 1 of 1", "then clear the task"),
+        "rejected": ("its pod did not start", "violates PodSecurity", "attempt 1 of 1", "then clear the task"),
         "unpullable": ("its pod did not start", "no-such-image", "attempt 1 of 1", "then clear the task"),
-        "programless": ("its pod did not start", "/no/such/program", "attempt 1 of 1", "then clear the task"),
+        "missing_program": ("its pod did not start", "/no/such/program", "attempt 1 of 1", "then clear the task"),
         "unschedulable": ("its pod did not start", "node affinity", "attempt 1 of 1", "then clear the task"),
     }
     assert failed.keys() == reasons.keys()

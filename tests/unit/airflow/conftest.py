@@ -17,7 +17,7 @@ from slack_simulator.simulator import Simulator
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-tests-")
 atexit.register(shutil.rmtree, os.environ["AIRFLOW_HOME"], ignore_errors=True)
 
-from .trigger_runs import comms, play  # noqa: E402 Airflow reads its home when it is imported
+from .trigger_harness import comms, play  # noqa: E402 Airflow reads its home when it is imported
 
 __all__ = ["Program", "comms", "play"]
 

@@ -15,7 +15,7 @@ from airflow_monitor.models import Thresholds
 from airflow_monitor.reconciler import Reconciler
 from airflow_monitor.slack_client import SlackClient
 from airflow_monitor.state import DeliveryLog
-from airflow_steps.notes import Note
+from airflow_steps.failure_log import FailureRecord
 from slack_simulator.simulator import Simulator
 from slack_simulator.workspace import Message
 from step_contract import paths
@@ -46,10 +46,16 @@ class MonitorHarness:
         self.reconciler.poll(now)
 
     def record_failure(
-        self, task_id: str, try_number: int = 1, *, again: bool = False, why: str = "it broke", **more: object
+        self, task_id: str, try_number: int = 1, *, will_retry: bool = False, reason: str = "it broke", **more: object
     ) -> None:
-        fields = {"meaning": "invalid data", "advice": "Check it.", "times": 1, "tries": 1, "at": SIX_PM.isoformat()} | more
-        failure = Note(task_id, -1, try_number, again, why=why, **fields)  # type: ignore[arg-type]
+        fields = {
+            "meaning": "invalid data",
+            "advice": "Check it.",
+            "attempt": 1,
+            "max_attempts": 1,
+            "recorded_at": SIX_PM.isoformat(),
+        } | more
+        failure = FailureRecord(task_id, -1, try_number, will_retry, reason=reason, **fields)  # type: ignore[arg-type]
         self.store.create(paths.failure("market_daily", RUN_ID, task_id, -1, try_number), failure.to_json())
 
     def expire_claims(self) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
 import pytest
-from airflow_steps.notes import Note
+from airflow_steps.failure_log import FailureRecord
 from devtools.commands import ROOT
 from slack_simulator.page import render_page
 from step_contract import paths
@@ -116,7 +116,9 @@ class Month:
             rule = RETRY_RULES[Termination.EVICTED]
             why = "train: Evicted: the node was low on resource: memory"
         times = (at.isoformat(), next_at.isoformat() if next_at else None)
-        failure = Note(task_id, -1, try_number, bool(next_at), rule.meaning, why, rule.advice, try_number, max_attempts, *times)
+        failure = FailureRecord(
+            task_id, -1, try_number, bool(next_at), rule.meaning, why, rule.advice, try_number, max_attempts, *times
+        )
         self.monitor.store.create(paths.failure("market_daily", run, task_id, -1, try_number), failure.to_json())
 
 

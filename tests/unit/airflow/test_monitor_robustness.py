@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from airflow_monitor.slack_client import MAX_BACKOFF_SECONDS, parse_retry_after
-from airflow_steps.notes import Note
+from airflow_steps.failure_log import FailureRecord
 from step_contract import paths
 from step_contract.errors import TransientError
 from step_contract.store import CircuitBreakerStore
@@ -195,7 +195,7 @@ def test_huge_texts_and_markup_are_truncated_and_escaped(monitor: MonitorHarness
         monitor.airflow.add_task(RUN_ID, "m", "failed", at=SIX_PM, map_index=number)
         monitor.store.replace(
             paths.failure("market_daily", RUN_ID, "m", number, 1),
-            Note("m", number, 1, False, odd, odd, odd, 1, 1, SIX_PM.isoformat()).to_json(),
+            FailureRecord("m", number, 1, False, odd, odd, odd, 1, 1, SIX_PM.isoformat()).to_json(),
         )
     monitor.airflow.add_task(RUN_ID, "t" * 250, "success", at=SIX_PM)
     monitor.airflow.add_result(RUN_ID, "t" * 250, {"summary": odd, "state": odd, "reason": odd}, "file:///x/" + "y" * 3000)

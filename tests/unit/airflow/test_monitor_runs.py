@@ -47,7 +47,7 @@ def test_a_failure_is_broadcast_once_with_reason_advice_and_links(monitor: Monit
     add_session_run(monitor.airflow, state="failed")
     monitor.airflow.add_task(RUN_ID, "fetch_prices", "failed", at=SIX_PM)
     monitor.airflow.add_task(RUN_ID, "train", "upstream_failed", at=SIX_PM)
-    monitor.record_failure("fetch_prices", why="fetch-prices: line 11: 'x' is <no> number")
+    monitor.record_failure("fetch_prices", reason="fetch-prices: line 11: 'x' is <no> number")
     for seconds in (0, 50, 100):
         monitor.poll(SIX_PM + timedelta(seconds=seconds))
     root, alert = monitor.channel()
@@ -70,7 +70,13 @@ def test_repeated_retries_are_one_reply_and_the_failure_one_broadcast(monitor: M
         monitor.airflow.add_task(RUN_ID, "fetch_prices", "up_for_retry", at=SIX_PM, try_number=number)
         next_at = (SIX_PM + timedelta(minutes=30 * number)).isoformat()
         monitor.record_failure(
-            "fetch_prices", number, again=True, meaning="source unavailable", times=number, tries=12, next_at=next_at
+            "fetch_prices",
+            number,
+            will_retry=True,
+            meaning="source unavailable",
+            attempt=number,
+            max_attempts=12,
+            next_attempt_at=next_at,
         )
         monitor.poll(SIX_PM + timedelta(minutes=number))
     assert monitor.first_lines() == [
@@ -80,7 +86,7 @@ def test_repeated_retries_are_one_reply_and_the_failure_one_broadcast(monitor: M
     assert not reply.broadcast and "attempt 11 of 12" in json.dumps(reply.blocks)
     monitor.airflow.add_task(RUN_ID, "fetch_prices", "failed", at=SIX_PM, try_number=12)
     monitor.airflow.add_run(RUN_ID, "failed", at=SIX_PM, seconds=20 * 60)
-    monitor.record_failure("fetch_prices", 12, meaning="source unavailable", times=12, tries=12)
+    monitor.record_failure("fetch_prices", 12, meaning="source unavailable", attempt=12, max_attempts=12)
     monitor.poll(SIX_PM + timedelta(minutes=20))
     assert sum(message.broadcast for message in monitor.messages()) == 1
 
@@ -99,7 +105,7 @@ def test_a_retry_that_cannot_help_is_broadcast(monitor: MonitorHarness) -> None:
     """As when the worker that sets the task's state is lost: only Airflow's own number of retries applies then."""
     add_session_run(monitor.airflow)
     monitor.airflow.add_task(RUN_ID, "fetch_prices", "up_for_retry", at=SIX_PM)
-    monitor.record_failure("fetch_prices", again=True, final=True)
+    monitor.record_failure("fetch_prices", will_retry=True, permanent=True)
     monitor.poll()
     [alert] = monitor.broadcasts()
     assert "`fetch_prices` will be retried" in alert.text

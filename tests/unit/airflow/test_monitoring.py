@@ -23,8 +23,8 @@ DASHBOARD: dict[str, Any] = json.loads((ROOT / "monitoring" / "dashboard.json").
 LABELS = {
     "dag_id": "market_daily",
     "task_id": "train",
-    "cause": "success",
-    "what": "taken",
+    "outcome": "success",
+    "measure": "acquired",
     "triggerer": "airflow-triggerer-0",
     "state": "queued",
 }
@@ -67,11 +67,11 @@ def queried_series(expression: str) -> set[str]:
 @pytest.mark.parametrize(
     ("name", "labels"),
     [
-        (metrics.SLOTS, {"triggerer"}),
-        (metrics.WAITED, {"dag_id", "task_id"}),
-        (metrics.STARTED, {"dag_id", "task_id"}),
-        (metrics.RAN, {"dag_id", "task_id"}),
-        (metrics.ENDED, {"dag_id", "task_id", "cause"}),
+        (metrics.POD_SLOTS, {"triggerer"}),
+        (metrics.STEP_QUEUE, {"dag_id", "task_id"}),
+        (metrics.STEP_START, {"dag_id", "task_id"}),
+        (metrics.STEP_RUN, {"dag_id", "task_id"}),
+        (metrics.STEP_ATTEMPTS, {"dag_id", "task_id", "outcome"}),
         (monitor_metrics.LAST_POLL, set()),
         (monitor_metrics.DAG_LATE, {"dag_id"}),
         (monitor_metrics.LAST_SESSION, set()),
@@ -79,13 +79,13 @@ def queried_series(expression: str) -> set[str]:
     ],
 )
 def test_each_metric_is_mapped_once_with_its_labels(name: str, labels: set[str]) -> None:
-    [(mapped_name, mapped_labels)] = map_name(metrics.named(name, **LABELS))
+    [(mapped_name, mapped_labels)] = map_name(metrics.format_name(name, **LABELS))
     assert mapped_name in pipeline_series()
     assert mapped_labels == {label: LABELS[label] for label in labels}
 
 
 def test_a_task_group_stays_part_of_the_task_id_label() -> None:
-    [(_, labels)] = map_name(metrics.named(metrics.RAN, dag_id="a.b", task_id="collect.fetch_prices"))
+    [(_, labels)] = map_name(metrics.format_name(metrics.STEP_RUN, dag_id="a.b", task_id="collect.fetch_prices"))
     assert labels == {"dag_id": "a__b", "task_id": "collect__fetch_prices"}
 
 
@@ -101,9 +101,9 @@ def test_alerts_query_existing_metrics_and_describe_what_to_do() -> None:
     assert len({alert["alert"] for alert in ALERTS}) == len(ALERTS) > 15
 
 
-def test_alerts_cover_every_cause_of_failure() -> None:
+def test_alerts_cover_every_outcome_of_failure() -> None:
     matched = [
-        cause for rule in RULES for causes in re.findall(r'cause=~?"([^"]+)"', rule["expr"]) for cause in causes.split("|")
+        cause for rule in RULES for causes in re.findall(r'outcome=~?"([^"]+)"', rule["expr"]) for cause in causes.split("|")
     ]
     succeeded = (ExitCode.SUCCESS, ExitCode.NOTHING_TO_DO)
     assert sorted(matched) == sorted(end.name.lower() for end in [*ExitCode, *Termination] if end not in succeeded)

@@ -6,281 +6,288 @@ from typing import Any
 
 import pytest
 from airflow.triggers.base import TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
-from airflow_steps.failure import cause_of
-from airflow_steps.notes import Note
-from airflow_steps.pod import pod_name
-from airflow_steps.step import Ended
+from airflow_steps.failure_log import FailureRecord
+from airflow_steps.pod_spec import make_pod_name
+from airflow_steps.termination import ExitStatus, classify_termination
 from step_contract.errors import Termination
 from step_contract.result import Result
 
-from .kubernetes_api import KubernetesApi
-from .trigger_runs import Comms, Try, artifact, created, event_of, trigger
+from .fake_kubernetes import KubernetesApi
+from .trigger_harness import SupervisorComms, TaskInstance, commit_artifact, make_trigger, run_trigger, wait_for_pod
 
 
-def test_a_step_that_committed_ends_the_task_with_its_uri_facts_and_log(
-    play: Any, comms: Comms, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+def test_a_committed_step_ends_the_task_with_uri_facts_and_log(
+    play: Any, comms: SupervisorComms, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    this, uri = Try(), artifact(tmp_path)
+    ti, uri = TaskInstance(), commit_artifact(tmp_path)
 
     async def scenario(api: KubernetesApi) -> TriggerEvent:
-        running = asyncio.create_task(event_of(trigger(this)))
-        name = pod_name(this)
+        running = asyncio.create_task(run_trigger(make_trigger(ti)))
+        name = make_pod_name(ti)
         api.logs[name] = ["open: a session of the XKRX calendar"]
-        await created(api, name)
-        await api.runs(name)
-        await api.ends(name, 0, Result(uri, {"state": "open"}).to_json().decode())
+        await wait_for_pod(api, name)
+        await api.start_container(name)
+        await api.terminate_container(name, 0, Result(uri, {"state": "open"}).to_json().decode())
         return await running
 
     assert isinstance(play(scenario), TaskSuccessEvent)
     assert comms.xcoms == {"return_value": uri, "facts": {"state": "open"}}
-    told = caplog.text + capfd.readouterr().out
-    assert "collector:1 decide --session 2026-01-15" in told
-    assert "open: a session of the XKRX calendar" in told
+    log = caplog.text + capfd.readouterr().out
+    assert "collector:1 decide --session 2026-01-15" in log
+    assert "open: a session of the XKRX calendar" in log
 
 
-def test_success_without_a_whole_artifact_is_no_success(play: Any, comms: Comms) -> None:
+def test_success_without_a_complete_artifact_is_an_event(play: Any, comms: SupervisorComms) -> None:
     async def scenario(api: KubernetesApi) -> TriggerEvent:
-        running = asyncio.create_task(event_of(trigger(Try())))
-        await created(api, pod_name(Try()))
-        await api.ends(pod_name(Try()), 0, Result("file:///nowhere/x/manifest.json").to_json().decode())
+        running = asyncio.create_task(run_trigger(make_trigger(TaskInstance())))
+        await wait_for_pod(api, make_pod_name(TaskInstance()))
+        await api.terminate_container(
+            make_pod_name(TaskInstance()), 0, Result("file:///nowhere/x/manifest.json").to_json().decode()
+        )
         return await running
 
     event = play(scenario)
     assert not isinstance(event, TaskSuccessEvent)
-    assert Ended.from_event(event.payload).code == 0
+    assert ExitStatus.from_event(event.payload).code == 0
     assert not comms.xcoms
 
 
 @pytest.mark.parametrize(
-    ("code", "reason", "told"),
+    ("code", "reason", "expected"),
     [(65, "Error", None), (137, "OOMKilled", "OOMKilled"), (139, "Error", None)],
 )
-def test_another_end_is_handed_to_a_worker_with_code_message_and_reason(
-    play: Any, code: int, reason: str, told: str | None
-) -> None:
+def test_a_failure_is_an_event_with_code_message_and_reason(play: Any, code: int, reason: str, expected: str | None) -> None:
     async def scenario(api: KubernetesApi) -> TriggerEvent:
-        running = asyncio.create_task(event_of(trigger(Try())))
-        await created(api, pod_name(Try()))
-        await api.ends(pod_name(Try()), code, "what it said", reason=reason)
+        running = asyncio.create_task(run_trigger(make_trigger(TaskInstance())))
+        await wait_for_pod(api, make_pod_name(TaskInstance()))
+        await api.terminate_container(make_pod_name(TaskInstance()), code, "a message", reason=reason)
         return await running
 
-    ended = Ended.from_event(play(scenario).payload)
-    assert (ended.code, ended.result, ended.reason) == (code, b"what it said", told)
+    status = ExitStatus.from_event(play(scenario).payload)
+    assert (status.code, status.result, status.reason) == (code, b"a message", expected)
 
 
-def test_how_a_step_ended_is_noted_before_a_worker_is_asked_to_settle_it(
+def test_a_termination_is_recorded_before_a_worker_handles_it(
     play: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ARTIFACTS", f"file://{tmp_path}/artifacts")
 
     async def scenario(api: KubernetesApi) -> TriggerEvent:
-        api.refuses = 'pods "x" is forbidden: violates PodSecurity'
-        return await event_of(trigger(Try()))
+        api.rejection = 'pods "x" is forbidden: violates PodSecurity'
+        return await run_trigger(make_trigger(TaskInstance()))
 
     play(scenario)
-    [noted] = (tmp_path / "artifacts" / "slack" / "ends").rglob("decide.-1.1.json")
-    assert "violates PodSecurity" in Note.from_json(noted.read_bytes()).why
+    [record] = (tmp_path / "artifacts" / "monitor" / "terminations").rglob("decide.-1.1.json")
+    assert "violates PodSecurity" in FailureRecord.from_json(record.read_bytes()).reason
 
 
 def test_nothing_to_do_skips_the_task(play: Any) -> None:
     async def scenario(api: KubernetesApi) -> TriggerEvent:
-        running = asyncio.create_task(event_of(trigger(Try())))
-        await created(api, pod_name(Try()))
-        await api.ends(pod_name(Try()), 99)
+        running = asyncio.create_task(run_trigger(make_trigger(TaskInstance())))
+        await wait_for_pod(api, make_pod_name(TaskInstance()))
+        await api.terminate_container(make_pod_name(TaskInstance()), 99)
         return await running
 
     assert isinstance(play(scenario), TaskSkippedEvent)
 
 
-def test_two_triggerers_with_one_try_make_one_pod_and_tell_one_end(play: Any) -> None:
+def test_two_triggerers_create_one_pod_per_attempt(play: Any) -> None:
     async def scenario(api: KubernetesApi) -> list[TriggerEvent]:
-        both = [asyncio.create_task(event_of(trigger(Try()))) for _ in range(2)]
-        await created(api, pod_name(Try()))
-        await api.runs(pod_name(Try()))
-        await api.ends(pod_name(Try()), 65)
+        both = [asyncio.create_task(run_trigger(make_trigger(TaskInstance()))) for _ in range(2)]
+        await wait_for_pod(api, make_pod_name(TaskInstance()))
+        await api.start_container(make_pod_name(TaskInstance()))
+        await api.terminate_container(make_pod_name(TaskInstance()), 65)
         events = list(await asyncio.gather(*both))
-        assert api.created == [pod_name(Try())]
+        assert api.created == [make_pod_name(TaskInstance())]
         return events
 
-    assert [Ended.from_event(event.payload).code for event in play(scenario)] == [65, 65]
+    assert [ExitStatus.from_event(event.payload).code for event in play(scenario)] == [65, 65]
 
 
-def test_a_pod_that_somebody_deletes_is_told_as_that(play: Any) -> None:
+def test_a_deleted_pod_is_reported_as_deleted(play: Any) -> None:
     async def scenario(api: KubernetesApi) -> TriggerEvent:
-        running = asyncio.create_task(event_of(trigger(Try())))
-        await created(api, pod_name(Try()))
-        await api.runs(pod_name(Try()))
-        await api.vanishes(pod_name(Try()))
+        running = asyncio.create_task(run_trigger(make_trigger(TaskInstance())))
+        await wait_for_pod(api, make_pod_name(TaskInstance()))
+        await api.start_container(make_pod_name(TaskInstance()))
+        await api.delete_pod(make_pod_name(TaskInstance()))
         return await running
 
-    assert Ended.from_event(play(scenario).payload).reason == "its pod was deleted"
+    assert ExitStatus.from_event(play(scenario).payload).reason == "its pod was deleted"
 
 
-def test_a_watch_that_the_server_ends_misses_nothing(play: Any) -> None:
+def test_an_expired_watch_misses_no_change(play: Any) -> None:
     async def scenario(api: KubernetesApi) -> TriggerEvent:
-        api.gone_versions = 2
-        running = asyncio.create_task(event_of(trigger(Try())))
-        await created(api, pod_name(Try()))
-        await api.ends(pod_name(Try()), 69)
+        api.expired_watches = 2
+        running = asyncio.create_task(run_trigger(make_trigger(TaskInstance())))
+        await wait_for_pod(api, make_pod_name(TaskInstance()))
+        await api.terminate_container(make_pod_name(TaskInstance()), 69)
         return await running
 
-    assert Ended.from_event(play(scenario).payload).code == 69
+    assert ExitStatus.from_event(play(scenario).payload).code == 69
 
 
-def test_a_pod_that_does_not_start_in_time_is_deleted_and_the_event_tells_why(play: Any) -> None:
+def test_a_pod_that_does_not_start_is_deleted_with_a_reason(play: Any) -> None:
     async def scenario(api: KubernetesApi) -> TriggerEvent:
         event = {"reason": "FailedScheduling", "message": "0/2 nodes are available: 1 Insufficient memory", "metadata": {}}
         api.events = [event | {"involvedObject": {}}]
-        # The API tells the time of creation in whole seconds.
-        found = await event_of(trigger(Try(), start_seconds=1.5))
-        assert api.deleted == [pod_name(Try())]
-        return found
+        # The API reports the time of creation in whole seconds.
+        outcome = await run_trigger(make_trigger(TaskInstance(), start_timeout=1.5))
+        assert api.deleted == [make_pod_name(TaskInstance())]
+        return outcome
 
-    reason = Ended.from_event(play(scenario).payload).reason
-    assert reason and "not started" in reason and "Insufficient memory" in reason
+    reason = ExitStatus.from_event(play(scenario).payload).reason
+    assert reason and "did not start" in reason and "Insufficient memory" in reason
 
 
-def test_no_more_pods_run_at_once_than_the_limit_and_all_have_their_turn(play: Any) -> None:
-    tries = [Try(task_id=f"step_{number}") for number in range(6)]
+def test_no_more_pods_run_at_once_than_the_limit(play: Any) -> None:
+    tis = [TaskInstance(task_id=f"step_{number}") for number in range(6)]
 
     async def scenario(api: KubernetesApi) -> int:
-        running = [asyncio.create_task(event_of(trigger(this, limit=2))) for this in tries]
-        most = 0
-        for number in range(len(tries)):
+        running = [asyncio.create_task(run_trigger(make_trigger(ti, max_pods=2))) for ti in tis]
+        peak = 0
+        for number in range(len(tis)):
             while len(api.created) <= number:
                 await asyncio.sleep(0.01)
-            most = max(most, api.alive())
-            await api.ends(api.created[number], 65)
+            peak = max(peak, api.count_active())
+            await api.terminate_container(api.created[number], 65)
         await asyncio.gather(*running)
-        return most
+        return peak
 
     assert play(scenario) <= 2
 
 
-def test_a_quota_that_is_reached_is_waited_for(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_steps.admission.AGAIN_SECONDS", 0.05)
-    first, second = Try(task_id="first"), Try(task_id="second")
+def test_a_pod_waits_for_an_exhausted_quota(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_steps.pod_lifecycle.ADMISSION_RETRY_SECONDS", 0.05)
+    first, second = TaskInstance(task_id="first"), TaskInstance(task_id="second")
 
     async def scenario(api: KubernetesApi) -> list[str]:
         api.quota = 1
-        running = [asyncio.create_task(event_of(trigger(this))) for this in (first, second)]
+        running = [asyncio.create_task(run_trigger(make_trigger(ti))) for ti in (first, second)]
         while not api.created:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.2)
         assert len(api.created) == 1
-        await api.ends(api.created[0], 65)
+        await api.terminate_container(api.created[0], 65)
         while len(api.created) < 2:
             await asyncio.sleep(0.01)
-        await api.ends(api.created[1], 65)
+        await api.terminate_container(api.created[1], 65)
         await asyncio.gather(*running)
         return api.created
 
-    assert sorted(play(scenario)) == sorted([pod_name(first), pod_name(second)])
+    assert sorted(play(scenario)) == sorted([make_pod_name(first), make_pod_name(second)])
 
 
-def test_a_place_that_is_never_free_is_waited_for_within_a_bound_and_the_cluster_quoted(
-    play: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("airflow_steps.admission.AGAIN_SECONDS", 0.05)
-    told = {"quota": "exceeded quota: steps", "webhook": "failed calling webhook", "slots": "waited 0 s for one of 1 slots"}
+def test_waiting_for_admission_times_out_with_the_clusters_message(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("airflow_steps.pod_lifecycle.ADMISSION_RETRY_SECONDS", 0.05)
+    expected = {
+        "quota": "exceeded quota: steps",
+        "webhook": "failed calling webhook",
+        "slots": "timed out after 0 s waiting for one of 1 slots",
+    }
 
-    async def scenario(api: KubernetesApi) -> list[Ended]:
+    async def scenario(api: KubernetesApi) -> list[ExitStatus]:
         api.quota = 0
-        ends = [await event_of(trigger(Try(), limit=1, queue_seconds=0.3))]
-        api.quota, api.fails = None, "failed calling webhook"
-        ends.append(await event_of(trigger(Try(), limit=1, queue_seconds=0.3)))
-        api.fails = ""
-        running = asyncio.create_task(event_of(trigger(Try(task_id="first"), limit=1)))
-        await created(api, pod_name(Try(task_id="first")))
-        ends.append(await event_of(trigger(Try(), limit=1, queue_seconds=0.3)))
-        await api.ends(pod_name(Try(task_id="first")), 65)
+        events = [await run_trigger(make_trigger(TaskInstance(), max_pods=1, queue_timeout=0.3))]
+        api.quota, api.outage = None, "failed calling webhook"
+        events.append(await run_trigger(make_trigger(TaskInstance(), max_pods=1, queue_timeout=0.3)))
+        api.outage = ""
+        running = asyncio.create_task(run_trigger(make_trigger(TaskInstance(task_id="first"), max_pods=1)))
+        await wait_for_pod(api, make_pod_name(TaskInstance(task_id="first")))
+        events.append(await run_trigger(make_trigger(TaskInstance(), max_pods=1, queue_timeout=0.3)))
+        await api.terminate_container(make_pod_name(TaskInstance(task_id="first")), 65)
         await running
-        assert api.created == [pod_name(Try(task_id="first"))]
-        return [Ended.from_event(one.payload) for one in ends]
+        assert api.created == [make_pod_name(TaskInstance(task_id="first"))]
+        return [ExitStatus.from_event(event.payload) for event in events]
 
-    for ended, (_, words) in zip(play(scenario), told.items(), strict=True):
-        assert cause_of(ended) == Termination.START_FAILED and words in str(ended.reason)
+    for status, (_, message) in zip(play(scenario), expected.items(), strict=True):
+        assert classify_termination(status) == Termination.START_FAILED and message in str(status.reason)
 
 
-@pytest.mark.parametrize(("state", "left"), [("failed", False), ("deferred", True)])
-def test_a_marked_tasks_pod_is_deleted_and_one_that_another_triggerer_took_is_left(play: Any, state: str, left: bool) -> None:
-    this = Try()
+@pytest.mark.parametrize(("state", "kept"), [("failed", False), ("deferred", True)])
+def test_on_kill_keeps_the_pod_of_a_task_that_is_still_deferred(play: Any, state: str, kept: bool) -> None:
+    ti = TaskInstance()
 
     async def scenario(api: KubernetesApi) -> bool:
-        made = trigger(this)
-        running = asyncio.create_task(event_of(made))
-        await created(api, pod_name(this))
+        trigger = make_trigger(ti)
+        running = asyncio.create_task(run_trigger(trigger))
+        await wait_for_pod(api, make_pod_name(ti))
         running.cancel()
-        this.state = state
-        await made.on_kill()
-        return pod_name(this) in api.pods
+        ti.state = state
+        await trigger.on_kill()
+        return make_pod_name(ti) in api.pods
 
-    assert play(scenario) is left
+    assert play(scenario) is kept
 
 
-def test_a_new_try_removes_the_pod_of_the_one_before_that_still_runs(play: Any) -> None:
-    before, now = Try(), Try(try_number=2, id="01a2")
+def test_a_new_attempt_deletes_the_running_pod_of_the_last(play: Any) -> None:
+    first, second = TaskInstance(), TaskInstance(try_number=2, id="01a2")
 
     async def scenario(api: KubernetesApi) -> list[str]:
-        abandoned = asyncio.create_task(event_of(trigger(before)))
-        await created(api, pod_name(before))
+        abandoned = asyncio.create_task(run_trigger(make_trigger(first)))
+        await wait_for_pod(api, make_pod_name(first))
         abandoned.cancel()
-        running = asyncio.create_task(event_of(trigger(now)))
-        await created(api, pod_name(now))
-        await api.ends(pod_name(now), 65)
+        running = asyncio.create_task(run_trigger(make_trigger(second)))
+        await wait_for_pod(api, make_pod_name(second))
+        await api.terminate_container(make_pod_name(second), 65)
         await running
         return api.deleted
 
-    assert play(scenario) == [pod_name(before)]
+    assert play(scenario) == [make_pod_name(first)]
 
 
-def test_a_pods_name_differs_by_try_run_and_map_index_and_fits_however_long_the_names() -> None:
-    tries = [Try(), Try(try_number=2), Try(map_index=0), Try(map_index=1), Try(id="another")]
-    names = {pod_name(this) for this in tries}
-    assert len(names) == len(tries)
-    long = pod_name(Try(task_id="Группа.task_" + "x" * 200))
+def test_a_pods_name_is_unique_and_fits() -> None:
+    tis = [
+        TaskInstance(),
+        TaskInstance(try_number=2),
+        TaskInstance(map_index=0),
+        TaskInstance(map_index=1),
+        TaskInstance(id="another"),
+    ]
+    names = {make_pod_name(ti) for ti in tis}
+    assert len(names) == len(tis)
+    long = make_pod_name(TaskInstance(task_id="Группа.task_" + "x" * 200))
     assert len(long) <= 63 and long.replace("-", "").isalnum() and long == long.lower()
 
 
-def test_a_step_that_ran_out_of_memory_is_tried_again_with_more(play: Any, comms: Comms) -> None:
-    """As XComs go from the worker that judged the try before to the trigger of the next."""
-    comms.xcoms["failures"] = ["memory"]
-    this = Try(try_number=2)
+def test_an_oom_killed_step_is_retried_with_more_memory(play: Any, comms: SupervisorComms) -> None:
+    """The worker that failed the last attempt passes its termination to the next trigger as an XCom."""
+    comms.xcoms["failures"] = ["oom_killed"]
+    ti = TaskInstance(try_number=2)
 
     async def scenario(api: KubernetesApi) -> Any:
-        made = trigger(this)
+        trigger = make_trigger(ti)
         resources = {"limits": {"memory": "512Mi"}, "requests": {"memory": "512Mi"}}
-        made.pod_template_dict["spec"]["containers"][0]["resources"] = resources
-        running = asyncio.create_task(event_of(made))
-        await created(api, pod_name(this))
-        given = api.pods[pod_name(this)]["spec"]["containers"][0]["resources"]["limits"]["memory"]
-        await api.ends(pod_name(this), 137, reason="OOMKilled")
-        return given, (await running).payload
+        trigger.pod_template_dict["spec"]["containers"][0]["resources"] = resources
+        running = asyncio.create_task(run_trigger(trigger))
+        await wait_for_pod(api, make_pod_name(ti))
+        memory = api.pods[make_pod_name(ti)]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+        await api.terminate_container(make_pod_name(ti), 137, reason="OOMKilled")
+        return memory, (await running).payload
 
-    given, payload = play(scenario)
-    assert given == "1024Mi"
-    assert cause_of(Ended.from_event(payload)) == Termination.OOM_KILLED
+    memory, payload = play(scenario)
+    assert memory == "1024Mi"
+    assert classify_termination(ExitStatus.from_event(payload)) == Termination.OOM_KILLED
 
 
-def test_a_pod_that_the_cluster_never_lets_in_ends_at_once_with_the_clusters_own_words(play: Any, comms: Comms) -> None:
+def test_a_rejected_pod_fails_at_once_with_the_clusters_message(play: Any, comms: SupervisorComms) -> None:
     async def scenario(api: KubernetesApi) -> Any:
-        api.refuses = 'pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
-        return (await event_of(trigger(Try()))).payload
+        api.rejection = 'pods "x" is forbidden: violates PodSecurity "restricted:latest": runAsNonRoot != true'
+        return (await run_trigger(make_trigger(TaskInstance()))).payload
 
-    ended = Ended.from_event(play(scenario))
-    assert (cause_of(ended), "violates PodSecurity" in str(ended.reason)) == (Termination.START_FAILED, True)
+    status = ExitStatus.from_event(play(scenario))
+    assert (classify_termination(status), "violates PodSecurity" in str(status.reason)) == (Termination.START_FAILED, True)
 
 
-def test_what_a_step_says_of_its_processor_is_kept_however_long_its_log(play: Any, comms: Comms) -> None:
-    this = Try()
+def test_the_platform_is_kept_however_long_the_log(play: Any, comms: SupervisorComms) -> None:
+    ti = TaskInstance()
 
     async def scenario(api: KubernetesApi) -> Any:
-        api.logs[pod_name(this)] = ["platform: image x86_64, node aarch64 (emulated)", *map(str, range(100))]
-        running = asyncio.create_task(event_of(trigger(this)))
-        await created(api, pod_name(this))
-        await api.runs(pod_name(this))
-        await api.ends(pod_name(this), 139)
+        api.logs[make_pod_name(ti)] = ["platform: image x86_64, node aarch64 (emulated)", *map(str, range(100))]
+        running = asyncio.create_task(run_trigger(make_trigger(ti)))
+        await wait_for_pod(api, make_pod_name(ti))
+        await api.start_container(make_pod_name(ti))
+        await api.terminate_container(make_pod_name(ti), 139)
         return (await running).payload
 
-    ended = Ended.from_event(play(scenario))
-    assert (ended.machine, cause_of(ended)) == ("image x86_64, node aarch64 (emulated)", Termination.CRASHED)
+    status = ExitStatus.from_event(play(scenario))
+    assert (status.platform, classify_termination(status)) == ("image x86_64, node aarch64 (emulated)", Termination.CRASHED)

@@ -36,8 +36,8 @@ def _failures_message(name: str, failed: Sequence[Run], ui: AirflowUI) -> Messag
     advice = escape(advices[0] if advices else "Read the logs of the failed runs, then clear them.", PHRASE_LENGTH)
     lines = [f"{Icon.FAILED} {bold(name)}: {len(failed)} failed", f"*What to do:* {advice}"]
     for run in failed[:MAX_RUNS_LISTED]:
-        failures = [failure for failure in run.failures if not failure.again]
-        reason = f": `{failures[-1].task_id}`: {escape(failures[-1].why, REASON_LENGTH)}" if failures else ""
+        failures = [failure for failure in run.failures if not failure.will_retry]
+        reason = f": `{failures[-1].task_id}`: {escape(failures[-1].reason, REASON_LENGTH)}" if failures else ""
         lines.append(f"• {link(ui.run_url(run), str(run.session or run.run_id))}{reason}")
     if len(failed) > MAX_RUNS_LISTED:
         lines.append(f"• and {len(failed) - MAX_RUNS_LISTED} more")

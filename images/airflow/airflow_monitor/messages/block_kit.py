@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from airflow_steps.discretion import discreet
+from airflow_steps.redaction import redact
 
 Block = dict[str, Any]
 
@@ -27,7 +27,7 @@ ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 def escape(text: str, length: int) -> str:
     """Return `text` on one line, redacted, escaped for mrkdwn and truncated to `length` characters."""
-    line = " ".join(discreet(text).split())
+    line = " ".join(redact(text).split())
     escaped = [ESCAPES.get(character, character) for character in line]
     if sum(map(len, escaped)) <= length:
         return "".join(escaped)

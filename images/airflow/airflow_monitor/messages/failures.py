@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 
-from airflow_steps.notes import Note
+from airflow_steps.failure_log import FailureRecord
 
 from airflow_monitor.messages.block_kit import PHRASE_LENGTH, bold, context, escape, optional_link, section
 from airflow_monitor.messages.formatting import Icon, format_time, format_title
@@ -28,32 +28,34 @@ NO_REASON = (
 
 def failure_messages(run: Run, now: datetime, ui: AirflowUI) -> Iterator[Message]:
     """Yield a reply for each task that failed permanently, even if it was run again since; mapped tasks share one."""
-    recorded = {(failure.task_id, failure.map_index, failure.number) for failure in run.failures if not failure.again}
-    failures = [failure for failure in run.failures if not failure.again and failure.task_id]
+    recorded = {(failure.task_id, failure.map_index, failure.try_number) for failure in run.failures if not failure.will_retry}
+    failures = [failure for failure in run.failures if not failure.will_retry and failure.task_id]
     for ti in run.task_instances:
         if ti.state == "failed" and (ti.task_id, ti.map_index, ti.try_number) not in recorded:
             if ti.state_since and now - ti.state_since < RECORD_GRACE:
                 continue
-            failures.append(Note(ti.task_id, ti.map_index, ti.try_number, False, "unknown reason", *NO_REASON, None, None, ""))
-    groups: dict[tuple[str, int], list[Note]] = {}
+            failures.append(
+                FailureRecord(ti.task_id, ti.map_index, ti.try_number, False, "unknown reason", *NO_REASON, None, None, "")
+            )
+    groups: dict[tuple[str, int], list[FailureRecord]] = {}
     for failure in failures:
-        groups.setdefault((failure.task_id, failure.number), []).append(failure)
+        groups.setdefault((failure.task_id, failure.try_number), []).append(failure)
     for group in groups.values():
         yield _task_failed(run, group, ui)
     if run.state == "failed" and not any(ti.state == "failed" for ti in run.task_instances):
         yield _run_failed(run, ui)
 
 
-def _task_failed(run: Run, failures: Sequence[Note], ui: AirflowUI) -> Message:
+def _task_failed(run: Run, failures: Sequence[FailureRecord], ui: AirflowUI) -> Message:
     first = failures[0]
     ti = _find_task_instance(run, first)
     name = ti.name if len(failures) == 1 else f"{ti.task_id} ({len(failures)} mapped tasks)"
     text = f"{Icon.FAILED} {bold(format_title(run))}: `{name}` failed: {escape(first.meaning, PHRASE_LENGTH)}"
     lines = [text, *_reason_and_advice(first)]
-    if ti.try_number > first.number or ti.state != "failed":
+    if ti.try_number > first.try_number or ti.state != "failed":
         lines.append(f"_Current state: {ti.state} (attempt {ti.try_number})._")
-    footer = [_format_attempt(first), optional_link(ui.log_url(run, ti, first.number), "log"), *artifact_links(run, ui)]
-    key = f"failure.{first.task_id}.{first.number}"
+    footer = [_format_attempt(first), optional_link(ui.log_url(run, ti, first.try_number), "log"), *artifact_links(run, ui)]
+    key = f"failure.{first.task_id}.{first.try_number}"
     return Message(key, text, (section("\n".join(lines)), *context(footer)), broadcast=True)
 
 
@@ -78,9 +80,9 @@ def retry_messages(run: Run, ui: AirflowUI) -> Iterator[Message]:
 
     The reply is broadcast only if a retry cannot help.
     """
-    groups: list[list[Note]] = []
+    groups: list[list[FailureRecord]] = []
     for failure in run.failures:
-        if not failure.again:
+        if not failure.will_retry:
             continue
         group = next((group for group in groups if _continues(group[-1], failure)), None)
         if group:
@@ -90,23 +92,23 @@ def retry_messages(run: Run, ui: AirflowUI) -> Iterator[Message]:
     for group in groups:
         first, last = group[0], group[-1]
         ti, mapped = _find_task_instance(run, last), len({failure.map_index for failure in group})
-        is_waiting = ti.state == "up_for_retry" and ti.try_number == last.number
+        is_waiting = ti.state == "up_for_retry" and ti.try_number == last.try_number
         next_attempt_at = run.next_attempt_at(ti)
         when = f" at {format_time(next_attempt_at, run.session)}" if is_waiting and next_attempt_at else ""
         status = f"will be retried{when}" if is_waiting else f"was retried (attempt {ti.try_number}: {ti.state})"
         name = ti.name if mapped == 1 else f"{ti.task_id}` ({mapped} mapped tasks), latest `{ti.name}"
         text = f"{Icon.WAITING} `{name}` {status}: {escape(last.meaning, PHRASE_LENGTH)}"
         body = section("\n".join([text, *_reason_and_advice(last)]))
-        footer = context([_format_attempt(last), optional_link(ui.log_url(run, ti, last.number), "log")])
-        key = f"retry.{first.task_id}.{first.number}.{_slug(first.meaning)}"
-        yield Message(key, text, (body, *footer), broadcast=any(failure.final for failure in group))
+        footer = context([_format_attempt(last), optional_link(ui.log_url(run, ti, last.try_number), "log")])
+        key = f"retry.{first.task_id}.{first.try_number}.{_slug(first.meaning)}"
+        yield Message(key, text, (body, *footer), broadcast=any(failure.permanent for failure in group))
 
 
-def _continues(previous: Note, failure: Note) -> bool:
+def _continues(previous: FailureRecord, failure: FailureRecord) -> bool:
     """Return whether both belong to one series of attempts: the same task and reason, and the count has not restarted."""
     if (previous.task_id, previous.meaning) != (failure.task_id, failure.meaning):
         return False
-    return previous.map_index != failure.map_index or failure.times is None or failure.times > 1
+    return previous.map_index != failure.map_index or failure.attempt is None or failure.attempt > 1
 
 
 def stalled_messages(run: Run, now: datetime, ui: AirflowUI, grace_period: timedelta) -> Iterator[Message]:
@@ -143,22 +145,24 @@ def artifact_links(run: Run, ui: AirflowUI) -> list[str]:
     return [optional_link(ui.artifact_url(ti.manifest), ti.name) for ti in run.task_instances if ti.manifest]
 
 
-def _reason_and_advice(failure: Note) -> list[str]:
-    return [f">{escape(failure.why, REASON_LENGTH)}", f"*What to do:* {escape(failure.advice, REASON_LENGTH)}"]
+def _reason_and_advice(failure: FailureRecord) -> list[str]:
+    return [f">{escape(failure.reason, REASON_LENGTH)}", f"*What to do:* {escape(failure.advice, REASON_LENGTH)}"]
 
 
 def _slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:40]
 
 
-def _find_task_instance(run: Run, failure: Note) -> TaskInstance:
+def _find_task_instance(run: Run, failure: FailureRecord) -> TaskInstance:
     for ti in run.task_instances:
         if (ti.task_id, ti.map_index) == (failure.task_id, failure.map_index):
             return ti
-    return TaskInstance(failure.task_id, "removed", failure.number, failure.map_index)
+    return TaskInstance(failure.task_id, "removed", failure.try_number, failure.map_index)
 
 
-def _format_attempt(failure: Note) -> str:
-    if failure.times == failure.number:
-        return f"attempt {failure.number} of {failure.tries}"
-    return f"attempt {failure.number}" + (f", {failure.times} of {failure.tries} for this reason" if failure.times else "")
+def _format_attempt(failure: FailureRecord) -> str:
+    if failure.attempt == failure.try_number:
+        return f"attempt {failure.try_number} of {failure.max_attempts}"
+    return f"attempt {failure.try_number}" + (
+        f", {failure.attempt} of {failure.max_attempts} for this reason" if failure.attempt else ""
+    )

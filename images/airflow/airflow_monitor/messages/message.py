@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import quote, urljoin
 
-from airflow_steps.links import page
+from airflow_steps.links import artifact_url
 
 from airflow_monitor.messages.block_kit import TEXT_LENGTH, Block, truncate
 from airflow_monitor.models import Run, TaskInstance
@@ -82,5 +82,5 @@ class AirflowUI:
 
     def artifact_url(self, manifest: str) -> str | None:
         """Return the URL of the artifact's page; None if the artifact is not below the deployment's artifacts."""
-        path = page(manifest)
+        path = artifact_url(manifest)
         return urljoin(self.base_url, path) if self.base_url and path else None

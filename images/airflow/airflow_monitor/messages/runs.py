@@ -79,7 +79,7 @@ def _format_failed_tasks(run: Run) -> str:
     failed = [ti for ti in run.task_instances if ti.state == "failed"]
     if not failed:
         return "failed before its tasks finished"
-    meanings = [failure.meaning for failure in run.failures if failure.task_id == failed[0].task_id and not failure.again]
+    meanings = [failure.meaning for failure in run.failures if failure.task_id == failed[0].task_id and not failure.will_retry]
     more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
     return f"`{failed[0].name}`{more} failed: {escape(meanings[-1] if meanings else 'see the thread', PHRASE_LENGTH)}"
 

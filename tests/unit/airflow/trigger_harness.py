@@ -1,4 +1,4 @@
-"""A trigger run as a triggerer runs it, against a Kubernetes API of the test's own. `play` runs a scenario."""
+"""Runs a trigger as a triggerer does, against a fake Kubernetes API. `play` runs a scenario."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from kubernetes_asyncio.config import kube_config
 from step_contract.commit import Content, commit
 from step_contract.store import Store
 
-from .kubernetes_api import NAMESPACE, KubernetesApi
+from .fake_kubernetes import NAMESPACE, KubernetesApi
 
 
 @dataclass
-class Try:
-    """One try, as Airflow tells a trigger of it."""
+class TaskInstance:
+    """An attempt of a task, as the triggerer sees it."""
 
     task_id: str = "decide"
     try_number: int = 1
@@ -34,12 +34,12 @@ class Try:
     map_index: int | None = -1
     state: str = "deferred"
 
-    def get_task_states(self, **whose: Any) -> dict[str, dict[str, str]]:
+    def get_task_states(self, **query: Any) -> dict[str, dict[str, str]]:
         return {self.run_id: {self.task_id: self.state}}
 
 
-class Comms:
-    """Keeps the XComs that are sent to Airflow."""
+class SupervisorComms:
+    """Keeps the XComs that are sent to Airflow's supervisor."""
 
     def __init__(self) -> None:
         self.xcoms: dict[str, Any] = {}
@@ -52,25 +52,25 @@ class Comms:
 
 
 @pytest.fixture
-def comms(monkeypatch: pytest.MonkeyPatch) -> Comms:
-    comms = Comms()
+def comms(monkeypatch: pytest.MonkeyPatch) -> SupervisorComms:
+    comms = SupervisorComms()
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", comms, raising=False)
     return comms
 
 
-def trigger(this: Try, **more: Any) -> StepTrigger:
+def make_trigger(ti: TaskInstance, **more: Any) -> StepTrigger:
     pod = {
         "metadata": {"namespace": NAMESPACE, "labels": {}},
         "spec": {"containers": [{"name": "base", "image": "collector:1", "args": ["decide", "--session", "2026-01-15"]}]},
     }
-    settings = {"start_seconds": 30, "run_seconds": 30, "limit": 8} | more
-    made = StepTrigger(step="decide", pod_template_dict=pod, container="base", **settings)
-    made.task_instance = this  # type: ignore[assignment]
-    return made
+    settings = {"start_timeout": 30, "run_timeout": 30, "max_pods": 8} | more
+    trigger = StepTrigger(step="decide", pod_template_dict=pod, container="base", **settings)
+    trigger.task_instance = ti  # type: ignore[assignment]
+    return trigger
 
 
-async def event_of(made: StepTrigger) -> TriggerEvent:
-    [event] = [event async for event in made.run()]
+async def run_trigger(trigger: StepTrigger) -> TriggerEvent:
+    [event] = [event async for event in trigger.run()]
     return event
 
 
@@ -78,11 +78,11 @@ Scenario = Callable[[KubernetesApi], Awaitable[Any]]
 
 
 @pytest.fixture
-def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comms: Comms) -> Callable[[Scenario], Any]:
-    """Runs a scenario against a Kubernetes API of its own."""
+def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comms: SupervisorComms) -> Callable[[Scenario], Any]:
+    """Runs a scenario against a fake Kubernetes API of its own."""
 
     @asynccontextmanager
-    async def served() -> AsyncIterator[KubernetesApi]:
+    async def serve() -> AsyncIterator[KubernetesApi]:
         api = KubernetesApi()
         path = await api.start(tmp_path)
         monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(path))
@@ -93,7 +93,7 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comms: Comms) -> Calla
 
     def run(scenario: Scenario) -> Any:
         async def main() -> Any:
-            async with served() as api, asyncio.timeout(30):
+            async with serve() as api, asyncio.timeout(30):
                 return await scenario(api)
 
         return asyncio.run(main())
@@ -101,12 +101,12 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comms: Comms) -> Calla
     return run
 
 
-async def created(api: KubernetesApi, name: str) -> None:
+async def wait_for_pod(api: KubernetesApi, name: str) -> None:
     while name not in api.pods:
         await asyncio.sleep(0.01)
 
 
-def artifact(tmp_path: Path) -> str:
+def commit_artifact(tmp_path: Path) -> str:
     content = Content({"decision.json": b"{}"}, rows=0, schema_version=1, facts={})
-    where = Store(f"file://{tmp_path}/artifacts")
-    return commit(where, "decisions", step="decide", session=date(2026, 1, 15), inputs={}, content=content).uri
+    store = Store(f"file://{tmp_path}/artifacts")
+    return commit(store, "decisions", step="decide", session=date(2026, 1, 15), inputs={}, content=content).uri

@@ -1,4 +1,4 @@
-"""A stand-in for the Kubernetes API's pods, over HTTP: what a test says happens to a pod is what a watch tells of it."""
+"""A fake of the Kubernetes API's pods, over HTTP. A test changes a pod's status; watches report the change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAMESPACE = "steps"
 
 
 class KubernetesApi:
-    """Pods by name. `await api.start(tmp_path)` writes a kubeconfig and returns its path."""
+    """The pods by name. `await api.start(tmp_path)` writes a kubeconfig and returns its path."""
 
     def __init__(self) -> None:
         self.pods: dict[str, dict[str, Any]] = {}
@@ -23,17 +23,17 @@ class KubernetesApi:
         self.created: list[str] = []
         self.deleted: list[str] = []
         self.quota: int | None = None
-        self.refuses = ""  # why no pod is let in
-        self.fails = ""  # why no pod can be let in now
+        self.rejection = ""  # the reason for rejecting every pod (403)
+        self.outage = ""  # the reason for failing every creation (500)
         self.events: list[dict[str, Any]] = []
-        self.gone: dict[str, dict[str, Any]] = {}
+        self.deleted_pods: dict[str, dict[str, Any]] = {}
         self.changed = asyncio.Condition()
         self.version = 0
-        self.gone_versions = 0  # so many watches are refused as too old
+        self.expired_watches = 0  # so many watches fail because their version is too old (410)
         self._runner: web.AppRunner | None = None
 
     async def start(self, folder: Path) -> Path:
-        """Serves on a free port."""
+        """Serve on a free port."""
         app = web.Application()
         pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
         app.add_routes(
@@ -68,31 +68,31 @@ class KubernetesApi:
             await self._runner.cleanup()
 
     async def change(self, name: str, **status: Any) -> None:
-        """Sets the pod's status and tells whoever watches."""
+        """Set the pod's status and notify the watches."""
         async with self.changed:
             self.version += 1
             self.pods[name]["status"] = status
             self.pods[name]["metadata"]["resourceVersion"] = str(self.version)
             self.changed.notify_all()
 
-    async def runs(self, name: str) -> None:
-        await self.change(name, phase="Running", containerStatuses=[container({"running": {}})])
+    async def start_container(self, name: str) -> None:
+        await self.change(name, phase="Running", containerStatuses=[make_container_status({"running": {}})])
 
-    async def ends(self, name: str, code: int, message: str = "", **more: Any) -> None:
-        """The pod's container ends with `code` and its termination message."""
+    async def terminate_container(self, name: str, code: int, message: str = "", **more: Any) -> None:
+        """Terminate the pod's container with an exit code and a termination message."""
         times = dict.fromkeys(("startedAt", "finishedAt"), self.pods[name]["metadata"]["creationTimestamp"])
         terminated = times | {"exitCode": code, "message": message, "reason": "Error" if code else "Completed"} | more
         phase = "Failed" if code else "Succeeded"
-        await self.change(name, phase=phase, containerStatuses=[container({"terminated": terminated})])
+        await self.change(name, phase=phase, containerStatuses=[make_container_status({"terminated": terminated})])
 
-    async def vanishes(self, name: str) -> None:
-        """The pod is deleted by somebody."""
+    async def delete_pod(self, name: str) -> None:
+        """Delete the pod, as a person or the cluster does."""
         async with self.changed:
             self.version += 1
-            self.gone[name] = self.pods.pop(name)
+            self.deleted_pods[name] = self.pods.pop(name)
             self.changed.notify_all()
 
-    def alive(self) -> int:
+    def count_active(self) -> int:
         return sum(pod["status"].get("phase") not in ("Succeeded", "Failed") for pod in self.pods.values())
 
     async def _create(self, request: web.Request) -> web.Response:
@@ -100,11 +100,11 @@ class KubernetesApi:
         name = pod["metadata"]["name"]
         if name in self.pods:
             return web.json_response({"reason": "AlreadyExists"}, status=409)
-        if self.fails:
-            return web.json_response({"message": self.fails, "reason": "InternalError"}, status=500)
-        if self.refuses:
-            return web.json_response({"message": self.refuses, "reason": "Forbidden"}, status=403)
-        if self.quota is not None and self.alive() >= self.quota:
+        if self.outage:
+            return web.json_response({"message": self.outage, "reason": "InternalError"}, status=500)
+        if self.rejection:
+            return web.json_response({"message": self.rejection, "reason": "Forbidden"}, status=403)
+        if self.quota is not None and self.count_active() >= self.quota:
             return web.json_response({"message": "exceeded quota: steps"}, status=403)
         pod["metadata"]["creationTimestamp"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         self.version += 1
@@ -123,7 +123,7 @@ class KubernetesApi:
         if name not in self.pods:
             return web.json_response({}, status=404)
         self.deleted.append(name)
-        await self.vanishes(name)
+        await self.delete_pod(name)
         return web.json_response({})
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
@@ -134,8 +134,8 @@ class KubernetesApi:
         return web.json_response({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
-        if self.gone_versions:
-            self.gone_versions -= 1
+        if self.expired_watches:
+            self.expired_watches -= 1
             return web.json_response({"code": 410}, status=410)
         name, version = request.query["fieldSelector"].partition("=")[2], int(request.query["resourceVersion"])
         response = web.StreamResponse()
@@ -143,15 +143,15 @@ class KubernetesApi:
         while True:
             pod = self.pods.get(name)
             if pod is None:
-                await response.write(json.dumps({"type": "DELETED", "object": self.gone[name]}).encode() + b"\n")
+                await response.write(json.dumps({"type": "DELETED", "object": self.deleted_pods[name]}).encode() + b"\n")
                 return response
             if int(pod["metadata"]["resourceVersion"]) > version:
                 version = int(pod["metadata"]["resourceVersion"])
                 await response.write(json.dumps({"type": "MODIFIED", "object": pod}).encode() + b"\n")
             async with self.changed:
-                await self.changed.wait_for(partial(self._moved, name, version))
+                await self.changed.wait_for(partial(self._has_changed, name, version))
 
-    def _moved(self, name: str, version: int) -> bool:
+    def _has_changed(self, name: str, version: int) -> bool:
         return name not in self.pods or int(self.pods[name]["metadata"]["resourceVersion"]) > version
 
     async def _log(self, request: web.Request) -> web.StreamResponse:
@@ -165,6 +165,6 @@ class KubernetesApi:
         return web.json_response({"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": self.events})
 
 
-def container(state: dict[str, Any]) -> dict[str, Any]:
-    """A container status."""
+def make_container_status(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a container status."""
     return {"name": "base", "image": "collector", "imageID": "", "ready": False, "restartCount": 0, "state": state}

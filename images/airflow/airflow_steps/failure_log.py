@@ -1,0 +1,169 @@
+"""Why attempts failed: one object for each in the object store, which the monitor reads to notify Slack.
+
+A failing task must neither wait for Slack nor lose its message: it writes the reason down and ends.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import redact as redact_airflow_secrets
+from step_contract import paths
+from step_contract.errors import RETRY_RULES, RetryRule, StepError, Termination
+from step_contract.store import CircuitBreakerStore, Store
+
+from airflow_steps.outcome import PermanentStepError, StepFailedError
+from airflow_steps.redaction import redact
+from airflow_steps.retry_policy import read_retry_rules
+from airflow_steps.settings import Settings
+
+log = logging.getLogger(__name__)
+WORKER_LOST = "no failure reason recorded: the worker was killed or did not start"
+CHECK_PODS = "Check Airflow's pods (`kubectl get pods`) and the end of the attempt's log."
+MAX_REASON_LENGTH = 1500
+
+
+@dataclass(frozen=True)
+class FailureRecord:
+    """A failed attempt of a task, or a run that timed out.
+
+    Attributes:
+        task_id: "" for a run that failed without a task.
+        map_index: -1 for a task that is not mapped.
+        will_retry: whether Airflow retries the task.
+        meaning: the kind of failure, as in `step_contract.errors`.
+        reason: what happened.
+        advice: what the person on call should do.
+        attempt: how many attempts have failed this way, of `max_attempts`; both are None for a task that is no step.
+        recorded_at: ISO 8601 with time zone, as is `next_attempt_at`.
+        next_attempt_at: None if it is not known.
+        permanent: whether another attempt would fail the same way, even if Airflow retries.
+    """
+
+    task_id: str
+    map_index: int
+    try_number: int
+    will_retry: bool
+    meaning: str
+    reason: str
+    advice: str
+    attempt: int | None
+    max_attempts: int | None
+    recorded_at: str
+    next_attempt_at: str | None = None
+    permanent: bool = False
+
+    def to_json(self) -> bytes:
+        """Serialize the record."""
+        return json.dumps(asdict(self), ensure_ascii=False).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> FailureRecord:
+        """Parse a record. Raises ValueError or TypeError if it is invalid."""
+        record = cls(**json.loads(data))
+        texts = (record.task_id, record.meaning, record.reason, record.advice, record.recorded_at)
+        numbers = (record.map_index, record.try_number)
+        if not all(isinstance(text, str) for text in texts) or not all(isinstance(number, int) for number in numbers):
+            raise ValueError("a field has the wrong type")
+        for timestamp in filter(None, (record.recorded_at, record.next_attempt_at)):
+            if datetime.fromisoformat(timestamp).tzinfo is None:
+                raise ValueError(f"{timestamp} has no time zone")
+        return record
+
+
+def record_failure(ti: Any, error: BaseException | str | None, *, will_retry: bool) -> None:
+    """Record why an attempt of a task failed; `error` is None if its worker was lost."""
+    delay = getattr(ti.task, "retry_delay", None)
+    if isinstance(error, StepFailedError | PermanentStepError):
+        rule = read_retry_rules()[error.termination]
+        delay = delay if rule.delay_seconds is None else timedelta(seconds=rule.delay_seconds)
+        record = _make_record(ti, will_retry, rule, rule.meaning, error.reason)
+        record = replace(record, attempt=error.attempt, max_attempts=error.max_attempts)
+    elif type(error).__name__ in ("AirflowTaskTimeout", "TaskDeferralTimeout"):
+        rule = RETRY_RULES[Termination.TIMED_OUT]
+        record = _make_record(ti, will_retry, rule, rule.meaning, str(error))
+    elif error:
+        record = _make_record(ti, will_retry, RETRY_RULES[Termination.ERROR], "failed", str(error))
+    else:
+        record = _make_lost_record(ti, will_retry)
+    next_attempt_at = (datetime.now(UTC) + delay).isoformat(timespec="seconds") if will_retry and delay else None
+    write_failure(ti.dag_id, ti.run_id, replace(record, next_attempt_at=next_attempt_at))
+
+
+def record_run_timeout(dag_id: str, run_id: str) -> None:
+    """Record that the run exceeded its DAG's `dagrun_timeout`."""
+    reason, advice = "the run exceeded its dagrun_timeout", RETRY_RULES[Termination.TIMED_OUT].advice
+    write_failure(dag_id, run_id, FailureRecord("", -1, 1, False, reason, reason, advice, None, None, _now()))
+
+
+def record_termination(ti: Any, error: Exception) -> None:
+    """Record how the attempt's step terminated, in case that the worker that will raise `error` is lost."""
+    if isinstance(error, StepFailedError | PermanentStepError):
+        rule = read_retry_rules()[error.termination]
+        record = _make_record(ti, rule.max_attempts > 1, rule, rule.meaning, error.reason)
+        _write(paths.termination(ti.dag_id, ti.run_id, record.task_id, record.map_index, record.try_number), record)
+
+
+def _make_record(ti: Any, will_retry: bool, rule: RetryRule, meaning: str, reason: str) -> FailureRecord:
+    return FailureRecord(
+        ti.task_id,
+        -1 if ti.map_index is None else ti.map_index,
+        ti.try_number,
+        will_retry,
+        meaning,
+        redact(str(redact_airflow_secrets(reason)))[:MAX_REASON_LENGTH],
+        rule.advice,
+        None,
+        None,
+        _now(),
+        permanent=rule.max_attempts == 1,
+    )
+
+
+def _make_lost_record(ti: Any, will_retry: bool) -> FailureRecord:
+    """Return the record of an attempt whose worker was lost, with its step's termination if a triggerer recorded it."""
+    record = _make_record(ti, will_retry, RETRY_RULES[Termination.ERROR], "failed", WORKER_LOST)
+    record = replace(record, advice=CHECK_PODS)
+    try:
+        path = paths.termination(ti.dag_id, ti.run_id, record.task_id, record.map_index, record.try_number)
+        step = FailureRecord.from_json(_get_store().read(path) or b"")
+    except (StepError, ValueError, TypeError):
+        return record
+    reason = f"{step.reason}; the worker that should set the task's state was killed or did not start"
+    advice = f"{step.advice} {CHECK_PODS}"
+    return replace(record, meaning=step.meaning, reason=reason, advice=advice, permanent=step.permanent)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_failure(dag_id: str, run_id: str, record: FailureRecord) -> None:
+    """Store the record. Never raises: if the store is unavailable, the record is only logged."""
+    _write(paths.failure(dag_id, run_id, record.task_id or "run", record.map_index, record.try_number), record)
+
+
+def _write(path: str, record: FailureRecord) -> None:
+    try:
+        _get_store().replace(path, record.to_json())
+    except Exception as error:
+        log.error("cannot store the failure record (%s: %s): %s", type(error).__name__, error, record)
+
+
+def _get_store() -> CircuitBreakerStore:
+    return CircuitBreakerStore(Settings.read().artifacts or "")
+
+
+def read_failures(store: Store, dag_id: str, run_id: str) -> list[FailureRecord]:
+    """Return the records of the run, ordered by time. Invalid records are logged and skipped."""
+    records = []
+    for name, data in store.read_many(store.list(paths.failures(dag_id, run_id))).items():
+        try:
+            records.append(FailureRecord.from_json(data or b""))
+        except (ValueError, TypeError):
+            log.warning("invalid failure record: %s", store.uri(name))
+    return sorted(records, key=lambda record: (record.recorded_at, record.try_number))

@@ -1,0 +1,208 @@
+"""The pod that runs an attempt of a step: its name, labels, environment, resources and security context."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from airflow.providers.cncf.kubernetes.backcompat.backwards_compat_converters import convert_env_vars
+from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
+from airflow.sdk.configuration import conf
+from kubernetes.client import models as k8s
+from kubernetes.utils.quantity import parse_quantity
+from step_contract.errors import ConfigurationError, Termination
+from step_contract.result import RESULT_VARIABLE
+
+from airflow_steps.settings import get_int, get_setting
+
+MAX_NAME_LENGTH = 63  # the name is also the pod's host name
+STEP_LABELS = {"app.kubernetes.io/component": "step", "app.kubernetes.io/part-of": "market-daily"}
+TERMINATION_LOG = "/dev/termination-log"
+SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+INHERITED_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_REGION")
+
+
+class TaskInstanceKey(Protocol):
+    """What identifies an attempt: the fields that Airflow's task instances share in a worker and in the triggerer."""
+
+    id: Any
+    dag_id: str
+    task_id: str
+    run_id: str
+    map_index: int | None
+    try_number: int
+
+
+def make_pod_name(ti: TaskInstanceKey) -> str:
+    """Return the name of the attempt's pod. It is unique: the API server rejects a second pod of the attempt.
+
+    The readable part may be truncated. The digest differs by run, map index, attempt, and the run's incarnation if a run is
+    deleted and created again.
+    """
+    map_index = -1 if ti.map_index is None else ti.map_index
+    identity = "\0".join(map(str, (ti.dag_id, ti.task_id, ti.run_id, map_index, ti.try_number, ti.id)))
+    suffix = f"-{hashlib.sha256(identity.encode()).hexdigest()[:10]}-{ti.try_number}"
+    prefix = re.sub(r"[^a-z0-9]+", "-", f"{ti.dag_id}-{ti.task_id}".lower()).strip("-")
+    return prefix[: MAX_NAME_LENGTH - len(suffix)].rstrip("-") + suffix
+
+
+def make_pod_labels(ti: TaskInstanceKey) -> dict[str, str]:
+    """Return the labels of the attempt's pod, by which the stock operator finds it too."""
+    values = {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "try_number": str(ti.try_number)}
+    if ti.map_index is not None and ti.map_index >= 0:
+        values["map_index"] = str(ti.map_index)
+    labels = {name: make_safe_label_value(value) for name, value in values.items()}
+    return STEP_LABELS | labels | {"kubernetes_pod_operator": "True"}
+
+
+def select_task_labels(pod_labels: Mapping[str, str]) -> dict[str, str]:
+    """Return those of an attempt's labels that all attempts of the task in that run share."""
+    names = ("dag_id", "task_id", "run_id", "map_index", *STEP_LABELS)
+    return {name: pod_labels[name] for name in names if name in pod_labels}
+
+
+def make_pod(template: Mapping[str, Any], ti: TaskInstanceKey) -> dict[str, Any]:
+    """Return the attempt's pod, made from the rendered `template`."""
+    pod = copy.deepcopy(dict(template))
+    metadata = pod.setdefault("metadata", {})
+    metadata["name"] = make_pod_name(ti)
+    metadata["labels"] = dict(metadata.get("labels") or {}) | make_pod_labels(ti)
+    return pod
+
+
+def describe_command(pod: Mapping[str, Any], container_name: str) -> str:
+    """Return the container's image and arguments in one line."""
+    container = _get_container(pod, container_name)
+    return " ".join([container["image"], *(container.get("command") or ()), *(container.get("args") or ())])
+
+
+def _get_container(pod: Mapping[str, Any], name: str) -> dict[str, Any]:
+    containers: list[dict[str, Any]] = pod["spec"]["containers"]
+    [container] = [container for container in containers if container["name"] == name]
+    return container
+
+
+def make_pod_arguments(
+    program: str,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    env_vars: Sequence[k8s.V1EnvVar] | Mapping[str, str] = (),
+    node_selector: Mapping[str, str] | None = None,
+    volumes: Sequence[k8s.V1Volume] = (),
+    volume_mounts: Sequence[k8s.V1VolumeMount] = (),
+) -> dict[str, Any]:
+    """Return KubernetesPodOperator's arguments for a pod of `program`: the deployment's, merged with a task's own.
+
+    Of two variables, selectors or mounts with the same name (or path), the task's takes precedence.
+    Raises ConfigurationError if the program's image is not set or a setting is invalid.
+    """
+    prefix = f"{program.upper().replace('-', '_')}_"
+    image = get_setting(environment, f"{prefix}IMAGE")
+    if not image:
+        raise ConfigurationError(f"{prefix}IMAGE is not set: it must name the image of the program {program}")
+    memory = get_setting(environment, f"{prefix}MEMORY") or "512Mi"
+    tmp_volume = k8s.V1Volume(name="tmp", empty_dir=k8s.V1EmptyDirVolumeSource(size_limit="1Gi"))
+    tmp_mount = k8s.V1VolumeMount(name="tmp", mount_path="/tmp")  # noqa: S108 the container's own
+    return {
+        "image": image,
+        "namespace": get_setting(environment, "STEP_NAMESPACE") or conf.get("kubernetes_executor", "namespace"),
+        "service_account_name": get_setting(environment, "STEP_SERVICE_ACCOUNT") or None,
+        # A step needs the object store, never the Kubernetes API.
+        "automount_service_account_token": False,
+        "env_vars": merge_env_vars(_make_env_vars(image, environment), env_vars),
+        "node_selector": _get_pairs(environment, f"{prefix}NODE_SELECTOR") | dict(node_selector or {}),
+        # No CPU limit: a step may use whatever the node has to spare.
+        "container_resources": k8s.V1ResourceRequirements(
+            requests={"cpu": get_setting(environment, f"{prefix}CPU") or "100m", "memory": memory}, limits={"memory": memory}
+        ),
+        # A step that crashes writes no result: the end of its log becomes the termination message.
+        "termination_message_policy": "FallbackToLogsOnError",
+        "termination_grace_period": 15,
+        "startup_timeout_seconds": get_int(environment, "STEP_START_TIMEOUT_SECONDS", 180),
+        "startup_check_interval_seconds": 1,
+        "on_finish_action": get_setting(environment, "STEP_ON_FINISH_ACTION") or "delete_pod",
+        "container_name_log_prefix_enabled": False,
+        "log_pod_spec_on_failure": False,
+        "security_context": k8s.V1PodSecurityContext(
+            run_as_non_root=True, seccomp_profile=k8s.V1SeccompProfile(type="RuntimeDefault")
+        ),
+        "container_security_context": k8s.V1SecurityContext(
+            allow_privilege_escalation=False,
+            read_only_root_filesystem=True,
+            capabilities=k8s.V1Capabilities(drop=["ALL"]),
+        ),
+        "volumes": list({volume.name: volume for volume in [tmp_volume, *volumes]}.values()),
+        "volume_mounts": list({mount.mount_path: mount for mount in [tmp_mount, *volume_mounts]}.values()),
+    }
+
+
+def merge_env_vars(*groups: Sequence[k8s.V1EnvVar] | Mapping[str, str]) -> list[k8s.V1EnvVar]:
+    """Return the variables of all groups; of two with the same name, the last."""
+    variables: dict[str, k8s.V1EnvVar] = {}
+    for group in groups:
+        converted = convert_env_vars(dict(group) if isinstance(group, Mapping) else list(group))
+        variables |= {variable.name: variable for variable in converted}
+    return list(variables.values())
+
+
+def _make_env_vars(image: str, environment: Mapping[str, str]) -> list[k8s.V1EnvVar]:
+    values = {RESULT_VARIABLE: TERMINATION_LOG, "STEP_IMAGE": image}
+    values |= {name: environment[name] for name in INHERITED_VARIABLES if environment.get(name)}
+    variables = [k8s.V1EnvVar(name=name, value=value) for name, value in values.items()]
+    if secret := get_setting(environment, "STEP_CREDENTIALS"):
+        for name in SECRET_VARIABLES:
+            source = k8s.V1EnvVarSource(secret_key_ref=k8s.V1SecretKeySelector(name=secret, key=name))
+            variables.append(k8s.V1EnvVar(name=name, value_from=source))
+    return variables
+
+
+def _get_pairs(environment: Mapping[str, str], name: str) -> dict[str, str]:
+    text = get_setting(environment, name)
+    pairs = [pair.partition("=") for pair in text.split(",") if pair]
+    if not all(key and value for key, _, value in pairs):
+        raise ConfigurationError(f"invalid {name} {text!r}: must be key=value, separated by commas")
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def increase_memory(memory: str, oom_kills: int, environment: Mapping[str, str] = os.environ) -> str:
+    """Return `memory`, a Kubernetes quantity, multiplied by STEP_MEMORY_FACTOR for each OOM kill.
+
+    The result is at most STEP_MEMORY_LIMIT and never less than `memory`. Raises ConfigurationError if a setting is invalid.
+    """
+    factor_text = get_setting(environment, "STEP_MEMORY_FACTOR") or "2"
+    limit_text = get_setting(environment, "STEP_MEMORY_LIMIT") or "8Gi"
+    try:
+        size, limit, factor = parse_quantity(memory), parse_quantity(limit_text), float(factor_text)
+        if not 1 <= factor <= 16:
+            raise ValueError
+    except ValueError:
+        raise ConfigurationError(
+            f"invalid STEP_MEMORY_FACTOR {factor_text!r} or STEP_MEMORY_LIMIT {limit_text!r}: "
+            "the factor must be a number from 1 to 16, the limit an amount of memory such as 8Gi"
+        ) from None
+    if not oom_kills:
+        return memory
+    return f"{max(int(size), min(int(limit), int(float(size) * factor**oom_kills))) // 2**20}Mi"
+
+
+def increase_container_memory(pod: dict[str, Any], container_name: str, failures: Sequence[str]) -> str:
+    """Raise the container's memory if earlier attempts were OOM-killed. Return a log line, or "" if nothing changed.
+
+    Args:
+        pod: the pod, which is changed.
+        container_name: the step's container.
+        failures: the terminations of the earlier attempts, by value.
+    """
+    oom_kills = list(failures).count(Termination.OOM_KILLED.value)
+    resources = _get_container(pod, container_name).get("resources") or {}
+    before = (resources.get("limits") or {}).get("memory")
+    if not oom_kills or not before:
+        return ""
+    after = increase_memory(str(before), oom_kills)
+    for kind in ("limits", "requests"):
+        resources[kind] = dict(resources.get(kind) or {}) | {"memory": after}
+    return f"OOM-killed {oom_kills} times before: memory raised from {before} to {after}"
