@@ -72,7 +72,7 @@ def _notify_slack(channel: str, dag_id: str, run_id: str, silent_since: str) -> 
     text = (
         f":red_circle: The monitor has been silent since {silent_since}, so this channel gets no other messages. "
         f"{dag_id} {run_id} has ended: see Airflow for its state. "
-        "*Do:* check the monitor's pod: `kubectl get pods --selector component=watcher`."
+        "*Do:* check the monitor's pod: `kubectl get pods --selector component=monitor`."
     )
     SlackHook(slack_conn_id="slack_conn", timeout=SLACK_TIMEOUT_SECONDS, retry_handlers=[]).call(
         "chat.postMessage", json={"channel": channel, "text": text}

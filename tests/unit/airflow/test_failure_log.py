@@ -13,7 +13,7 @@ from airflow_steps.callbacks import on_run_end, on_task_failure, on_task_retry
 from airflow_steps.failure_log import FailureRecord, read_failures, record_termination
 from airflow_steps.outcome import PermanentStepError, StepFailedError
 from airflow_steps.redaction import redact
-from slack_stand_in.state import StandIn
+from slack_simulator.simulator import Simulator
 from step_contract import paths
 from step_contract.errors import ExitCode, Termination
 from step_contract.store import Store
@@ -80,7 +80,7 @@ def test_the_last_record_of_an_attempt_replaces_the_others(store: Store) -> None
 
 @pytest.mark.parametrize("age", [None, 30, 3600], ids=["never", "recent", "an hour ago"])
 def test_the_end_of_a_run_checks_the_monitors_heartbeat(
-    age: int | None, store: Store, slack: StandIn, monkeypatch: pytest.MonkeyPatch
+    age: int | None, store: Store, slack: Simulator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MONITOR_ENABLED", "true")
     if age is not None:
