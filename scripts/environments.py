@@ -23,6 +23,8 @@ VENVS = ROOT / ".venvs"
 IMAGES = tuple(sorted(file.parent.name for file in (ROOT / "images").glob("*/requirements.in")))
 GROUPS = {"images": IMAGES, "tests": tuple(f"{image}-test" for image in IMAGES)}
 BENCH = "collector-bench"
+# Programs that the targets call: ruff and the like; MkDocs.
+PROGRAMS = ("tools", "docs")
 # Not in the image: on this machine the tests and make run speak to it.
 STAND_INS = {"airflow": ("slack",)}
 
@@ -31,14 +33,14 @@ def lock_of(name: str) -> Path:
     """The lock file that the environment `name` is made from."""
     if name in IMAGES:
         return ROOT / "images" / name / "requirements.lock"
-    if name == "tools":
-        return ROOT / "scripts" / "tools.lock"
+    if name in PROGRAMS:
+        return ROOT / "scripts" / f"{name}.lock"
     image, _, kind = name.partition("-")
     if image in IMAGES and kind == "test":
         return ROOT / "tests" / "locks" / f"{image}.lock"
     if name == BENCH:
         return ROOT / "tests" / "locks" / f"{name}.lock"
-    known = f"{', '.join(IMAGES)}, each also with -test, {BENCH}, tools; images and tests for all of these"
+    known = f"{', '.join(IMAGES)}, each also with -test, {BENCH}, {', '.join(PROGRAMS)}; images and tests for all of these"
     raise packages.SetupError(f"there is no environment {name!r}: choose from {known}")
 
 

@@ -35,7 +35,7 @@ def main(options: list[str]) -> int:
     """Renews all locks; 1 and one message where that fails."""
     scripts, tests = environments.ROOT / "scripts", environments.ROOT / "tests"
     try:
-        for name in ("uv", "tools"):
+        for name in ("uv", *environments.PROGRAMS):
             compile_lock(scripts / f"{name}.lock", [scripts / f"{name}.in"], None, options)
         browser = tests / "e2e" / "browser" / "requirements.lock"
         compile_lock(browser, [browser.with_suffix(".in")], None, options)
