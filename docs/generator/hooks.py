@@ -10,9 +10,11 @@ import json
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import yaml
@@ -25,6 +27,7 @@ from mkdocs.utils import get_relative_url
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = "docs/reference/{}.md"
 MERMAID = "assets/javascripts/mermaid.js"
+SEARCH_FROM_DISK = "assets/javascripts/search_from_disk.js"  # named in mkdocs.yml as well
 LINK = re.compile(r"\]\(([^)#:\s]+)[^):\s]*\)")
 # As step_contract.cli.add_option writes it.
 ENVIRONMENT = re.compile(r"(?P<help>.*?) \[environment: (?P<variable>\w+)(; default: (?P<default>.*))?\]", re.DOTALL)
@@ -66,9 +69,9 @@ def cell(text: str) -> str:
     return " ".join(text.replace("|", "\\|").split())
 
 
-def table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
-    lines = [header, ("---",) * len(header), *rows]
+    lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(cell(text) for text in line)} |" for line in lines)
 
 
@@ -94,9 +97,9 @@ def command_page(program: str) -> str:
     ]
     for name, step in parser["steps"].items():
         # In a description, an indented line is an example.
-        description = re.sub(r"(?m)(?:^  \S.*\n?)+", lambda match: f"```sh\n{match[0].rstrip()}\n```\n", step["description"])
+        description = re.sub(r"(?m)(?:^  \S.*\n?)+", lambda match: f"```sh\n{dedent(match[0])}```\n", step["description"])
         options = table(("option", "environment variable", "default", "meaning"), [option_row(row) for row in step["options"]])
-        parts += [f"## {name}", description, f"```text\n{step['usage']}\n```", options]
+        parts += [f"## {name}", f"```text\n{step['usage']}\n```", description, options]
     return "\n\n".join(parts) + "\n"
 
 
@@ -150,7 +153,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     if mermaidx is None or mermaidx.origin is None:
         raise PluginError("mermaidx is not installed: run make docs")
     script = Path(mermaidx.origin).parent / "assets" / "mermaid.js"
-    return Files([*theme, *own, *reference, File.generated(config, MERMAID, abs_src_path=str(script))])
+    scripts = {MERMAID: script, SEARCH_FROM_DISK: Path(__file__).with_name("search_from_disk.js")}
+    copied = [File.generated(config, path, abs_src_path=str(source)) for path, source in scripts.items()]
+    return Files([*theme, *own, *reference, *copied])
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
@@ -180,3 +185,9 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
     load = f'<script src="{get_relative_url(MERMAID, page.url)}"></script>'
     start = "<script>mermaid.initialize({startOnLoad: false})</script>"  # the theme draws the diagrams
     return output.replace("</head>", f"{load}{start}</head>", 1)
+
+
+def on_post_build(config: MkDocsConfig) -> None:
+    """Write the search index as a script too, which is how the theme reads it when a page is opened from disk."""
+    index = Path(config.site_dir) / "search" / "search_index.json"
+    index.with_suffix(".js").write_text(f"var __index = {index.read_text()}")
