@@ -6,7 +6,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format hooks lock clean setup-tests images push slack slack-test kind-up kind-down kind-status \
-	render diff deploy rollback ui test-e2e bench bench-steps
+	render diff deploy rollback ui test-e2e bench bench-steps docs docs-serve
 
 # The version of the official chart. AIRFLOW_CHART replaces the chart, for example by a file.
 export CHART_VERSION := 1.22.0
@@ -86,8 +86,18 @@ bench: ## Measure collector and trainer, compared with plain pandas and plain Py
 bench-steps: ## Measure the cost of a step on a kind cluster of its own: bare pods, this operator, the provider's; KEEP=1 keeps the cluster
 	@"$(PYTHON)" scripts/bench_steps.py
 
+docs: setup-docs ## Build the documentation site into site/; fail on a broken link
+	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs build --strict # --quiet would hide warnings from --strict
+	@echo 'documentation: site/index.html'
+
+docs-serve: setup-docs ## Serve the documentation site, rebuilt at each change; OPTIONS=--dev-addr=localhost:8001
+	@NO_MKDOCS_2_WARNING=1 .venvs/docs/bin/mkdocs serve $(OPTIONS)
+
 clean: ## Remove virtual environments, logs and caches; artifacts are kept
-	rm -rf .venvs .run .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venvs .run site .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+setup-docs:
+	@"$(PYTHON)" scripts/virtualenvs.py docs collector trainer
 
 setup-tests:
 	@"$(PYTHON)" scripts/virtualenvs.py images tests tools

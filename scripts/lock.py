@@ -37,7 +37,7 @@ def main(options: list[str]) -> int:
     """Compile all locks; return the exit code."""
     scripts, tests = ROOT / "scripts", ROOT / "tests"
     try:
-        for name in ("uv", "tools"):
+        for name in ("uv", *virtualenvs.TOOLS):
             compile_lock(scripts / f"{name}.lock", [scripts / f"{name}.in"], None, options)
         browser = tests / "e2e" / "browser" / "requirements.lock"
         compile_lock(browser, [browser.with_suffix(".in")], None, options)

@@ -22,6 +22,8 @@ from devtools.container_images import IMAGES
 VENVS = ROOT / ".venvs"
 GROUPS = {"images": IMAGES, "tests": tuple(f"{image}-test" for image in IMAGES)}
 BENCH = "collector-bench"
+# Linters and the like, and MkDocs.
+TOOLS = ("tools", "docs")
 # Not in the image; Airflow's tests and make run import it.
 SLACK_SIMULATOR = ROOT / "dev" / "slack_simulator"
 
@@ -30,14 +32,14 @@ def lock_of(name: str) -> Path:
     """Return the lock file of the environment `name`. Raises packages.SetupError if there is no such environment."""
     if name in IMAGES:
         return ROOT / "images" / name / "requirements.lock"
-    if name == "tools":
-        return ROOT / "scripts" / "tools.lock"
+    if name in TOOLS:
+        return ROOT / "scripts" / f"{name}.lock"
     image, _, kind = name.partition("-")
     if image in IMAGES and kind == "test":
         return ROOT / "tests" / "locks" / f"{image}.lock"
     if name == BENCH:
         return ROOT / "tests" / "locks" / f"{name}.lock"
-    known = f"{', '.join(IMAGES)}, each also with -test, {BENCH}, tools, or images or tests for all of these"
+    known = f"{', '.join(IMAGES)}, each also with -test, {BENCH}, {', '.join(TOOLS)}, or images or tests for all of these"
     raise packages.SetupError(f"unknown environment {name!r}; must be one of {known}")
 
 
