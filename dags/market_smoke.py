@@ -47,4 +47,4 @@ with DAG(
     )
     train = StepOperator(program="trainer", step="train", options=MODEL, doc_md=f"Trains a model.\n\n{NO_TRAINER}")
     plot = StepOperator(program="trainer", step="plot", options=MODEL, doc_md=f"Plots its forecast.\n\n{NO_TRAINER}")
-    decide >> fetch_range >> train >> plot
+    [decide, fetch_range] >> train >> plot
