@@ -16,21 +16,23 @@ from __future__ import annotations
 
 from datetime import date, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, TaskGroup, task
 from airflow_steps.callbacks import on_run_end, on_task_failure, on_task_retry
 from airflow_steps.operator import StepOperator
-from airflow_steps.settings import TIME_ZONE, Settings
+from airflow_steps.settings import Settings
 from airflow_steps.timetable import SessionTimetable
+from step_contract.schemas import MARKET_TIME_ZONE
 
 SETTINGS = Settings.read()
 # The exchange closes at 15:30, an hour later on the day of the college entrance exam; the source follows within an hour.
-AFTER_CLOSE = SessionTimetable(f"{SETTINGS.schedule_time.minute} {SETTINGS.schedule_time.hour} * * *", timezone=TIME_ZONE)
+AFTER_CLOSE = SessionTimetable(
+    f"{SETTINGS.schedule_time.minute} {SETTINGS.schedule_time.hour} * * *", timezone=MARKET_TIME_ZONE.key
+)
 TRAINING_DAYS = (1, 15)
 
-SESSION = f"{{{{ logical_date.in_timezone('{TIME_ZONE}').to_date_string() }}}}"
+SESSION = f"{{{{ logical_date.in_timezone('{MARKET_TIME_ZONE.key}').to_date_string() }}}}"
 COMMON = {"session": SESSION, "artifacts": SETTINGS.artifacts}
 INDEX = COMMON | {"symbol": SETTINGS.symbol}
 PRICES = INDEX | {"prices_url": SETTINGS.prices_url}
@@ -41,7 +43,7 @@ with DAG(
     description="Collects the KOSPI and its headlines every session, trains and plots on the 1st and the 15th",
     doc_md=__doc__,
     schedule=AFTER_CLOSE if SETTINGS.schedule_enabled else None,
-    start_date=datetime(1995, 5, 2, tzinfo=ZoneInfo(TIME_ZONE)),  # the source's first session; manual runs may be for any
+    start_date=datetime(1995, 5, 2, tzinfo=MARKET_TIME_ZONE),  # the source's first session; manual runs may be for any
     catchup=False,
     max_active_runs=SETTINGS.max_active_runs,
     # Runs of other DAGs and assets could take a scheduled run's id.

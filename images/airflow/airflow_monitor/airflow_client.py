@@ -10,8 +10,9 @@ from urllib.parse import quote
 
 import httpx
 from airflow_steps.links import PictureLink
+from step_contract.schemas import MARKET_TIME_ZONE
 
-from airflow_monitor.models import SEOUL, Backfill, Dag, Health, Run, TaskInstance
+from airflow_monitor.models import Backfill, Dag, Health, Run, TaskInstance
 
 PAGE_SIZE = 100
 TOKEN_SECONDS = 3600
@@ -169,7 +170,9 @@ class AirflowClient:
 
     def list_backfill_runs(self, backfill: Backfill) -> list[Run]:
         """Return the backfill's runs ordered by session, without task instances."""
-        first, last = (datetime.combine(day, datetime.min.time(), SEOUL) for day in (backfill.from_date, backfill.to_date))
+        first, last = (
+            datetime.combine(day, datetime.min.time(), MARKET_TIME_ZONE) for day in (backfill.from_date, backfill.to_date)
+        )
         dates = {"logical_date_gte": first.isoformat(), "logical_date_lt": (last + timedelta(days=1)).isoformat()}
         path = f"/dags/{quote(backfill.dag_id)}/dagRuns"
         runs = self._list(path, "dag_runs", run_type="backfill", order_by="logical_date", **dates)
@@ -213,7 +216,7 @@ def _parse_time(text: str | None) -> datetime | None:
 
 
 def _parse_session(text: str) -> date:
-    return datetime.fromisoformat(text).astimezone(SEOUL).date()
+    return datetime.fromisoformat(text).astimezone(MARKET_TIME_ZONE).date()
 
 
 def _last_line(trace: str) -> str:

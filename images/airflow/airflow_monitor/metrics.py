@@ -9,8 +9,9 @@ from datetime import date, datetime, time
 from airflow_steps.metrics import format_name
 from step_contract import paths
 from step_contract.errors import DataError
+from step_contract.schemas import MARKET_TIME_ZONE
 
-from airflow_monitor.models import FINISHED, SEOUL, Dag, Run, Thresholds
+from airflow_monitor.models import FINISHED, Dag, Run, Thresholds
 from airflow_monitor.snapshot import Snapshot
 
 # Names in StatsD; `statsd.extraMappings` in helm/values.yaml maps them to names and labels in Prometheus.
@@ -35,7 +36,7 @@ def collect_gauges(
         if not dag.is_paused and not dag.is_stale:
             yield format_name(DAG_LATE, dag_id=dag.dag_id), late_seconds(dag, snapshot.runs, now, thresholds)
     if last_session:
-        yield LAST_SESSION, datetime.combine(last_session, time(), SEOUL).timestamp()
+        yield LAST_SESSION, datetime.combine(last_session, time(), MARKET_TIME_ZONE).timestamp()
 
 
 def late_seconds(dag: Dag, runs: Sequence[Run], now: datetime, thresholds: Thresholds) -> float:

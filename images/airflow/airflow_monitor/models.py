@@ -6,11 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from airflow_steps.failure_log import FailureRecord
+from step_contract.schemas import MARKET_TIME_ZONE
 
-SEOUL = ZoneInfo("Asia/Seoul")
 FINISHED = ("success", "failed")
 DELETED = "deleted"  # not a state of Airflow's: a deleted run has none
 
@@ -66,7 +65,7 @@ class Run:
         """The trading session that the run is for, as a date in Seoul; None without a logical date."""
         if self.logical_date is None:
             return None
-        return self.logical_date.astimezone(SEOUL).date()
+        return self.logical_date.astimezone(MARKET_TIME_ZONE).date()
 
     def next_attempt_at(self, ti: TaskInstance) -> datetime | None:
         """Return when a task instance that is up for retry is tried next; None if no recorded failure says so."""

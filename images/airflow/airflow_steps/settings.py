@@ -14,7 +14,6 @@ from airflow.sdk.configuration import conf
 from step_contract.errors import ConfigurationError
 
 SECTION = "market_daily"
-TIME_ZONE = "Asia/Seoul"  # the exchange's: a session is a day there
 
 
 def get_setting(environment: Mapping[str, str], name: str) -> str:
@@ -39,7 +38,7 @@ def get_choice(environment: Mapping[str, str], name: str, choices: tuple[str, ..
 
 
 def get_schedule_time(environment: Mapping[str, str]) -> time:
-    """Return the time of day of the scheduled run, in TIME_ZONE. Raises ConfigurationError if it is invalid."""
+    """Return the time of day of the scheduled run, in the exchange's time zone. Raises ConfigurationError if it is invalid."""
     text = get_setting(environment, "SCHEDULE_TIME") or "18:00"
     hour, _, minute = text.partition(":")
     try:

@@ -8,11 +8,10 @@ from datetime import date
 from itertools import pairwise
 
 from step_contract.errors import DataError
+from step_contract.schemas import CHANGE_STEP, CLOSE_STEP
 
 # Closes have two decimals, and Comp is exactly the difference of two published closes, in every KOSPI session from 1995 to
 # 2026. Change is Comp divided by the previous close, rounded to four decimals.
-CLOSE_STEP = 0.01
-CHANGE_STEP = 0.0001
 CHANGE_DECIMALS = 4
 # Some indices have Comp and Change rounded independently of the closes: many rows are inexact. A wrong close affects two rows.
 ISOLATED_ERROR_ROWS, ISOLATED_ERROR_SHARE = 2, 0.05

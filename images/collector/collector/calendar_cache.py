@@ -15,9 +15,7 @@ from datetime import date, datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from zoneinfo import ZoneInfo
 
-SEOUL = ZoneInfo("Asia/Seoul")
 EXCHANGE = "XKRX"
 
 
@@ -32,7 +30,7 @@ def compute_closes() -> str:
     from exchange_calendars.exchange_calendar_xkrx import XKRXExchangeCalendar as Bounds
 
     calendar = exchange_calendars.get_calendar(EXCHANGE, start=Bounds.bound_min(), end=Bounds.bound_max())
-    return "".join(f"{close:%Y-%m-%d %H:%M}\n" for close in calendar.closes.dt.tz_convert(SEOUL))
+    return "".join(f"{close:%Y-%m-%d %H:%M}\n" for close in calendar.closes.dt.tz_convert(calendar.tz))
 
 
 def write_cache() -> str:
@@ -48,12 +46,15 @@ def write_cache() -> str:
 
 @cache
 def session_closes() -> dict[date, datetime]:
-    """Return the time of each session's close in Seoul, ordered by session."""
+    """Return the time of each session's close in the exchange's time zone, ordered by session."""
+    # Not at the top: the image runs this file before it has the contract.
+    from step_contract.schemas import MARKET_TIME_ZONE
+
     try:
         text = cache_path().read_text()
     except OSError:
         text = write_cache()
-    closes = [datetime.fromisoformat(line).replace(tzinfo=SEOUL) for line in text.splitlines()]
+    closes = [datetime.fromisoformat(line).replace(tzinfo=MARKET_TIME_ZONE) for line in text.splitlines()]
     return {close.date(): close for close in closes}
 
 

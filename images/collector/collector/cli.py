@@ -18,6 +18,7 @@ from step_contract.cli import Parser, add_common_options, add_option, make_parse
 from step_contract.errors import ConfigurationError
 from step_contract.paths import parse_session
 from step_contract.result import Result
+from step_contract.schemas import MARKET_TIME_ZONE
 
 from collector.source import PRICES_URL, validate_prices_url
 
@@ -56,7 +57,6 @@ Parquet partition: headlines/session=…/feeds=…/. A feed that cannot be read 
 
 def decide(options: argparse.Namespace) -> Result:
     """Decide whether the exchange was open on the session's day."""
-    from collector.calendar_cache import SEOUL
     from collector.decide import commit_decision, make_decision
     from collector.exchange_calendar import bar_final_at, market_status, read_overrides
     from collector.source import read_year_file
@@ -65,7 +65,7 @@ def decide(options: argparse.Namespace) -> Result:
     session = options.session
     status = market_status(session, read_overrides(options.overrides))
     # The clock determines only whether the source can have the bar; the decision depends on the session.
-    now = datetime.now(SEOUL)
+    now = datetime.now(MARKET_TIME_ZONE)
     if status.is_open and now < (final_at := bar_final_at(session)):
         status = replace(status, reason=f"{status.reason}; its bar is final from {final_at:%Y-%m-%d %H:%M}")
     print(f"{session}: {status.reason}", flush=True)
@@ -80,10 +80,9 @@ def decide(options: argparse.Namespace) -> Result:
 
 def fetch_prices(options: argparse.Namespace) -> Result:
     """Fetch the bar of one session, or of every session of a range."""
-    from collector.calendar_cache import SEOUL
     from collector.exchange_calendar import check_bar_is_final, market_status, read_overrides
 
-    overrides, now = read_overrides(options.overrides), datetime.now(SEOUL)
+    overrides, now = read_overrides(options.overrides), datetime.now(MARKET_TIME_ZONE)
     if options.first or options.last:
         if not (options.first and options.last) or options.session or options.first > options.last:
             raise ConfigurationError("invalid range: use --from YYYY-MM-DD --to YYYY-MM-DD in this order, without --session")

@@ -10,9 +10,9 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 from step_contract.errors import ConfigurationError, SourceUnavailableError
-from step_contract.schemas import parse_iso_date
+from step_contract.schemas import MARKET_TIME_ZONE, parse_iso_date
 
-from collector.calendar_cache import EXCHANGE, SEOUL, session_closes
+from collector.calendar_cache import EXCHANGE, session_closes
 
 OVERRIDE_COLUMNS = ["date", "state", "reason", "source"]
 MAX_REASON_LENGTH = 300  # characters of reason and source together
@@ -112,7 +112,7 @@ def market_status(day: date, overrides: Mapping[date, MarketStatus]) -> MarketSt
 
 def bar_final_at(day: date) -> datetime:
     """Return the time in Seoul from which the bar of `day` is final; before it, the source may still change the bar."""
-    regular_close = datetime(day.year, day.month, day.day, 15, 30, tzinfo=SEOUL)
+    regular_close = datetime(day.year, day.month, day.day, 15, 30, tzinfo=MARKET_TIME_ZONE)
     return session_closes().get(day, regular_close) + FINALIZATION_DELAY
 
 

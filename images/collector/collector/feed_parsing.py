@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from step_contract.errors import DataError
+from step_contract.schemas import MARKET_TIME_ZONE
 
-from collector.calendar_cache import SEOUL
 from collector.feeds import Feed
 from collector.time_limit import time_limit
 
@@ -115,7 +115,7 @@ def parse_feed(data: bytes, feed: Feed, session: date) -> ParsedFeed:
             continue
         if published is None:
             undated += 1
-        elif published.astimezone(SEOUL).date() == session:
+        elif published.astimezone(MARKET_TIME_ZONE).date() == session:
             headlines.add(Headline(published, feed.name, title, sanitize_link(str(entry.get("link") or ""))))
     return ParsedFeed(sorted(headlines), undated)
 
@@ -206,7 +206,7 @@ def parse_timestamp(text: str, parsed: time.struct_time | None = None) -> dateti
         if timestamp is None and parsed and _NAMES_ZONE.search(text):
             timestamp = datetime.fromtimestamp(calendar.timegm(parsed), UTC)
         # The conversion to Seoul rejects a time whose day there is outside the range of datetime.
-        return timestamp.astimezone(SEOUL).astimezone(UTC) if timestamp else None
+        return timestamp.astimezone(MARKET_TIME_ZONE).astimezone(UTC) if timestamp else None
     except (ValueError, OverflowError, OSError, TypeError):
         return None
 
@@ -215,7 +215,7 @@ def _parse_text(text: str) -> datetime | None:
     if _EPOCH.fullmatch(text):
         return datetime.fromtimestamp(int(text), UTC)
     if digit_format := _DIGIT_FORMATS.get(len(text)) if text.isdecimal() else None:
-        return datetime.strptime(text, digit_format).replace(tzinfo=SEOUL)
+        return datetime.strptime(text, digit_format).replace(tzinfo=MARKET_TIME_ZONE)
     text = _ZONE_NAME.sub("", text.replace("오전", "AM ").replace("오후", "PM "))
     text = _KST_SUFFIX.sub("+09:00", text)
     text = " ".join(_DATE.sub(lambda day: f"{day[1]}-{int(day[2]):02}-{int(day[3]):02} ", text).replace(" T", "T").split())
@@ -224,7 +224,7 @@ def _parse_text(text: str) -> datetime | None:
             timestamp = parse(text)
         except (ValueError, TypeError, IndexError):
             continue
-        return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=SEOUL)
+        return timestamp if timestamp.tzinfo else timestamp.replace(tzinfo=MARKET_TIME_ZONE)
     return None
 
 

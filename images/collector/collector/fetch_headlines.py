@@ -14,10 +14,9 @@ from step_contract import paths
 from step_contract.commit import Committed, Content, commit, find
 from step_contract.errors import SourceUnavailableError, StepError
 from step_contract.manifest import Fact, canonical, digest
-from step_contract.schemas import HEADLINES_COLUMNS, HEADLINES_FILE, HEADLINES_VERSION
+from step_contract.schemas import HEADLINES_COLUMNS, HEADLINES_FILE, HEADLINES_VERSION, MARKET_TIME_ZONE
 from step_contract.store import Store
 
-from collector.calendar_cache import SEOUL
 from collector.feed_parsing import Headline, deduplicate, parse_feed
 from collector.feeds import Feed
 from collector.source import read_url
@@ -88,7 +87,7 @@ def commit_headlines(store: Store, feeds: Sequence[Feed], session: date) -> Comm
     inputs = {"session": session.isoformat(), "feeds": feeds_digest}
     if committed := find(store, directory, inputs):
         return committed
-    if session > datetime.now(SEOUL).date():
+    if session > datetime.now(MARKET_TIME_ZONE).date():
         raise SourceUnavailableError(f"{session} has not begun in Seoul: there are no headlines yet")
     collected = collect_headlines(feeds, session)
     headlines, broken = collected.headlines, collected.broken

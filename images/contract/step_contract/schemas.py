@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import re
 from datetime import date
+from zoneinfo import ZoneInfo
+
+# A session is a date in the exchange's time zone.
+MARKET_TIME_ZONE = ZoneInfo("Asia/Seoul")
 
 PRICES_FILE = "prices.parquet"
 PRICES_VERSION = 1
 # date: the session; open, high, low, close: index points; change: close over the previous close, less one;
 # volume: shares; amount and market_cap: KRW. From `change` on, null where the source has no value.
 PRICES_COLUMNS = ("date", "open", "high", "low", "close", "change", "volume", "amount", "market_cap")
+
+# The source rounds closes to two decimals (index points) and changes to four.
+CLOSE_STEP, CHANGE_STEP = 0.01, 0.0001
 
 HEADLINES_FILE = "headlines.parquet"
 HEADLINES_VERSION = 1

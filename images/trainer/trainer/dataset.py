@@ -14,7 +14,7 @@ from arro3.io import read_parquet
 from step_contract import paths
 from step_contract.errors import DataError
 from step_contract.manifest import File, Manifest, canonical, check_content, digest
-from step_contract.schemas import PRICES_FILE, PRICES_VERSION
+from step_contract.schemas import CHANGE_STEP, CLOSE_STEP, PRICES_FILE, PRICES_VERSION
 from step_contract.store import Store
 
 Array = npt.NDArray[np.float64]
@@ -22,8 +22,6 @@ Indexes = npt.NDArray[np.int64]
 
 # Days between two consecutive sessions. The most since 1995 was 11, from 29 September to 10 October 2017.
 MAX_SESSION_GAP_DAYS = 14
-# The source rounds a change to four decimals and a close to two.
-CHANGE_STEP, CLOSE_STEP = 0.0001, 0.01
 
 
 @dataclass(frozen=True)

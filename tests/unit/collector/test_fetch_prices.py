@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 from arro3.io import read_parquet
-from collector.calendar_cache import SEOUL
 from collector.exchange_calendar import calendar_status
 from collector.prices import bar_to_parquet
 from collector.year_file import parse_year_file
 from step_contract.commit import open_artifact
-from step_contract.schemas import PRICES_COLUMNS, PRICES_FILE
+from step_contract.schemas import MARKET_TIME_ZONE, PRICES_COLUMNS, PRICES_FILE
 
 from .conftest import HEADER, REAL, Run
 
@@ -63,7 +62,7 @@ def test_second_fetch_returns_first_partition_after_file_has_grown(collector: Ru
 
 
 def test_bar_that_is_not_final_is_source_unavailable(collector: Run, mirror: Path, tmp_path: Path) -> None:
-    today = datetime.now(SEOUL).date()
+    today = datetime.now(MARKET_TIME_ZONE).date()
     session = next(day for day in (today + timedelta(days=number) for number in range(1, 30)) if calendar_status(day).is_open)
     (mirror / f"{session.year}.csv").write_text(f"{HEADER}{session},100,3,0,0.0,100,100,100,1,1,1\n")
     code, output, _ = collector("fetch-prices", "--session", str(session))

@@ -11,8 +11,9 @@ from enum import StrEnum
 from typing import Any, cast
 
 from airflow.providers.common.compat.sdk import redact
+from step_contract.schemas import MARKET_TIME_ZONE
 
-from airflow_monitor.models import SEOUL, Run, TaskInstance
+from airflow_monitor.models import Run, TaskInstance
 
 MAIN_DAG = "market_daily"  # titles of other DAGs' runs begin with the DAG's id
 SUMMARY_LENGTH = 90  # characters of a step's summary in the run's line
@@ -39,7 +40,7 @@ def format_date(day: date) -> str:
 
 def format_time(moment: datetime, session: date | None = None) -> str:
     """Return the time of day in Seoul, with the date unless it is that of `session`."""
-    local = moment.astimezone(SEOUL)
+    local = moment.astimezone(MARKET_TIME_ZONE)
     return f"{local:%H:%M}" if local.date() == session else f"{local:%H:%M} on {format_date(local.date())}"
 
 
