@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from airflow.jobs.job import Job
+from airflow_steps import liveness
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
@@ -104,6 +105,14 @@ def test_other_connections_are_checked_by_airflows_own_command(tmp_path: Path, c
     (tmp_path / "airflow").chmod(0o755)
     code, output = run_probe("TriggererJob", connection, PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert (code, output.strip()) == (3, "jobs check --job-type TriggererJob --local")
+
+
+def test_a_host_that_cannot_resolve_its_name_is_probed_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(host: str) -> str:
+        raise socket.gaierror(f"{host}: name or service not known")
+
+    monkeypatch.setattr(socket, "gethostbyname", fail)
+    assert socket.gethostname() in liveness.get_host_names()
 
 
 def test_the_probe_does_not_import_airflow() -> None:

@@ -13,6 +13,7 @@ import os
 import re
 import socket
 import sys
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import NoReturn
 
@@ -44,7 +45,10 @@ def get_threshold(job_type: str) -> timedelta:
 def get_host_names() -> list[str]:
     """Return the names under which this host may have registered: `[core] hostname_callable` chooses one of them."""
     host = socket.gethostname()
-    return [host, socket.getfqdn(), socket.gethostbyname(host)]
+    names = [host, socket.getfqdn()]
+    with suppress(OSError):  # a host that cannot resolve its own name has registered under one of the others
+        names.append(socket.gethostbyname(host))
+    return names
 
 
 def get_last_heartbeat(job_type: str, uri: str) -> datetime | None:
