@@ -36,7 +36,7 @@ def free_port() -> int:
 
 
 def s3_variables(endpoint: str) -> dict[str, str]:
-    """The usual AWS variables for the tests' S3 server."""
+    """Return the AWS variables of the S3 server."""
     credentials = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": KEY, "AWS_DEFAULT_REGION": "us-east-1"}
     return {"AWS_ENDPOINT_URL": endpoint} | credentials
 
@@ -71,7 +71,7 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The URL of an empty bucket, with the usual AWS variables set for this process and its children."""
+    """Return the URL of an empty bucket; the AWS variables are set for this process and its children."""
     for name, value in s3_variables(s3_endpoint).items():
         monkeypatch.setenv(name, value)
     bucket = f"bucket-{uuid4().hex[:12]}"
@@ -81,7 +81,7 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture(params=["file", "s3"])
 def artifacts(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of an empty place for artifacts: a folder, then a bucket."""
+    """Return the URL of an empty root for artifacts: a folder, then a bucket."""
     return str(request.getfixturevalue("s3")) if request.param == "s3" else f"file://{tmp_path}/artifacts"
 
 
@@ -103,7 +103,7 @@ def run_program(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> Callable[[Callable[[], Parser]], Run]:
-    """Makes of a program's parser a function that runs a step: its exit code, what it printed, the result it handed over."""
+    """Return a function that makes a step runner of a program's parser; it returns exit code, output and result."""
     for name in ("SESSION", "SYMBOL", "PRICES_URL", "FEEDS", "OVERRIDES", "HISTORY_YEARS", "MODEL_CONFIG"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("ARTIFACTS", f"file://{tmp_path}/artifacts")

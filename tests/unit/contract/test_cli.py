@@ -22,13 +22,13 @@ from step_contract.errors import (
 from step_contract.result import MAX_BYTES, Result, describe_platform
 
 
-def parser_of(step: Callable[[argparse.Namespace], Result]) -> Parser:
+def make_test_parser(step: Callable[[argparse.Namespace], Result]) -> Parser:
     parser, add = make_parser("collector", "Collects.")
     add_common_options(add("fetch", step, "Fetch.", "Fetches."))
     return parser
 
 
-def told(options: argparse.Namespace) -> Result:
+def succeed(options: argparse.Namespace) -> Result:
     return Result(manifest="file:///m/manifest.json", facts={"symbol": options.symbol, "session": str(options.session)})
 
 
@@ -40,7 +40,7 @@ def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "result.json"
 
 
-def test_a_program_in_an_image_says_first_of_all_which_processor_it_is_built_for_and_runs_on(tmp_path: Path) -> None:
+def test_the_platform_line_names_the_architectures_of_image_and_node(tmp_path: Path) -> None:
     built, other = platform.machine(), tmp_path / "arch"
     other.write_text("riscv64\n")
     assert describe_platform(other) == f"image {built}, node riscv64 (emulated)"
@@ -49,28 +49,28 @@ def test_a_program_in_an_image_says_first_of_all_which_processor_it_is_built_for
     assert describe_platform(tmp_path / "nothing") == f"image {built}, node unknown"
 
 
-def test_the_result_is_handed_over_in_the_file_that_the_variable_names(result: Path, tmp_path: Path) -> None:
-    assert run_step(lambda: parser_of(told), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)]) == 0
+def test_the_result_is_written_to_the_file_in_step_result(result: Path, tmp_path: Path) -> None:
+    assert run_step(lambda: make_test_parser(succeed), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)]) == 0
     assert Result.from_json(result.read_bytes()).facts == {"symbol": "KS11", "session": "2026-03-20"}
 
 
-def test_every_option_can_come_from_the_environment_and_the_command_line_wins(
+def test_the_command_line_takes_precedence_over_the_environment(
     result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in (("SESSION", "2026-03-20"), ("ARTIFACTS", str(tmp_path)), ("SYMBOL", "KQ11")):
         monkeypatch.setenv(name, value)
-    assert run_step(lambda: parser_of(told), ["fetch", "--session", "2026-03-19"]) == 0
+    assert run_step(lambda: make_test_parser(succeed), ["fetch", "--session", "2026-03-19"]) == 0
     assert Result.from_json(result.read_bytes()).facts == {"symbol": "KQ11", "session": "2026-03-19"}
 
 
 @pytest.mark.parametrize("error", [DataError, SourceUnavailableError, TransientError, NothingToDoError])
-def test_an_error_ends_in_its_exit_code_one_sentence_and_the_result(
+def test_an_error_gives_its_exit_code_a_sentence_and_a_result(
     error: type[DataError], result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(options: argparse.Namespace) -> Result:
         raise error("the file is wrong; look at it")
 
-    code = run_step(lambda: parser_of(fail), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)])
+    code = run_step(lambda: make_test_parser(fail), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)])
     assert code == error.code
     assert capsys.readouterr().err == "collector fetch: the file is wrong; look at it\n"
     assert Result.from_json(result.read_bytes()).error == "the file is wrong; look at it"
@@ -93,17 +93,17 @@ def test_an_error_ends_in_its_exit_code_one_sentence_and_the_result(
         ([], "STEP"),
     ],
 )
-def test_a_wrong_command_line_is_78_and_names_what_is_wrong(
+def test_an_invalid_command_line_exits_with_78_and_names_the_option(
     arguments: list[str], named: str, result: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run_step(lambda: parser_of(told), arguments) == ExitCode.INVALID_CONFIGURATION
+    assert run_step(lambda: make_test_parser(succeed), arguments) == ExitCode.INVALID_CONFIGURATION
     assert named in capsys.readouterr().err
     assert Result.from_json(result.read_bytes()).manifest is None
 
 
-def test_help_tells_options_their_variables_and_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_options_their_variables_and_every_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        run_step(lambda: parser_of(told), ["fetch", "--help"])
+        run_step(lambda: make_test_parser(succeed), ["fetch", "--help"])
     shown = capsys.readouterr().out
     assert ended.value.code == 0
     for part in (
@@ -117,13 +117,13 @@ def test_help_tells_options_their_variables_and_every_exit_code(capsys: pytest.C
         assert part in shown
 
 
-def test_a_long_error_is_cut_to_what_a_termination_log_holds() -> None:
+def test_a_long_error_is_truncated_to_fit_the_termination_log() -> None:
     data = Result(error="코스피 " * 5000).to_json()
     assert len(data) <= MAX_BYTES
     assert Result.from_json(data).error
 
 
-def test_facts_that_do_not_fit_are_refused() -> None:
+def test_facts_that_do_not_fit_are_rejected() -> None:
     with pytest.raises(DataError, match="4096"):
         Result(manifest="m", facts={"long": "x" * 5000}).to_json()
 
@@ -131,12 +131,12 @@ def test_facts_that_do_not_fit_are_refused() -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"[]", b"null", b'{"manifest": "m"}', b'{"manifest": 5, "facts": {}, "error": null}']
 )
-def test_what_is_no_result_is_refused(data: bytes) -> None:
+def test_an_invalid_result_is_rejected(data: bytes) -> None:
     with pytest.raises(DataError):
         Result.from_json(data)
 
 
-def test_every_exit_code_has_a_rule_and_any_other_is_a_fault_that_is_tried_again() -> None:
+def test_every_exit_code_has_a_retry_rule_and_any_other_is_an_error() -> None:
     assert set(RETRY_RULES) == {*ExitCode, *Termination}
     assert [code for code in ExitCode if RETRY_RULES[code].max_attempts > 1] == [
         ExitCode.SOURCE_UNAVAILABLE,
@@ -149,7 +149,7 @@ def test_every_exit_code_has_a_rule_and_any_other_is_a_fault_that_is_tried_again
     )
 
 
-def test_a_path_tells_its_session() -> None:
+def test_a_path_names_its_session() -> None:
     session = date(2026, 3, 20)
     for path in (paths.prices("KS11", session), paths.model("KS11", session, "0"), paths.decision("KS11", session, "open")):
         assert paths.parse_session(f"{path}/manifest.json") == session
@@ -157,17 +157,20 @@ def test_a_path_tells_its_session() -> None:
         paths.parse_session("prices/symbol=KS11/session=2026-02-30/manifest.json")
 
 
-def test_a_result_that_cannot_be_written_is_78_and_its_place_is_named(
+def test_an_unwritable_result_exits_with_78_and_names_the_path(
     result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("STEP_RESULT", str(tmp_path))
-    assert run_step(lambda: parser_of(told), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)]) == 78
+    assert run_step(lambda: make_test_parser(succeed), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)]) == 78
     assert f"cannot write the result to {tmp_path} (STEP_RESULT)" in capsys.readouterr().err
 
 
-def test_an_interrupt_is_a_sentence(result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupt_prints_a_sentence(result: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(options: argparse.Namespace) -> Result:
         raise KeyboardInterrupt
 
-    assert run_step(lambda: parser_of(interrupted), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)]) == 130
+    assert (
+        run_step(lambda: make_test_parser(interrupted), ["fetch", "--session", "2026-03-20", "--artifacts", str(tmp_path)])
+        == 130
+    )
     assert capsys.readouterr().err == "collector fetch: interrupted\n"

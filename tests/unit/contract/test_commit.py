@@ -23,7 +23,7 @@ def put(store: Store, inputs: dict[str, str], content: Content = ONE_BAR) -> Com
     return commit(store, DIRECTORY, step="fetch-prices", session=SESSION, inputs=inputs, content=content)
 
 
-def test_a_committed_artifact_is_read_back_whole(artifacts: str) -> None:
+def test_a_committed_artifact_is_read_back_complete(artifacts: str) -> None:
     committed = put(Store(artifacts), {"bar": "a"})
     manifest, files = open_artifact(committed.uri)
     assert committed.new
@@ -31,7 +31,7 @@ def test_a_committed_artifact_is_read_back_whole(artifacts: str) -> None:
     assert (manifest.step, manifest.session, manifest.rows, manifest.facts) == ("fetch-prices", SESSION, 1, {"close": 5781.2})
 
 
-def test_a_second_commit_from_the_same_inputs_returns_the_first_and_leaves_nothing_of_its_own(artifacts: str) -> None:
+def test_a_second_commit_from_the_same_inputs_returns_the_first(artifacts: str) -> None:
     store = Store(artifacts)
     first = put(store, {"bar": "a"})
     there = store.list("")
@@ -41,7 +41,7 @@ def test_a_second_commit_from_the_same_inputs_returns_the_first_and_leaves_nothi
     assert store.list("") == there
 
 
-def test_a_second_commit_from_other_inputs_is_refused_and_says_what_differs(artifacts: str) -> None:
+def test_a_second_commit_from_other_inputs_is_rejected_with_the_difference(artifacts: str) -> None:
     store = Store(artifacts)
     first = put(store, {"bar": "a"})
     there = store.list("")
@@ -53,14 +53,14 @@ def test_a_second_commit_from_other_inputs_is_refused_and_says_what_differs(arti
     assert open_artifact(first.uri)[0] == first.manifest
 
 
-def test_there_is_nothing_to_find_before_the_manifest_is_there(artifacts: str) -> None:
+def test_an_artifact_without_a_manifest_is_not_found(artifacts: str) -> None:
     store = Store(artifacts)
     store.write(f"{DIRECTORY}/attempt=0/prices.parquet", b"a writer that was killed")
     assert find(store, DIRECTORY, {"bar": "a"}) is None
     assert put(store, {"bar": "a"}).new
 
 
-def test_of_many_writers_at_once_one_wins_and_all_return_its_manifest(artifacts: str) -> None:
+def test_concurrent_writers_all_return_the_winners_manifest(artifacts: str) -> None:
     store, start = Store(artifacts), Barrier(8)
 
     def write(number: int) -> Committed:
@@ -75,7 +75,7 @@ def test_of_many_writers_at_once_one_wins_and_all_return_its_manifest(artifacts:
     open_artifact(outcomes[0].uri)
 
 
-def test_of_many_writers_with_inputs_of_their_own_all_but_one_are_refused(artifacts: str) -> None:
+def test_concurrent_writers_with_different_inputs_are_rejected_but_one(artifacts: str) -> None:
     store, start = Store(artifacts), Barrier(6)
 
     def write(number: int) -> str:
@@ -107,7 +107,7 @@ def test_a_damaged_file_is_named_with_both_digests(artifacts: str, damage: bytes
         find(store, DIRECTORY, {"bar": "a"})
 
 
-def test_a_missing_file_is_named_with_the_digest_it_should_have(artifacts: str) -> None:
+def test_a_missing_file_is_named_with_its_expected_digest(artifacts: str) -> None:
     store = Store(artifacts)
     committed = put(store, {"bar": "a"})
     file = committed.manifest.file("prices.parquet")
@@ -122,14 +122,12 @@ def test_a_missing_manifest_is_named(artifacts: str) -> None:
         open_artifact(uri)
 
 
-def test_a_bucket_that_does_not_exist_is_wrong_configuration(s3: str) -> None:
+def test_a_bucket_that_does_not_exist_is_a_configuration_error(s3: str) -> None:
     with pytest.raises(ConfigurationError, match="create the bucket"):
         put(Store("s3://no-such-bucket-here/market"), {"bar": "a"})
 
 
-def test_missing_credentials_are_wrong_configuration_and_the_variables_are_named(
-    s3: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_credentials_are_a_configuration_error_naming_the_variables(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
     fsspec.filesystem("s3").clear_instance_cache()
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
@@ -140,9 +138,9 @@ def test_missing_credentials_are_wrong_configuration_and_the_variables_are_named
 
 
 class LosesOneAnswer(BaseHTTPRequestHandler):
-    """Hands every request on to the S3 server, but drops the connection instead of the first answer about a manifest."""
+    """Forwards requests to the S3 server, but drops the connection instead of the first response about a manifest."""
 
-    protocol_version = "HTTP/1.1"  # the client asks to be told to go on before it sends a body
+    protocol_version = "HTTP/1.1"  # the client expects "100 Continue" before it sends a body
     endpoint: str
     lost: int
 
@@ -171,9 +169,7 @@ class LosesOneAnswer(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_writer_whose_success_was_lost_on_the_way_is_not_taken_for_the_loser(
-    s3: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_writer_whose_response_was_lost_still_wins(s3: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     LosesOneAnswer.endpoint, LosesOneAnswer.lost = s3_endpoint, 0
     with ThreadingHTTPServer(("127.0.0.1", 0), LosesOneAnswer) as proxy:
         Thread(target=proxy.serve_forever, daemon=True).start()
@@ -187,7 +183,7 @@ def test_a_writer_whose_success_was_lost_on_the_way_is_not_taken_for_the_loser(
     assert open_artifact(committed.uri)[0] == committed.manifest
 
 
-def test_a_root_that_is_a_file_or_cannot_be_made_is_wrong_configuration(tmp_path: Path) -> None:
+def test_a_root_that_cannot_be_created_is_a_configuration_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for root in (tmp_path / "file", Path("/proc/nowhere")):
         with pytest.raises(ConfigurationError, match=str(root)):

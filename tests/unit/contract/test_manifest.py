@@ -32,14 +32,12 @@ manifests = st.builds(
 
 
 @given(manifests)
-def test_a_manifest_is_read_back_as_it_was(manifest: Manifest) -> None:
+def test_a_manifest_round_trips(manifest: Manifest) -> None:
     assert Manifest.from_json(manifest.to_json(), "here") == manifest
 
 
 @given(manifests, st.data())
-def test_a_manifest_that_was_altered_or_torn_anywhere_is_refused_or_says_the_same(
-    manifest: Manifest, data: st.DataObject
-) -> None:
+def test_an_altered_or_truncated_manifest_is_rejected_or_equal(manifest: Manifest, data: st.DataObject) -> None:
     whole = manifest.to_json()
     at = data.draw(st.integers(0, len(whole) - 1))
     if data.draw(st.booleans()):
@@ -53,7 +51,7 @@ def test_a_manifest_that_was_altered_or_torn_anywhere_is_refused_or_says_the_sam
 
 
 @given(st.binary(max_size=200), st.data())
-def test_content_that_was_altered_or_torn_anywhere_is_refused_with_both_digests(content: bytes, data: st.DataObject) -> None:
+def test_altered_or_truncated_content_is_rejected_with_both_digests(content: bytes, data: st.DataObject) -> None:
     file = File("attempt=1/prices.parquet", digest(content), len(content))
     assert check_content("here", file, content) == content
     other = data.draw(st.binary(max_size=200).filter(lambda other: other != content))
@@ -63,7 +61,7 @@ def test_content_that_was_altered_or_torn_anywhere_is_refused_with_both_digests(
 
 
 @given(st.dictionaries(names, st.binary(max_size=100), min_size=1, max_size=3), st.dictionaries(texts, texts))
-def test_whatever_is_committed_is_what_is_read(contents: dict[str, bytes], inputs: dict[str, str]) -> None:
+def test_any_committed_content_is_read_back(contents: dict[str, bytes], inputs: dict[str, str]) -> None:
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -82,17 +80,17 @@ def test_whatever_is_committed_is_what_is_read(contents: dict[str, bytes], input
 
 
 @given(st.dictionaries(names, texts), st.dictionaries(names, texts))
-def test_inputs_differ_exactly_when_something_is_said_to(one: dict[str, str], other: dict[str, str]) -> None:
+def test_differences_are_described_exactly_if_inputs_differ(one: dict[str, str], other: dict[str, str]) -> None:
     assert bool(differences(one, other)) == (one != other)
 
 
 @pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "attempt=1/../../../x"])
-def test_a_manifest_whose_files_lie_outside_the_artifact_is_refused(path: str) -> None:
+def test_a_manifest_with_files_outside_the_artifact_is_rejected(path: str) -> None:
     outside = Manifest("fetch", date(2026, 3, 20), {}, (File(path, "0" * 64, 1),), 1, 1, {}, datetime.now(UTC))
     with pytest.raises(DataError, match="points outside the artifact"):
         Manifest.from_json(outside.to_json(), "here")
 
 
-def test_a_manifest_that_is_made_to_be_deep_is_refused() -> None:
+def test_a_deeply_nested_manifest_is_rejected() -> None:
     with pytest.raises(DataError, match="truncated or not a manifest"):
         Manifest.from_json(b"[" * 100_000, "here")
