@@ -71,7 +71,8 @@ class StepOperator(KubernetesPodOperator):
     :param options: the step's options, templated, or XComArgs; None leaves an option to the step's default
     :param task_id: by default the step's name with underscores
     :param runner: takes precedence over STEP_RUNNER
-    :param env_vars: merged with the deployment's, as are `labels`, `node_selector`, `volumes` and `volume_mounts`
+    :param env_vars: merged with the deployment's, as are `labels`, `node_selector`, `container_resources`,
+        `volumes` and `volume_mounts`
     :param on_failure_callback: called in addition to the one that records failures, as is `on_retry_callback`
     :param kwargs: KubernetesPodOperator's; they take precedence over the deployment's
     """
@@ -90,6 +91,7 @@ class StepOperator(KubernetesPodOperator):
         env_vars: Sequence[k8s.V1EnvVar] | Mapping[str, str] = (),
         labels: Mapping[str, str] | None = None,
         node_selector: Mapping[str, str] | None = None,
+        container_resources: k8s.V1ResourceRequirements | None = None,
         volumes: Sequence[k8s.V1Volume] = (),
         volume_mounts: Sequence[k8s.V1VolumeMount] = (),
         on_failure_callback: Any = None,
@@ -102,7 +104,12 @@ class StepOperator(KubernetesPodOperator):
             pod_arguments: dict[str, Any] = {"env_vars": merge_env_vars(env_vars)}
         else:
             pod_arguments = make_pod_arguments(
-                program, env_vars=env_vars, node_selector=node_selector, volumes=volumes, volume_mounts=volume_mounts
+                program,
+                env_vars=env_vars,
+                node_selector=node_selector,
+                container_resources=container_resources,
+                volumes=volumes,
+                volume_mounts=volume_mounts,
             )
         arguments = {"arguments": make_arguments(step, options), "executor": None, "random_name_suffix": False}
         super().__init__(

@@ -86,12 +86,32 @@ def _get_container(pod: Mapping[str, Any], name: str) -> dict[str, Any]:
     return container
 
 
+def merge_resources(
+    deployment: k8s.V1ResourceRequirements, task: k8s.V1ResourceRequirements | None
+) -> k8s.V1ResourceRequirements:
+    """Return the deployment's requests and limits with the task's own, resource by resource.
+
+    A resource that the task mentions is the task's alone: its limit may be below the deployment's request, which the API server
+    rejects. Kubernetes uses a limit without a request as both.
+    """
+    if task is None:
+        return deployment
+    requests, limits = dict(task.requests or {}), dict(task.limits or {})
+    own = requests.keys() | limits.keys()
+    return k8s.V1ResourceRequirements(
+        requests={name: value for name, value in deployment.requests.items() if name not in own} | requests,
+        limits={name: value for name, value in deployment.limits.items() if name not in own} | limits,
+        claims=task.claims,
+    )
+
+
 def make_pod_arguments(
     program: str,
     environment: Mapping[str, str] = os.environ,
     *,
     env_vars: Sequence[k8s.V1EnvVar] | Mapping[str, str] = (),
     node_selector: Mapping[str, str] | None = None,
+    container_resources: k8s.V1ResourceRequirements | None = None,
     volumes: Sequence[k8s.V1Volume] = (),
     volume_mounts: Sequence[k8s.V1VolumeMount] = (),
 ) -> dict[str, Any]:
@@ -116,8 +136,12 @@ def make_pod_arguments(
         "env_vars": merge_env_vars(_make_env_vars(image, environment), env_vars),
         "node_selector": _get_pairs(environment, f"{prefix}NODE_SELECTOR") | dict(node_selector or {}),
         # No CPU limit: a step may use whatever the node has to spare.
-        "container_resources": k8s.V1ResourceRequirements(
-            requests={"cpu": get_setting(environment, f"{prefix}CPU") or "100m", "memory": memory}, limits={"memory": memory}
+        "container_resources": merge_resources(
+            k8s.V1ResourceRequirements(
+                requests={"cpu": get_setting(environment, f"{prefix}CPU") or "100m", "memory": memory},
+                limits={"memory": memory},
+            ),
+            container_resources,
         ),
         # A step that crashes writes no result: the end of its log becomes the termination message.
         "termination_message_policy": "FallbackToLogsOnError",

@@ -146,6 +146,29 @@ def test_a_tasks_arguments_are_merged_with_the_deployments(from_default_args: bo
     assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp", "/cache"]
 
 
+@pytest.mark.parametrize(
+    ("task", "merged"),
+    [
+        (
+            k8s.V1ResourceRequirements(limits={"nvidia.com/gpu": "1"}),
+            {"requests": {"cpu": "100m", "memory": "2Gi"}, "limits": {"memory": "2Gi", "nvidia.com/gpu": "1"}},
+        ),
+        (
+            k8s.V1ResourceRequirements(limits={"memory": "128Mi"}),
+            {"requests": {"cpu": "100m"}, "limits": {"memory": "128Mi"}},
+        ),
+        (
+            k8s.V1ResourceRequirements(requests={"cpu": "2", "memory": "1Gi"}),
+            {"requests": {"cpu": "2", "memory": "1Gi"}, "limits": {}},
+        ),
+    ],
+    ids=["a GPU keeps the memory limit", "a lower limit has no higher request", "a request replaces the limit"],
+)
+def test_resources_are_merged_by_name(task: k8s.V1ResourceRequirements, merged: dict[str, Any]) -> None:
+    [container] = make_pod(container_resources=task)["spec"]["containers"]
+    assert {"requests": {}, "limits": {}} | container["resources"] == merged
+
+
 def test_a_tasks_callbacks_are_added_to_those_that_record_failures() -> None:
     step = make_step(on_failure_callback=print, on_retry_callback=[print, on_task_retry])
     assert step.on_failure_callback == [on_task_failure, print]
