@@ -116,4 +116,4 @@ def test_a_drained_training_resumes_from_its_checkpoint(airflow: AirflowClient, 
     )
     assert wait_for_run(airflow, "market_daily", RUN_ID, 240) == "success"
     assert airflow.get_task_instances("market_daily", RUN_ID)["train"]["try_number"] == 2
-    wait_for_log(airflow, "market_daily", RUN_ID, "train", "going on from the checkpoint after", 2)
+    wait_for_log(airflow, "market_daily", RUN_ID, "train", "Resuming from the checkpoint at step", 2)
