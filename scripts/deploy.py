@@ -85,8 +85,10 @@ def deploy(deployment: Deployment) -> None:
         print(f"\n{error}\n", file=sys.stderr)
         if not changes:
             raise ToolError(f"the smoke test of the current deployment failed: {describe(deployment)}") from error
-        outcome = f"rolled back to revision {previous['airflow']}" if previous else "uninstalled"
-        print("Rolling back …" if previous else "Uninstalling …", flush=True)
+        # An interrupted first deployment may have left the other release alone.
+        revision = previous.get("airflow")
+        outcome = f"rolled back to revision {revision}" if revision else "uninstalled"
+        print("Rolling back …" if revision else "Uninstalling …", flush=True)
         deployment.roll_back(previous)
         raise ToolError(f"the deployment failed and was {outcome}; the cause is above") from error
     print(f"\nDeployed {describe(deployment)}")
