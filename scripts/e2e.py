@@ -26,7 +26,7 @@ from devtools.kind_cluster import KindCluster
 # another. A group is a part and a mark expression. The benchmark needs the machine to itself; faults need the nodes.
 TURNS: tuple[tuple[tuple[tuple[str, str], ...], ...], ...] = (
     ((("core", "benchmark"),),),
-    ((("core", "drills"),), (("core", "not (benchmark or drills)"),)),
+    ((("core", "drills"),), (("core", "schedule"),), (("core", "not (benchmark or drills or schedule)"),)),
     ((("faults", ""),),),
     (
         (("slack", ""), ("environments", "not (staging or production)")),
@@ -34,8 +34,9 @@ TURNS: tuple[tuple[tuple[tuple[str, str], ...], ...], ...] = (
     ),
 )
 PARTS = tuple(dict.fromkeys(part for turn in TURNS for lane in turn for part, _ in lane))
-# Messages arrive in seconds.
-FAST_MONITOR = [f"--set-string=config.market_daily.{name}" for name in ("monitor_poll_seconds=3", "monitor_grace_seconds=20")]
+# Messages and retries come within seconds.
+FAST_SETTINGS = ("monitor_poll_seconds=3", "monitor_grace_seconds=20", "step_evicted_retry_delay_seconds=5")
+FAST = [f"--set-string=config.market_daily.{setting}" for setting in FAST_SETTINGS]
 # Staging or production runs beside it.
 SMALL_REQUESTS = ["--set-string=config.market_daily.trainer_cpu=200m"]
 SMALL_REQUESTS += [
@@ -92,7 +93,7 @@ def main(options: list[str]) -> int:
     cluster = read_cluster()
     try:
         parts = select_parts(os.environ.get("PART") or "", PARTS)
-        with run_cluster(cluster, [*FAST_MONITOR, *SMALL_REQUESTS]):
+        with run_cluster(cluster, [*FAST, *SMALL_REQUESTS]):
             durations.append(("setup", time.monotonic() - started))
             for turn in TURNS:
                 lanes = [[group for group in lane if group[0] in parts] for lane in turn]

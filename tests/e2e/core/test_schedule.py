@@ -41,6 +41,7 @@ def due(airflow: AirflowClient) -> Iterator[datetime]:
     airflow.request("PATCH", f"/dags/{DAG}", {"is_paused": True})
 
 
+@pytest.mark.schedule
 @pytest.mark.timeout(300)
 def test_manual_runs_do_not_prevent_a_scheduled_run(airflow: AirflowClient, due: datetime) -> None:
     restarts = count_restarts()
