@@ -43,10 +43,13 @@ class Deployment:
     def __str__(self) -> str:
         return f"{self.context}/{self.namespace}"
 
+    def kubectl_command(self, *arguments: str) -> list[str]:
+        """Return the command that runs kubectl in the namespace."""
+        return ["kubectl", "--context", self.context, "--namespace", self.namespace, *arguments]
+
     def kubectl(self, *arguments: str, timeout: float = 60, input: str | None = None) -> str:
         """Run kubectl in the namespace; return its output."""
-        command = ["kubectl", "--context", self.context, "--namespace", self.namespace, *arguments]
-        return run(command, timeout=timeout, input=input)
+        return run(self.kubectl_command(*arguments), timeout=timeout, input=input)
 
     def helm(self, *arguments: str, timeout: float = 60) -> str:
         """Run helm in the namespace; return its output."""
@@ -160,8 +163,7 @@ class Deployment:
 
         Raises ToolError if kubectl cannot forward the port.
         """
-        command = ["kubectl", "--context", self.context, "--namespace", self.namespace]
-        command += ["port-forward", f"service/{service}", f"{local_port}:{port}"]
+        command = self.kubectl_command("port-forward", f"service/{service}", f"{local_port}:{port}")
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             line = process.stdout.readline() if process.stdout else ""
@@ -181,4 +183,4 @@ class Deployment:
 
     def watch_pods(self, selector: str = "") -> pods.PodWatch:
         """Return a context manager that records the namespace's pods with the labels that `selector` names."""
-        return pods.PodWatch(self.context, self.namespace, selector)
+        return pods.PodWatch(self.kubectl_command("get", "pods", "--watch", "--output=json", f"--selector={selector}"))

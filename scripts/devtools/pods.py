@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from devtools.commands import ToolError
@@ -53,17 +53,15 @@ def describe_unhealthy_pods(kubectl: Callable[..., str]) -> str:
 
 
 class PodWatch:
-    """Record the pods of a namespace, by `kubectl get pods --watch`, while the block runs.
+    """Record the pods that `command`, a `kubectl get pods --watch --output=json`, prints while the block runs.
 
     Attributes:
         first: each pod as it was first seen, by name, in the order in which they appeared.
         last: each pod as it was last seen, by name; deleted pods are kept.
     """
 
-    def __init__(self, context: str, namespace: str, selector: str = "") -> None:
-        """Watch the pods with the labels that `selector` names; all if it is empty."""
-        command = ["kubectl", "--context", context, "--namespace", namespace, "get", "pods", "--watch", "--output=json"]
-        self._command = [*command, *([f"--selector={selector}"] if selector else [])]
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = command
         self.first: dict[str, Pod] = {}
         self.last: dict[str, Pod] = {}
 

@@ -24,7 +24,7 @@ from airflow_steps.callbacks import on_task_failure, on_task_retry
 from airflow_steps.links import LINKS
 from airflow_steps.local_runner import StepProcess
 from airflow_steps.outcome import PermanentStepError, StepFailedError, StepOutput, counted, verify_outcome
-from airflow_steps.pod_client import DELETE_PHASES
+from airflow_steps.pod_client import DELETE_PHASES, is_quota_exceeded
 from airflow_steps.pod_spec import (
     increase_container_memory,
     make_pod_arguments,
@@ -248,8 +248,7 @@ class StepOperator(KubernetesPodOperator):
             try:
                 return super().get_or_create_pod(pod_request_obj, context)
             except ApiException as error:
-                exhausted = error.status == 403 and "exceeded quota" in str(error.body)
-                if not exhausted or time.monotonic() > deadline:
+                if not is_quota_exceeded(error.status, error.body) or time.monotonic() > deadline:
                     raise
                 if not reported:
                     self.log.info("waiting for the namespace's quota: %s", error.body)

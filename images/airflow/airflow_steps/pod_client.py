@@ -43,6 +43,11 @@ def _is_transient(error: BaseException) -> bool:
     )
 
 
+def is_quota_exceeded(status: int | None, body: object) -> bool:
+    """Return whether a response of the API server says that the namespace's quota is exhausted: a pod may be admitted later."""
+    return status == 403 and "exceeded quota" in str(body)
+
+
 class PodClient:
     """The pods of steps at the API server. All triggers of a process share one: `await PodClient.get()`."""
 
@@ -92,8 +97,7 @@ class PodClient:
             if error.status == 409 and "AlreadyExists" in str(error.body):
                 return False
             # The quota's own bookkeeping conflicts (409) with that of another pod now and then.
-            quota_exceeded = error.status == 403 and "exceeded quota" in str(error.body)
-            retryable = _is_transient(error) or error.status == 409 or quota_exceeded
+            retryable = _is_transient(error) or error.status == 409 or is_quota_exceeded(error.status, error.body)
             raise (PodNotAdmittedError if retryable else PodRejectedError)(_get_message(error)) from error
 
     async def watch_pod(self, namespace: str, name: str) -> AsyncIterator[Any]:

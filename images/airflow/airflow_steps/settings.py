@@ -22,7 +22,7 @@ def get_setting(environment: Mapping[str, str], name: str) -> str:
 
 
 def get_int(environment: Mapping[str, str], name: str, default: int) -> int:
-    """Return the setting `name` as a whole number. Raises ConfigurationError if it is none."""
+    """Return the setting `name` as a whole number. Raises ConfigurationError if it is anything else."""
     text = get_setting(environment, name) or str(default)
     if not text.isdecimal():
         raise ConfigurationError(f"invalid {name} {text!r}: must be a whole number")
@@ -30,7 +30,7 @@ def get_int(environment: Mapping[str, str], name: str, default: int) -> int:
 
 
 def get_choice(environment: Mapping[str, str], name: str, choices: tuple[str, ...]) -> str:
-    """Return the setting `name`, by default the first of `choices`. Raises ConfigurationError if it is none of them."""
+    """Return the setting `name`, by default the first of `choices`. Raises ConfigurationError for any other value."""
     text = get_setting(environment, name).lower() or choices[0]
     if text not in choices:
         raise ConfigurationError(f"invalid {name} {text!r}: must be one of {', '.join(choices)}")
