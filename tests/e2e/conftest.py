@@ -49,10 +49,9 @@ def list_pods(selector: str = STEP_SELECTOR) -> list[Pod]:
     return pods
 
 
-def list_running_pods(dag_id: str, run_id: str) -> list[str]:
-    """Return the names of the run's pods that are running."""
-    pods = list_pods(f"dag_id={dag_id},run_id={run_id}")
-    return [pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] == "Running"]
+def list_running_pods(selector: str) -> list[Pod]:
+    """Return the pods that are running."""
+    return [pod for pod in list_pods(selector) if pod["status"]["phase"] == "Running"]
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from devtools import helm_charts
 from devtools.commands import ROOT, ToolError, run
+from e2e import FAST_SETTINGS
 
 from .container_checks import parse_objects
 
@@ -83,12 +84,7 @@ def test_numbers_and_booleans_may_be_strings(kind_options: list[str]) -> None:
 
 
 def test_settings_of_the_scripts_and_cluster_tests_are_accepted(kind_options: list[str]) -> None:
-    settings = [
-        "trainer_node_selector=",
-        "ui_url=http://localhost:8091",
-        "monitor_poll_seconds=3",
-        "step_evicted_retry_delay_seconds=5",
-    ]
+    settings = ["trainer_node_selector=", "ui_url=http://localhost:8091", *FAST_SETTINGS]
     options = [word for setting in settings for word in ("--set-string", f"{PREFIX}{setting}")]
     files = sorted((ROOT / "tests" / "e2e").rglob("values-*.yaml"))
     assert files

@@ -41,11 +41,11 @@ def test_marking_or_clearing_a_task_deletes_its_pod(airflow: AirflowClient, pod_
     for run in ("marked", "cleared", "deleted"):
         start_run(airflow, "drill_long", run)
     for run in ("marked", "cleared", "deleted"):
-        wait_until(f"a running pod of {run}", lambda run=run: list_running_pods("drill_long", run), 60)  # type: ignore[misc]
+        wait_until(f"a running pod of {run}", lambda run=run: list_running_pods(f"dag_id=drill_long,run_id={run}"), 60)  # type: ignore[misc]
     airflow.request("PATCH", "/dags/drill_long/dagRuns/marked/taskInstances/long", {"new_state": "failed"})
     airflow.clear_run("drill_long", "cleared")
     kubectl("delete", "pods", "--selector=run_id=deleted", "--wait=false")
-    wait_until("the deletion of the marked task's pod", lambda: not list_running_pods("drill_long", "marked"), 60)
+    wait_until("the deletion of the marked task's pod", lambda: not list_running_pods("dag_id=drill_long,run_id=marked"), 60)
     for run in ("cleared", "deleted"):
         assert wait_for_run(airflow, "drill_long", run, 180) == "success"
         [ti] = airflow.get_task_instances("drill_long", run).values()
@@ -84,7 +84,7 @@ def test_triggerer_and_worker_give_the_same_outcomes(airflow: AirflowClient) -> 
 def test_a_step_that_exceeds_its_timeout_is_stopped_and_fails(airflow: AirflowClient) -> None:
     assert wait_for_run(airflow, "drill_timeout", "drill", 120) == "failed"
     wait_for_log(airflow, "drill_timeout", "drill", "late", "DeadlineExceeded")
-    assert not list_running_pods("drill_timeout", "drill")
+    assert not list_running_pods("dag_id=drill_timeout,run_id=drill")
 
 
 def test_each_failure_has_its_state_attempts_and_log(airflow: AirflowClient) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from devtools.airflow_client import AirflowClient
 from step_contract.store import Store
 
-from ..conftest import STEP_SELECTOR, kubectl, list_pods, start_run, wait_for_log, wait_for_run, wait_until
+from ..conftest import STEP_SELECTOR, kubectl, list_running_pods, start_run, wait_for_log, wait_for_run, wait_until
 
 RUN_ID = "session__2026-01-01"  # no session, and a training day
+PREEMPTED = f"{STEP_SELECTOR},dag_id=drill_disruptions,task_id=preempted"
 
 
 def parse_millicores(text: str) -> int:
@@ -31,12 +31,6 @@ def get_free_millicores(node: str) -> int:
             ]
             requested += sum(map(parse_millicores, requests))
     return allocatable - requested
-
-
-def list_running_pods(dag_id: str, task_id: str) -> list[dict[str, Any]]:
-    return [
-        pod for pod in list_pods(f"{STEP_SELECTOR},dag_id={dag_id},task_id={task_id}") if pod["status"]["phase"] == "Running"
-    ]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +53,7 @@ def run(airflow: AirflowClient, priorities: None) -> None:
 
 
 def test_a_preempted_step_is_retried(airflow: AirflowClient) -> None:
-    [pod] = wait_until("the running pod", lambda: list_running_pods("drill_disruptions", "preempted"), 90)
+    [pod] = wait_until("the running pod", lambda: list_running_pods(PREEMPTED), 90)
     node, container = pod["spec"]["nodeName"], pod["spec"]["containers"][0]
     preemptor = {
         "apiVersion": "v1",
@@ -84,7 +78,7 @@ def test_a_preempted_step_is_retried(airflow: AirflowClient) -> None:
     }
     kubectl("create", "--filename", "-", input=json.dumps(preemptor))
     try:
-        wait_until("its preemption", lambda: not list_running_pods("drill_disruptions", "preempted"), 90)
+        wait_until("its preemption", lambda: not list_running_pods(PREEMPTED), 90)
     finally:
         kubectl("delete", "pod", "preemptor", "--grace-period=0", "--force")
     wait_until(
@@ -105,7 +99,7 @@ def test_an_evicted_step_logs_the_kubelets_message(airflow: AirflowClient) -> No
 
 def test_a_drained_training_resumes_from_its_checkpoint(airflow: AirflowClient, bucket: Store) -> None:
     start_run(airflow, "market_daily", RUN_ID, "2026-01-01T09:00:00Z")
-    [pod] = wait_until("the training", lambda: list_running_pods("market_daily", "train"), 120)
+    [pod] = wait_until("the training", lambda: list_running_pods(f"{STEP_SELECTOR},dag_id=market_daily,task_id=train"), 120)
     wait_until("a checkpoint", lambda: [name for name in bucket.list("checkpoints") if "session=2026-01-01" in name], 60)
     # What `kubectl drain` does to each pod of a node.
     name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]

@@ -10,7 +10,7 @@ from ..conftest import kubectl, list_running_pods, start_run, step_pods, wait_fo
 
 def test_a_killed_triggerer_loses_and_duplicates_no_step(airflow: AirflowClient, pod_watch: PodWatch) -> None:
     start_run(airflow, "drill_long", "killed")
-    wait_until("the running pod", lambda: list_running_pods("drill_long", "killed"), 60)
+    wait_until("the running pod", lambda: list_running_pods("dag_id=drill_long,run_id=killed"), 60)
     wait_until("its live log", lambda: "second 3" in airflow.get_log("drill_long", "killed", "long"), 30)
     kubectl("delete", "pods", "--selector=component=triggerer", "--force", "--grace-period=0")
     assert wait_for_run(airflow, "drill_long", "killed", 180) == "success"
