@@ -1,28 +1,37 @@
-"""A client of the Kubernetes API for the pods of steps. Asynchronous: nothing blocks the triggerer's event loop."""
+"""A client of the Kubernetes API for the pods of steps. Asynchronous: nothing blocks the triggerer's event loop.
+
+Every request has a deadline: a connection that died without a word would otherwise be waited for forever. What may succeed later
+(no connection, 401, 429, 5xx) is retried with backoff; any other error is raised.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import codecs
-import contextlib
 import json
 import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import aiohttp
 from kubernetes_asyncio import client, config, watch
+from tenacity import RetryCallState, retry, retry_if_exception, wait_random_exponential
 
 from airflow_steps.pod_spec import STEP_LABELS
-from airflow_steps.pod_status import has_terminated
+from airflow_steps.pod_status import get_step_phase, has_terminated
 
 CONNECTION_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, ssl.SSLError, ConnectionError)
 RECONNECT_SECONDS = 1.0
-WATCH_TIMEOUT_SECONDS = 300  # a watch is renewed, so that a connection that died silently is noticed
-MAX_LINE_LENGTH = 16_384
+MAX_BACKOFF_SECONDS = 5.0
+REQUEST_TIMEOUT_SECONDS = 15.0
+CREATE_TIMEOUT_SECONDS = 35.0  # an admission webhook may take 30 s
+# A watch is renewed by the server, or else by the client: so long may a change go unnoticed on a connection that died silently.
+WATCH_SECONDS = 30
+WATCH_TIMEOUT = aiohttp.ClientTimeout(total=WATCH_SECONDS + 5, sock_connect=10)
+# A log is reopened if it was silent for so long.
+LOG_TIMEOUT = aiohttp.ClientTimeout(sock_connect=10, sock_read=30)
 # The pod phases in which a finished pod is deleted, separated by commas.
 DELETE_PHASES = "market-daily/delete-when-finished"
 
@@ -37,9 +46,14 @@ class PodRejectedError(Exception):
     """The cluster will not admit the pod: a policy, a webhook or the API server rejected it, or it waited too long."""
 
 
-def _is_transient(error: BaseException) -> bool:
+class LogUnavailableError(Exception):
+    """The pod or its container has no log: it does not exist, or has not started."""
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether the request may succeed later. 401: a service account's token is about to be replaced."""
     return isinstance(error, CONNECTION_ERRORS) or (
-        isinstance(error, client.ApiException) and (error.status == 429 or error.status >= 500)
+        isinstance(error, client.ApiException) and (error.status in (401, 429) or error.status >= 500)
     )
 
 
@@ -48,13 +62,37 @@ def is_quota_exceeded(status: int | None, body: object) -> bool:
     return status == 403 and "exceeded quota" in str(body)
 
 
+def describe_error(error: BaseException) -> str:
+    """Return the API server's message, or else the kind of error."""
+    if not isinstance(error, client.ApiException):
+        return f"{type(error).__name__} {error}".strip()
+    try:
+        return str(json.loads(error.body or b"")["message"])
+    except (ValueError, KeyError, TypeError):
+        return f"{error.status} {error.reason}"
+
+
+def _log_retry(state: RetryCallState) -> None:
+    error = state.outcome and state.outcome.exception()
+    log.warning("the Kubernetes API does not respond, retrying: %s", error and describe_error(error))
+
+
+_retry_transient = retry(
+    retry=retry_if_exception(is_transient),
+    wait=wait_random_exponential(multiplier=0.5, max=MAX_BACKOFF_SECONDS),
+    before_sleep=_log_retry,
+    reraise=True,
+)
+
+
 class PodClient:
     """The pods of steps at the API server. All triggers of a process share one: `await PodClient.get()`."""
 
     _clients: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, PodClient]] = WeakKeyDictionary()
 
     def __init__(self, configuration: client.Configuration) -> None:
-        configuration.connection_pool_maxsize = 1000  # two streams per running step
+        # Two streams per running step; a request that waited for a connection would exceed its deadline.
+        configuration.connection_pool_maxsize = 0
         self._api: Any = client.CoreV1Api(client.ApiClient(configuration))
 
     @classmethod
@@ -70,26 +108,24 @@ class PodClient:
             cls._clients[loop] = cls(configuration)
         return cls._clients[loop]
 
+    @_retry_transient
     async def read_pod(self, namespace: str, name: str) -> Any | None:
-        """Return the pod, or None if it does not exist. Retries until the API server responds."""
-        while True:
-            try:
-                return await self._api.read_namespaced_pod(name, namespace)
-            except Exception as error:
-                if isinstance(error, client.ApiException) and error.status == 404:
-                    return None
-                if not _is_transient(error):
-                    raise
-                log.warning("the Kubernetes API does not respond, retrying: %s", error)
-                await asyncio.sleep(RECONNECT_SECONDS)
+        """Return the pod, or None if it does not exist."""
+        try:
+            return await self._api.read_namespaced_pod(name, namespace, _request_timeout=REQUEST_TIMEOUT_SECONDS)
+        except client.ApiException as error:
+            if error.status == 404:
+                return None
+            raise
 
     async def create_pod(self, pod: Mapping[str, Any]) -> bool:
         """Create the pod. Return False if a pod of that name exists.
 
         Raises PodNotAdmittedError if it may be admitted later, PodRejectedError if not.
         """
+        namespace = pod["metadata"]["namespace"]
         try:
-            await self._api.create_namespaced_pod(pod["metadata"]["namespace"], dict(pod))
+            await self._api.create_namespaced_pod(namespace, dict(pod), _request_timeout=CREATE_TIMEOUT_SECONDS)
             return True
         except CONNECTION_ERRORS as error:
             raise PodNotAdmittedError(f"the Kubernetes API does not respond ({type(error).__name__})") from error
@@ -97,95 +133,118 @@ class PodClient:
             if error.status == 409 and "AlreadyExists" in str(error.body):
                 return False
             # The quota's own bookkeeping conflicts (409) with that of another pod now and then.
-            retryable = _is_transient(error) or error.status == 409 or is_quota_exceeded(error.status, error.body)
-            raise (PodNotAdmittedError if retryable else PodRejectedError)(_get_message(error)) from error
+            retryable = is_transient(error) or error.status == 409 or is_quota_exceeded(error.status, error.body)
+            raise (PodNotAdmittedError if retryable else PodRejectedError)(describe_error(error)) from error
 
-    async def watch_pod(self, namespace: str, name: str) -> AsyncIterator[Any]:
-        """Yield the pod as it is now and after each change, until it is deleted. Reconnects if the API server is away."""
+    async def watch_pod(self, namespace: str, name: str) -> AsyncGenerator[Any, None]:
+        """Yield the pod as it is now and after each change, until it is deleted.
+
+        Reconnects if the API server is away. Each time, and at least every WATCH_SECONDS, the pod is read again.
+        """
         while (pod := await self.read_pod(namespace, name)) is not None:
             yield pod
             options = {
                 "field_selector": f"metadata.name={name}",
                 "resource_version": pod.metadata.resource_version,
-                "timeout_seconds": WATCH_TIMEOUT_SECONDS,
+                "timeout_seconds": WATCH_SECONDS,
+                "_request_timeout": WATCH_TIMEOUT,
             }
             try:
                 async with watch.Watch() as stream:
                     async for event in stream.stream(self._api.list_namespaced_pod, namespace, **options):
+                        if not isinstance(event, dict):
+                            raise aiohttp.ClientPayloadError(f"not an event of the Kubernetes API: {event[:200]!r}")
                         yield event["object"]
                         if event["type"] == "DELETED":
                             return
             except Exception as error:
                 # 410: the resource version is too old to resume from.
-                if not _is_transient(error) and not (isinstance(error, client.ApiException) and error.status == 410):
+                if not is_transient(error) and not (isinstance(error, client.ApiException) and error.status == 410):
                     raise
                 await asyncio.sleep(RECONNECT_SECONDS)
 
-    async def stream_log(self, namespace: str, name: str, container: str) -> AsyncGenerator[str, None]:
-        """Yield each line of the container's log as it is printed. A lost connection loses and repeats no line."""
-        last_timestamp = ""
-        while True:
-            resume_after = last_timestamp
-            options: dict[str, Any] = {"container": container, "follow": True, "timestamps": True, "_preload_content": False}
-            if resume_after:
-                options["since_seconds"] = _seconds_since(resume_after)
-            try:
-                response = await self._api.read_namespaced_pod_log(name, namespace, **options)
-                async with contextlib.aclosing(_split_lines(response.content.iter_any())) as lines:
-                    async for line in lines:
-                        timestamp, _, text = line.partition(" ")
-                        if timestamp > resume_after:
-                            last_timestamp = timestamp
-                            yield text
-                return
-            except Exception as error:
-                if isinstance(error, client.ApiException) and error.status in (400, 404):
-                    return
-                if not _is_transient(error):
-                    raise
-                await asyncio.sleep(RECONNECT_SECONDS)
+    async def stream_log(
+        self, namespace: str, name: str, container: str, *, follow: bool, since_seconds: int | None
+    ) -> AsyncIterator[bytes]:
+        """Yield the container's log, each line with its time (RFC 3339) before it, in chunks of any size.
+
+        Raises LogUnavailableError if there is no log; otherwise what `is_transient` knows, or ApiException.
+        """
+        response = await self._api.read_namespaced_pod_log(
+            name,
+            namespace,
+            container=container,
+            follow=follow,
+            timestamps=True,
+            _preload_content=False,
+            _request_timeout=LOG_TIMEOUT,
+            **({} if since_seconds is None else {"since_seconds": since_seconds}),
+        )
+        try:
+            if response.status in (400, 404):
+                raise LogUnavailableError((await response.text())[:500])
+            if response.status != 200:
+                error = client.ApiException(status=response.status, reason=response.reason)
+                error.body = (await response.text())[:500]
+                raise error
+            async for chunk in response.content.iter_any():
+                yield chunk
+        finally:
+            response.close()
 
     async def list_warnings(self, namespace: str, name: str) -> list[str]:
         """Return the pod's warning events, the latest last; none if they cannot be read."""
-        with contextlib.suppress(*CONNECTION_ERRORS, client.ApiException):
-            selector = f"involvedObject.name={name},type=Warning"
-            events = await self._api.list_namespaced_event(namespace, field_selector=selector)
-            return [f"{event.reason}: {event.message}" for event in events.items]
-        return []
-
-    async def delete_pod(self, namespace: str, name: str, *, grace_seconds: int | None = None) -> None:
-        """Delete the pod if it exists."""
-        options = {} if grace_seconds is None else {"grace_period_seconds": grace_seconds}
+        selector = f"involvedObject.name={name},type=Warning"
         try:
-            await self._api.delete_namespaced_pod(name, namespace, **options)
+            events = await self._api.list_namespaced_event(
+                namespace, field_selector=selector, _request_timeout=REQUEST_TIMEOUT_SECONDS
+            )
+        except (*CONNECTION_ERRORS, client.ApiException):
+            return []
+        return [f"{event.reason}: {event.message}" for event in events.items]
+
+    @_retry_transient
+    async def delete_pod(
+        self, namespace: str, name: str, *, grace_seconds: int | None = None, resource_version: str | None = None
+    ) -> bool:
+        """Delete the pod if it exists. With a `resource_version`, return False if the pod has changed since."""
+        options = client.V1DeleteOptions(grace_period_seconds=grace_seconds)
+        if resource_version:
+            options.preconditions = client.V1Preconditions(resource_version=resource_version)
+        try:
+            await self._api.delete_namespaced_pod(name, namespace, body=options, _request_timeout=REQUEST_TIMEOUT_SECONDS)
         except client.ApiException as error:
+            if error.status == 409 and resource_version:
+                return False
             if error.status != 404:
                 raise
+        return True
 
     async def delete_finished_pod(self, namespace: str, name: str) -> None:
-        """Delete the pod if its annotation DELETE_PHASES names its phase."""
+        """Delete the pod of a step that has ended if its annotation DELETE_PHASES names the phase of the step.
+
+        A sidecar that still runs would keep the pod in the quota: the pod is then deleted in any case.
+        """
         pod = await self.read_pod(namespace, name)
-        if pod and pod.status.phase in (pod.metadata.annotations or {}).get(DELETE_PHASES, "").split(","):
+        phase = get_step_phase(pod) if pod else None
+        if phase and (not has_terminated(pod) or phase in (pod.metadata.annotations or {}).get(DELETE_PHASES, "").split(",")):
             await self.delete_pod(namespace, name)
 
+    @_retry_transient
     async def list_pods(self, namespace: str, labels: Mapping[str, str]) -> list[Any]:
         """Return the pods that have the labels."""
         selector = ",".join(f"{name}={value}" for name, value in labels.items())
-        pods: list[Any] = (await self._api.list_namespaced_pod(namespace, label_selector=selector)).items
+        response = await self._api.list_namespaced_pod(
+            namespace, label_selector=selector, _request_timeout=REQUEST_TIMEOUT_SECONDS
+        )
+        pods: list[Any] = response.items
         return pods
 
     async def delete_old_pods(self, namespace: str, before: datetime) -> None:
-        """Delete the pods of steps that finished before `before`, whichever process ran them."""
+        """Delete the pods of steps that ended before `before`, whichever process ran them."""
         for pod in await self.list_pods(namespace, STEP_LABELS):
-            if has_terminated(pod) and _get_finish_time(pod) < before:
+            if get_step_phase(pod) and _get_finish_time(pod) < before:
                 await self.delete_finished_pod(namespace, pod.metadata.name)
-
-
-def _get_message(error: client.ApiException) -> str:
-    try:
-        return str(json.loads(error.body or b"")["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"{error.status} {error.reason}"
 
 
 def _get_finish_time(pod: Any) -> datetime:
@@ -193,19 +252,3 @@ def _get_finish_time(pod: Any) -> datetime:
     times = [terminated.finished_at for terminated in states if terminated and terminated.finished_at]
     last: datetime = max(times, default=pod.metadata.creation_timestamp)
     return last
-
-
-def _seconds_since(timestamp: str) -> int:
-    return max(1, int((datetime.now(UTC) - datetime.fromisoformat(timestamp[:19] + "+00:00")).total_seconds()) + 2)
-
-
-async def _split_lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
-    """Yield the lines of a stream of bytes, each truncated to MAX_LINE_LENGTH characters."""
-    decoder, rest = codecs.getincrementaldecoder("utf-8")("replace"), ""
-    async for chunk in chunks:
-        *lines, rest = (rest + decoder.decode(chunk)).split("\n")
-        rest = rest[: MAX_LINE_LENGTH + 1]
-        for line in lines:
-            yield line[:MAX_LINE_LENGTH]
-    if rest:
-        yield rest[:MAX_LINE_LENGTH]

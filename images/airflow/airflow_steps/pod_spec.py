@@ -21,6 +21,7 @@ from airflow_steps.settings import get_int, get_setting
 
 MAX_NAME_LENGTH = 63  # the name is also the pod's host name
 STEP_LABELS = {"app.kubernetes.io/component": "step", "app.kubernetes.io/part-of": "market-daily"}
+TASK_INSTANCE_ID = "market-daily/task-instance-id"  # an annotation
 TERMINATION_LOG = "/dev/termination-log"
 SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 INHERITED_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_REGION")
@@ -71,7 +72,21 @@ def make_pod(template: Mapping[str, Any], ti: TaskInstanceKey) -> dict[str, Any]
     metadata = pod.setdefault("metadata", {})
     metadata["name"] = make_pod_name(ti)
     metadata["labels"] = dict(metadata.get("labels") or {}) | make_pod_labels(ti)
+    metadata["annotations"] = dict(metadata.get("annotations") or {}) | {TASK_INSTANCE_ID: str(ti.id)}
     return pod
+
+
+def is_later_attempt(pod: Any, ti: TaskInstanceKey) -> bool:
+    """Return whether `pod`, one of the same task and run, belongs to a later attempt than `ti`.
+
+    Airflow gives each attempt an id (UUID version 7) that is greater than those before, also if the run was deleted and created
+    again, which starts the numbers of attempts anew.
+    """
+    other = (pod.metadata.annotations or {}).get(TASK_INSTANCE_ID)
+    if other:
+        return bool(other > str(ti.id))
+    number = (pod.metadata.labels or {}).get("try_number", "")
+    return number.isdecimal() and int(number) > ti.try_number
 
 
 def describe_command(pod: Mapping[str, Any], container_name: str) -> str:

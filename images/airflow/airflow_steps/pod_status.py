@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
 from airflow_steps.termination import ExitStatus
 
 POD_DELETED = "its pod was deleted"
+# Why an image cannot be pulled, if waiting does not help. Registries and container runtimes word it differently.
+PULL_FAILURES = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+PERMANENT_PULL_FAILURE = re.compile(
+    "not found|manifest unknown|unauthorized|denied|insufficient_scope|no match for platform|InvalidImageName|NeverPull",
+    re.IGNORECASE,
+)
 # These reasons only repeat the exit code; any other means that something outside the step terminated it.
 OWN_REASONS = (None, "Completed", "Error")
 
@@ -15,6 +22,29 @@ OWN_REASONS = (None, "Completed", "Error")
 def has_terminated(pod: Any) -> bool:
     """Return whether all containers of the pod have terminated."""
     return pod.status.phase in ("Succeeded", "Failed")
+
+
+def get_step_phase(pod: Any) -> str | None:
+    """Return "Succeeded" or "Failed" once the step's container, which is the first, has terminated; None before.
+
+    Unlike the pod's own phase, it does not wait for sidecars.
+    """
+    if has_terminated(pod):
+        phase: str = pod.status.phase
+        return phase
+    state = _get_state(pod, pod.spec.containers[0].name)
+    if not state or not state.terminated:
+        return None
+    return "Failed" if state.terminated.exit_code else "Succeeded"
+
+
+def get_pull_failure(pod: Any, container: str) -> str | None:
+    """Return why the container's image cannot be pulled if waiting does not help: it does not exist, or access is denied."""
+    state = _get_state(pod, container)
+    reason = get_waiting_reason(pod, container)
+    if not state or not state.waiting or state.waiting.reason not in PULL_FAILURES:
+        return None
+    return reason if PERMANENT_PULL_FAILURE.search(reason) else None
 
 
 def has_started(pod: Any, container: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -19,8 +20,22 @@ from airflow_steps.failure_log import record_termination
 from airflow_steps.links import make_link_xcoms
 from airflow_steps.outcome import verify_outcome
 from airflow_steps.pod_client import PodClient, PodRejectedError
-from airflow_steps.pod_lifecycle import PodFollower, PodSlots, create_pod, delete_pod, release_slot, run_in_background
-from airflow_steps.pod_spec import describe_command, increase_container_memory, make_pod, select_task_labels
+from airflow_steps.pod_lifecycle import (
+    PodFollower,
+    PodSlots,
+    create_pod,
+    delete_pod,
+    discard_pod,
+    finish_pod,
+    run_in_background,
+)
+from airflow_steps.pod_spec import (
+    describe_command,
+    increase_container_memory,
+    is_later_attempt,
+    make_pod,
+    select_task_labels,
+)
 from airflow_steps.pod_status import has_terminated
 from airflow_steps.termination import ExitStatus
 
@@ -28,8 +43,18 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 RENDER_TIMEOUT_SECONDS = 60.0
+STATE_TIMEOUT_SECONDS = 30.0
+STATE_RETRY_SECONDS = 5.0
+UNKNOWN = "unknown"
 # The XCom with the terminations of a task's earlier attempts: a trigger cannot read the task state store.
 FAILURES_KEY = "failures"
+
+
+log = logging.getLogger(__name__)
+
+
+class OutdatedAttemptError(Exception):
+    """A later attempt of the task has a pod."""
 
 
 class StepTrigger(BaseTrigger):
@@ -96,16 +121,19 @@ class StepTrigger(BaseTrigger):
         """Yield one event, the step's outcome."""
         await self._render_templates()
         client, pod = await PodClient.get(), self._make_pod()
-        namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
-        ti: Any = self.task_instance
-        key = {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": ti.map_index}
-        failures = await XCom.aget_one(key=FAILURES_KEY, **key) if ti.try_number > 1 else None
+        name, ti = pod["metadata"]["name"], cast("Any", self.task_instance)
+        failures = await XCom.aget_one(key=FAILURES_KEY, **self._get_xcom_key()) if ti.try_number > 1 else None
         if change := increase_container_memory(pod, self.container, failures or []):
             self.log.info("%s", change)
         await asyncio.to_thread(metrics.connect)
         slots = PodSlots.get(self.max_pods)
         self.log.info("%s", describe_command(pod, self.container))
-        if await self._find_pod(client, pod):
+        try:
+            exists = await self._find_pod(client, pod)
+        except OutdatedAttemptError as error:
+            self.log.warning("%s", error)
+            return
+        if exists:
             slots.acquire_over_limit()
             run_in_background(metrics.report_slots(slots))
             self.log.info("pod %s exists: adopting it", name)
@@ -119,35 +147,53 @@ class StepTrigger(BaseTrigger):
                 return
             metrics.observe_duration(metrics.STEP_QUEUE, ti, timedelta(seconds=time.monotonic() - start))
             self.log.info("pod %s created" if created else "pod %s exists: adopting it", name)
-        follower = PodFollower(client, namespace, name, self.container, self.start_timeout, self.run_timeout, self.log)
+        follower = PodFollower(
+            client, pod, self.container, start_timeout=self.start_timeout, run_timeout=self.run_timeout, log=self.log
+        )
         try:
             status = await follower.wait()
         except BaseException:
             slots.release()
             raise
-        run_in_background(release_slot(slots, client, namespace, name))
+        run_in_background(finish_pod(follower, slots))
         for metric, duration in zip((metrics.STEP_START, metrics.STEP_RUN), follower.durations or (), strict=False):
             metrics.observe_duration(metric, ti, duration)
         self.log.info("terminated: %s", status.reason or f"exit code {status.code}")
         event, xcoms = await asyncio.to_thread(self._make_event, status)
         # Airflow 3.3.2 encodes the XComs of a TaskSuccessEvent twice: a task that pulls one would get text.
         for xcom_key, value in xcoms.items():
-            await XCom.aset(xcom_key, value, **key)
-        run_in_background(delete_pod(client, namespace, name))
+            await XCom.aset(xcom_key, value, **self._get_xcom_key())
+        run_in_background(delete_pod(client, pod, self._is_outcome_stored))
         yield event
 
     async def on_kill(self) -> None:
-        """Delete the pod if a person has cleared the task or set its state.
+        """Delete the pod if a person has cleared the task or set its state. Returns at once: Airflow soon cancels this call.
 
         Airflow also calls this when another triggerer has taken over the task, which is then still deferred: the pod belongs
         to that one. A cleared task that waits again looks the same; its next attempt deletes the pod.
         """
-        metadata = self._make_pod()["metadata"]
-        if await asyncio.to_thread(self._get_task_state) == TaskInstanceState.DEFERRED:
-            self.log.info("pod %s is left to another triggerer or attempt", metadata["name"])
-            return
-        await (await PodClient.get()).delete_pod(metadata["namespace"], metadata["name"])
-        self.log.info("pod %s deleted", metadata["name"])
+        run_in_background(self._discard_pod())
+
+    async def _discard_pod(self) -> None:
+        pod = self._make_pod()
+        while (state := await self._find_task_state()) is UNKNOWN:
+            await asyncio.sleep(STATE_RETRY_SECONDS)
+        if state == TaskInstanceState.DEFERRED:
+            self.log.info("pod %s is left to another triggerer or attempt", pod["metadata"]["name"])
+        else:
+            await discard_pod(await PodClient.get(), pod)
+
+    async def _is_outcome_stored(self) -> bool:
+        return await self._find_task_state() not in (UNKNOWN, TaskInstanceState.DEFERRED)
+
+    async def _find_task_state(self) -> str | None:
+        """Return the state of the task; UNKNOWN if Airflow does not answer."""
+        try:
+            async with asyncio.timeout(STATE_TIMEOUT_SECONDS):
+                return await asyncio.to_thread(self._get_task_state)
+        except Exception as error:
+            log.warning("cannot read the state of %s: %s", self.task_id, error or type(error).__name__)
+            return UNKNOWN
 
     def _get_task_state(self) -> str | None:
         ti: Any = self.task_instance
@@ -156,16 +202,25 @@ class StepTrigger(BaseTrigger):
         states: dict[str, str | None] = next(iter(ti.get_task_states(**query).values()), {})
         return next(iter(states.values()), None)
 
+    def _get_xcom_key(self) -> dict[str, Any]:
+        ti: Any = self.task_instance
+        return {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": ti.map_index}
+
     async def _find_pod(self, client: PodClient, pod: dict[str, Any]) -> bool:
-        """Return whether the attempt's pod exists. Deletes the running pods of earlier attempts."""
-        metadata, exists = pod["metadata"], False
-        for other in await client.list_pods(metadata["namespace"], select_task_labels(metadata["labels"])):
-            if other.metadata.name == metadata["name"]:
-                exists = True
-            elif not has_terminated(other):
+        """Return whether the attempt's pod exists. Deletes the pods of earlier attempts that have not terminated.
+
+        Raises OutdatedAttemptError if a later attempt has a pod: Airflow no longer waits for this one.
+        """
+        metadata, ti = pod["metadata"], cast("Any", self.task_instance)
+        pods = await client.list_pods(metadata["namespace"], select_task_labels(metadata["labels"]))
+        others = [other for other in pods if other.metadata.name != metadata["name"]]
+        if later := [other.metadata.name for other in others if is_later_attempt(other, ti)]:
+            raise OutdatedAttemptError(f"attempt {ti.try_number} is outdated: a later one has pod {later[0]}")
+        for other in others:
+            if not has_terminated(other):
                 self.log.info("deleting pod %s of an earlier attempt", other.metadata.name)
                 await client.delete_pod(metadata["namespace"], other.metadata.name)
-        return exists
+        return len(others) < len(pods)
 
     def _make_pod(self) -> dict[str, Any]:
         ti: Any = self.task_instance
@@ -183,6 +238,10 @@ class StepTrigger(BaseTrigger):
         except (AirflowException, StepError) as error:
             self.log.error("%s", error)
             record_termination(ti, error)
+            return TriggerEvent(status.to_event()), {}
+        except Exception:
+            # A worker verifies the artifact again, and its exception is the task's.
+            self.log.exception("the artifact cannot be verified")
             return TriggerEvent(status.to_event()), {}
         self.log.info("artifact verified: %s", output.manifest)
         metrics.count_termination(ti, ExitCode.SUCCESS)

@@ -1,9 +1,14 @@
-"""A fake of the Kubernetes API's pods, over HTTP. A test changes a pod's status; watches report the change."""
+"""A fake of the Kubernetes API's pods, over HTTP. A test changes a pod's status; watches report the change.
+
+`silent` holds the verbs (create, read, list, watch, delete, log, events) that never respond, `statuses` the error statuses with
+which the next requests of a verb fail.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -12,6 +17,7 @@ from typing import Any
 from aiohttp import web
 
 NAMESPACE = "steps"
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class KubernetesApi:
@@ -20,6 +26,17 @@ class KubernetesApi:
     def __init__(self) -> None:
         self.pods: dict[str, dict[str, Any]] = {}
         self.logs: dict[str, list[str]] = {}
+        self.log_cuts: list[int] = []  # after so many lines, the next streams of a log end although the container runs
+        self.log_zone = "Z"
+        self.log_requests: list[dict[str, str]] = []
+        self.silent: set[str] = set()
+        self.statuses: dict[str, list[int]] = {}
+        self.hanging = 0  # requests that never get a response
+        self.reads = 0
+        self.watches = 0
+        self.before_delete: Callable[[], Awaitable[None]] | None = None
+        self.refused_deletes = 0
+        self.creates_silently = False  # a creation that never responds creates the pod nevertheless
         self.created: list[str] = []
         self.deleted: list[str] = []
         self.quota: int | None = None
@@ -38,15 +55,15 @@ class KubernetesApi:
         pods = f"/api/v1/namespaces/{NAMESPACE}/pods"
         app.add_routes(
             [
-                web.post(pods, self._create),
+                web.post(pods, self._fail_first("create", self._create)),
                 web.get(pods, self._list),
-                web.get(pods + "/{name}", self._read),
-                web.delete(pods + "/{name}", self._delete),
-                web.get(pods + "/{name}/log", self._log),
-                web.get(f"/api/v1/namespaces/{NAMESPACE}/events", self._events),
+                web.get(pods + "/{name}", self._fail_first("read", self._read)),
+                web.delete(pods + "/{name}", self._fail_first("delete", self._delete)),
+                web.get(pods + "/{name}/log", self._fail_first("log", self._log)),
+                web.get(f"/api/v1/namespaces/{NAMESPACE}/events", self._fail_first("events", self._events)),
             ]
         )
-        self._runner = web.AppRunner(app, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
@@ -66,6 +83,22 @@ class KubernetesApi:
     async def stop(self) -> None:
         if self._runner:
             await self._runner.cleanup()
+
+    def _fail_first(self, verb: str, handler: Handler) -> Handler:
+        """Return the handler with the faults of `verb` before it."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if verb in self.silent:
+                if verb == "create" and self.creates_silently:
+                    await handler(request)
+                self.hanging += 1
+                await asyncio.Event().wait()
+            if statuses := self.statuses.get(verb):
+                status = statuses.pop(0)
+                return web.json_response({"kind": "Status", "message": f"fault {status}", "code": status}, status=status)
+            return await handler(request)
+
+        return handle
 
     async def change(self, name: str, **status: Any) -> None:
         """Set the pod's status and notify the watches."""
@@ -115,6 +148,7 @@ class KubernetesApi:
         return web.json_response(pod, status=201)
 
     async def _read(self, request: web.Request) -> web.Response:
+        self.reads += 1
         pod = self.pods.get(request.match_info["name"])
         return web.json_response(pod) if pod else web.json_response({}, status=404)
 
@@ -122,18 +156,30 @@ class KubernetesApi:
         name = request.match_info["name"]
         if name not in self.pods:
             return web.json_response({}, status=404)
+        if self.before_delete:
+            await self.before_delete()
+            self.before_delete = None
+        body = await request.json() if request.can_read_body else {}
+        wanted = (body.get("preconditions") or {}).get("resourceVersion")
+        if wanted and wanted != self.pods[name]["metadata"]["resourceVersion"]:
+            self.refused_deletes += 1
+            return web.json_response({"reason": "Conflict"}, status=409)
         self.deleted.append(name)
         await self.delete_pod(name)
         return web.json_response({})
 
     async def _list(self, request: web.Request) -> web.StreamResponse:
-        if request.query.get("watch") in ("True", "true"):
-            return await self._watch(request)
+        is_watch = request.query.get("watch") in ("True", "true")
+        handler = self._fail_first("watch", self._watch) if is_watch else self._fail_first("list", self._list_pods)
+        return await handler(request)
+
+    async def _list_pods(self, request: web.Request) -> web.StreamResponse:
         wanted = dict(pair.split("=") for pair in request.query.get("labelSelector", "").split(",") if pair)
         items = [pod for pod in self.pods.values() if wanted.items() <= pod["metadata"].get("labels", {}).items()]
         return web.json_response({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items})
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
+        self.watches += 1
         if self.expired_watches:
             self.expired_watches -= 1
             return web.json_response({"code": 410}, status=410)
@@ -154,12 +200,33 @@ class KubernetesApi:
     def _has_changed(self, name: str, version: int) -> bool:
         return name not in self.pods or int(self.pods[name]["metadata"]["resourceVersion"]) > version
 
+    async def print_lines(self, name: str, *lines: str) -> None:
+        """Print lines in the pod's container."""
+        async with self.changed:
+            self.logs.setdefault(name, []).extend(lines)
+            self.changed.notify_all()
+
     async def _log(self, request: web.Request) -> web.StreamResponse:
+        self.log_requests.append(dict(request.query))
+        name, follow, sent = request.match_info["name"], request.query.get("follow") == "True", 0
+        cut = self.log_cuts.pop(0) if self.log_cuts and follow else None
         response = web.StreamResponse()
         await response.prepare(request)
-        for number, line in enumerate(self.logs.get(request.match_info["name"], [])):
-            await response.write(f"2026-01-15T09:00:00.{number:09d}Z {line}\n".encode())
-        return response
+        hour = 9 if self.log_zone == "Z" else 18
+        while True:
+            for line in self.logs.get(name, [])[sent:cut]:
+                await response.write(f"2026-01-15T{hour:02}:00:00.{sent:09d}{self.log_zone} {line}\n".encode())
+                sent += 1
+            if not follow or sent == cut or self._has_terminated(name):
+                return response
+            async with self.changed:
+                await self.changed.wait_for(partial(self._has_more, name, sent))
+
+    def _has_terminated(self, name: str) -> bool:
+        return name not in self.pods or self.pods[name]["status"].get("phase") in ("Succeeded", "Failed")
+
+    def _has_more(self, name: str, sent: int) -> bool:
+        return len(self.logs.get(name, [])) > sent or self._has_terminated(name)
 
     async def _events(self, request: web.Request) -> web.Response:
         return web.json_response({"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": self.events})

@@ -13,7 +13,15 @@ from step_contract.errors import Termination
 from step_contract.result import Result
 
 from .fake_kubernetes import KubernetesApi
-from .trigger_harness import SupervisorComms, TaskInstance, commit_artifact, make_trigger, run_trigger, wait_for_pod
+from .trigger_harness import (
+    SupervisorComms,
+    TaskInstance,
+    commit_artifact,
+    make_trigger,
+    run_trigger,
+    wait_for_pod,
+    wait_until,
+)
 
 
 def test_a_committed_step_ends_the_task_with_uri_facts_and_log(
@@ -214,6 +222,9 @@ def test_on_kill_keeps_the_pod_of_a_task_that_is_still_deferred(play: Any, state
         running.cancel()
         ti.state = state
         await trigger.on_kill()
+        await wait_until(lambda: ti.lookups > 0)
+        for _ in range(20):  # for a request to delete the pod
+            await asyncio.sleep(0.01)
         return make_pod_name(ti) in api.pods
 
     assert play(scenario) is kept

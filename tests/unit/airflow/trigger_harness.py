@@ -14,6 +14,7 @@ import pytest
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetXCom, XComResult
 from airflow.triggers.base import TriggerEvent
+from airflow_steps.pod_client import DELETE_PHASES
 from airflow_steps.trigger import StepTrigger
 from kubernetes_asyncio.config import kube_config
 from step_contract.commit import Content, commit
@@ -33,8 +34,10 @@ class TaskInstance:
     run_id: str = "session__2026-01-15"
     map_index: int | None = -1
     state: str = "deferred"
+    lookups: int = 0
 
     def get_task_states(self, **query: Any) -> dict[str, dict[str, str]]:
+        self.lookups += 1
         return {self.run_id: {self.task_id: self.state}}
 
 
@@ -58,9 +61,9 @@ def comms(monkeypatch: pytest.MonkeyPatch) -> SupervisorComms:
     return comms
 
 
-def make_trigger(ti: TaskInstance, **more: Any) -> StepTrigger:
+def make_trigger(ti: TaskInstance, *, on_finish: str = "", **more: Any) -> StepTrigger:
     pod = {
-        "metadata": {"namespace": NAMESPACE, "labels": {}},
+        "metadata": {"namespace": NAMESPACE, "labels": {}, "annotations": {DELETE_PHASES: on_finish}},
         "spec": {"containers": [{"name": "base", "image": "collector:1", "args": ["decide", "--session", "2026-01-15"]}]},
     }
     settings = {"start_timeout": 30, "run_timeout": 30, "max_pods": 8} | more
@@ -101,9 +104,14 @@ def play(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, comms: SupervisorComms
     return run
 
 
-async def wait_for_pod(api: KubernetesApi, name: str) -> None:
-    while name not in api.pods:
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until the condition holds; `play` limits how long."""
+    while not condition():
         await asyncio.sleep(0.01)
+
+
+async def wait_for_pod(api: KubernetesApi, name: str) -> None:
+    await wait_until(lambda: name in api.pods)
 
 
 def commit_artifact(tmp_path: Path) -> str:

@@ -1,0 +1,200 @@
+"""The log of a step's container, copied to the task's log: every line once, at a pace that leaves room for other steps."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, ClassVar
+from weakref import WeakKeyDictionary
+
+import structlog
+
+from airflow_steps.pod_client import RECONNECT_SECONDS, LogUnavailableError, PodClient, describe_error, is_transient
+from airflow_steps.termination import MAX_LAST_LINES, parse_platform
+
+MAX_LINE_BYTES = 16_384
+# What one attempt may add to the task's log. The rest is counted, and the last lines are added at the end.
+MAX_LOG_BYTES = 10 * 2**20
+# What all steps of a triggerer add at most. The kubelet keeps what a step prints faster.
+LINES_PER_SECOND = 2_000
+BYTES_PER_SECOND = 2 * 2**20
+BURST_SECONDS = 1.0
+BATCH_LINES = 50
+
+# Lines are logged with the time at which the step printed them. If two triggerers copy the same log, Airflow's UI drops the
+# second of two equal lines.
+step_log: Any = structlog.get_logger(logger_name="step")
+
+
+class LogPacer:
+    """A rate limit for the lines that all triggers of a process log, first come, first served: `LogPacer.get()`."""
+
+    _pacers: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, LogPacer]] = WeakKeyDictionary()
+
+    def __init__(self) -> None:
+        self._free_at = 0.0  # when all lines that were accepted until now are paid for
+
+    @classmethod
+    def get(cls) -> LogPacer:
+        """Return the limit of this process's event loop."""
+        return cls._pacers.setdefault(asyncio.get_running_loop(), cls())
+
+    async def acquire(self, lines: int, size: int) -> None:
+        """Wait until so many lines, with `size` bytes together, may be logged. Lets other tasks run in any case."""
+        now = asyncio.get_running_loop().time()
+        self._free_at = max(self._free_at, now) + max(lines / LINES_PER_SECOND, size / BYTES_PER_SECOND)
+        await asyncio.sleep(max(0.0, self._free_at - BURST_SECONDS - now))
+
+
+class PodLog:
+    """Copies the log of one container.
+
+    Attributes:
+        last_lines: the last lines that were read.
+        platform: the architectures of image and node, once the step has logged them.
+        omitted: how many lines were not copied, because the log exceeds MAX_LOG_BYTES.
+    """
+
+    def __init__(self, client: PodClient, namespace: str, name: str, container: str) -> None:
+        self._client, self._key = client, (namespace, name, container)
+        self._terminated = asyncio.Event()
+        # The time of the last line, and how many lines with this time were read: where to continue after a lost connection.
+        self._last_time, self._last_count = "", 0
+        self._size = 0
+        self._error = ""
+        self.last_lines: deque[str] = deque(maxlen=MAX_LAST_LINES)
+        self.platform: str | None = None
+        self.omitted = 0
+
+    def set_terminated(self) -> None:
+        """The container has terminated: what the API server returns from now on is the whole log."""
+        self._terminated.set()
+
+    async def copy(self) -> None:
+        """Copy the log until its end, after the container has terminated. Reopens a stream that breaks or ends before."""
+        while True:
+            final = self._terminated.is_set()
+            try:
+                await self._copy_stream(follow=not final)
+                if final:
+                    break
+            except LogUnavailableError:
+                if final:
+                    break
+            except Exception as error:
+                if not is_transient(error):
+                    raise
+                self._error = describe_error(error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(RECONNECT_SECONDS):
+                    await (asyncio.sleep(RECONNECT_SECONDS) if final else self._terminated.wait())
+        self._report_omitted()
+
+    def report_missing_end(self, seconds: float) -> None:
+        """Log that the end of the log is missing; `seconds` is how long it was waited for."""
+        self._report_omitted()
+        reason = f": {self._error}" if self._error else ""
+        step_log.warning(f"the end of the log is missing: it was not complete {seconds:.0f} s after the step had ended{reason}")
+
+    def _report_omitted(self) -> None:
+        if not self.omitted:
+            return
+        limit = f"{MAX_LOG_BYTES / 2**20:.0f} MiB"
+        last_lines = list(self.last_lines)[-self.omitted :]
+        step_log.warning(f"{self.omitted} lines omitted: the log exceeds {limit}; the last {len(last_lines)} lines are:")
+        for line in last_lines:
+            step_log.info(line)
+
+    async def _copy_stream(self, *, follow: bool) -> None:
+        resume_time, skip = self._last_time, self._last_count
+        since = _seconds_since(resume_time) if resume_time else None
+        chunks = self._client.stream_log(*self._key, follow=follow, since_seconds=since)
+        pacer = LogPacer.get()
+        async with contextlib.aclosing(_split_batches(chunks, complete=not follow)) as batches:
+            async for batch in batches:
+                lines = []
+                for line in batch:
+                    time, _, text = line.partition(" ")
+                    order = _compare_times(time, resume_time) if resume_time else 1
+                    if order < 0 or (order == 0 and skip > 0):
+                        skip -= order == 0
+                        continue
+                    self._last_count = self._last_count + 1 if time == self._last_time else 1
+                    self._last_time = time
+                    lines.append((time, text))
+                await self._log_lines(lines, pacer)
+
+    async def _log_lines(self, lines: list[tuple[str, str]], pacer: LogPacer) -> None:
+        copied = []
+        for time, text in lines:
+            self.last_lines.append(text)
+            self.platform = parse_platform(text) or self.platform
+            self._size += len(text)
+            if self._size <= MAX_LOG_BYTES:
+                copied.append((time, text))
+        self.omitted += len(lines) - len(copied)
+        await pacer.acquire(len(copied), sum(len(text) for _, text in copied))
+        for time, text in copied:
+            step_log.info(text, timestamp=_to_utc(time))
+
+
+def _parse_time(text: str) -> datetime:
+    """Return a time of the kubelet's, which has the node's time zone and nine decimal places, of which six are kept."""
+    time = datetime.fromisoformat(text)
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def _compare_times(first: str, second: str) -> int:
+    """Return -1, 0 or 1: whether `first` is before, equal to or after `second`, to the nanosecond."""
+
+    def make_key(text: str) -> tuple[datetime, str]:
+        fraction = text.partition(".")[2]
+        digits = fraction[: next((index for index, char in enumerate(fraction) if not char.isdigit()), len(fraction))]
+        return _parse_time(text), digits.ljust(9, "0")
+
+    if first == second:
+        return 0
+    try:
+        one, other = make_key(first), make_key(second)
+    except ValueError:
+        return 1  # not a line of the kubelet's: better twice than never
+    return (one > other) - (one < other)
+
+
+def _seconds_since(time: str) -> int:
+    """Return the age of a line in seconds, with a margin for clocks that differ: lines that were read are skipped."""
+    try:
+        age = (datetime.now(UTC) - _parse_time(time)).total_seconds()
+    except ValueError:
+        age = 0.0
+    return max(1, int(age) + 10)
+
+
+def _to_utc(time: str) -> str:
+    try:
+        return _parse_time(time).astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    except ValueError:
+        return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+async def _split_batches(chunks: AsyncIterator[bytes], *, complete: bool) -> AsyncGenerator[list[str], None]:
+    """Yield the lines of a stream in lists of at most BATCH_LINES, each line truncated to MAX_LINE_BYTES.
+
+    A line that lacks its end is yielded only if the stream is `complete`; otherwise it is part of the next one.
+    """
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        rest = rest[: MAX_LINE_BYTES + 1]
+        for start in range(0, len(lines), BATCH_LINES):
+            yield [_decode_line(line) for line in lines[start : start + BATCH_LINES]]
+    if rest and complete:
+        yield [_decode_line(rest)]
+
+
+def _decode_line(line: bytes) -> str:
+    text = line[:MAX_LINE_BYTES].decode(errors="replace").rstrip("\r")
+    return f"{text} … (truncated)" if len(line) > MAX_LINE_BYTES else text
