@@ -12,11 +12,12 @@ import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from datetime import datetime
+from types import SimpleNamespace
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import aiohttp
-from kubernetes_asyncio import client, config, watch
+from kubernetes_asyncio import client, config
 from tenacity import RetryCallState, retry, retry_if_exception, wait_random_exponential
 
 from airflow_steps.pod_spec import STEP_LABELS
@@ -143,25 +144,41 @@ class PodClient:
         """
         while (pod := await self.read_pod(namespace, name)) is not None:
             yield pod
-            options = {
-                "field_selector": f"metadata.name={name}",
-                "resource_version": pod.metadata.resource_version,
-                "timeout_seconds": WATCH_SECONDS,
-                "_request_timeout": WATCH_TIMEOUT,
-            }
             try:
-                async with watch.Watch() as stream:
-                    async for event in stream.stream(self._api.list_namespaced_pod, namespace, **options):
-                        if not isinstance(event, dict):
-                            raise aiohttp.ClientPayloadError(f"not an event of the Kubernetes API: {event[:200]!r}")
-                        yield event["object"]
-                        if event["type"] == "DELETED":
-                            return
+                async for kind, changed in self._stream_changes(namespace, name, pod.metadata.resource_version):
+                    yield changed
+                    if kind == "DELETED":
+                        return
             except Exception as error:
                 # 410: the resource version is too old to resume from.
                 if not is_transient(error) and not (isinstance(error, client.ApiException) and error.status == 410):
                     raise
                 await asyncio.sleep(RECONNECT_SECONDS)
+
+    async def _stream_changes(self, namespace: str, name: str, resource_version: str) -> AsyncIterator[tuple[str, Any]]:
+        """Yield the kind of each change to the pod, and the pod. The client's own Watch creates an SSL context each time."""
+        response = await self._api.list_namespaced_pod(
+            namespace,
+            field_selector=f"metadata.name={name}",
+            resource_version=resource_version,
+            timeout_seconds=WATCH_SECONDS,
+            watch=True,
+            _preload_content=False,
+            _request_timeout=WATCH_TIMEOUT,
+        )
+        try:
+            await _raise_for_status(response)
+            async for line in response.content:
+                try:
+                    event = json.loads(line)
+                    kind, content = event["type"], event["object"]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise aiohttp.ClientPayloadError(f"not an event of the Kubernetes API: {line[:200]!r}") from error
+                if kind == "ERROR":
+                    raise client.ApiException(status=content.get("code") or 500, reason=content.get("message"))
+                yield kind, self._api.api_client.deserialize(SimpleNamespace(data=json.dumps(content)), "V1Pod")
+        finally:
+            response.close()
 
     async def stream_log(
         self, namespace: str, name: str, container: str, *, follow: bool, since_seconds: int | None
@@ -183,10 +200,7 @@ class PodClient:
         try:
             if response.status in (400, 404):
                 raise LogUnavailableError((await response.text())[:500])
-            if response.status != 200:
-                error = client.ApiException(status=response.status, reason=response.reason)
-                error.body = (await response.text())[:500]
-                raise error
+            await _raise_for_status(response)
             async for chunk in response.content.iter_any():
                 yield chunk
         finally:
@@ -245,6 +259,14 @@ class PodClient:
         for pod in await self.list_pods(namespace, STEP_LABELS):
             if get_step_phase(pod) and _get_finish_time(pod) < before:
                 await self.delete_finished_pod(namespace, pod.metadata.name)
+
+
+async def _raise_for_status(response: aiohttp.ClientResponse) -> None:
+    """Raise ApiException for an error status: the client does so only where it reads the response itself."""
+    if response.status != 200:
+        error = client.ApiException(status=response.status, reason=response.reason)
+        error.body = (await response.text())[:500]
+        raise error
 
 
 def _get_finish_time(pod: Any) -> datetime:

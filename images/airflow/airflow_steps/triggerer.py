@@ -62,7 +62,7 @@ def select_task(data: dict[str, Any], task_id: str) -> dict[str, Any]:
 class SingleTaskBag:
     """Airflow's DBDagBag for one trigger: it returns the model of the trigger's DAG with the trigger's task only.
 
-    `models` keeps the models that were read, so that SQLAlchemy reads each of them once in a session.
+    `models` keeps the models that were read, by run: reading one again costs as much as the DAG is long.
     """
 
     def __init__(self, dag_bag: Any, task_id: str, models: dict[Any, Any]) -> None:
@@ -70,17 +70,19 @@ class SingleTaskBag:
 
     def get_serialized_dag_model_for_run(self, dag_run: Any, *, session: Any) -> SingleTaskModel | None:
         """Return the model of the version that the run uses."""
-        return self._reduce(self._dag_bag.get_serialized_dag_model_for_run(dag_run, session=session))
+        key = dag_run.dag_id, dag_run.run_id
+        if key not in self._models:
+            self._models[key] = self._dag_bag.get_serialized_dag_model_for_run(dag_run, session=session)
+        return self._reduce(self._models[key])
 
     def get_serialized_dag_model(self, version_id: Any, session: Any) -> SingleTaskModel | None:
         """Return the model of the version."""
-        return self._reduce(self._dag_bag.get_serialized_dag_model(version_id=version_id, session=session))
+        if version_id not in self._models:
+            self._models[version_id] = self._dag_bag.get_serialized_dag_model(version_id=version_id, session=session)
+        return self._reduce(self._models[version_id])
 
     def _reduce(self, model: Any) -> SingleTaskModel | None:
-        if model is None:
-            return None
-        self._models[model.id] = model
-        return SingleTaskModel(model.data, self._task_id)
+        return None if model is None else SingleTaskModel(model.data, self._task_id)
 
 
 @attrs.define(kw_only=True)

@@ -1,0 +1,191 @@
+"""Runs real triggerers on Postgres with a DAG of many steps that are deferred at once, against a fake Kubernetes API.
+
+A program: reads Airflow's settings from the environment, prints what was measured as JSON on its last line.
+
+    python run_triggerers.py FOLDER --steps 1000 --triggerers 2 --kill 1 --max-pods 64
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import suppress
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import psutil
+from airflow.api.common.trigger_dag import trigger_dag
+from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
+from airflow.models.dagbag import DBDagBag
+from airflow.models.dagbundle import DagBundleModel
+from airflow.models.dagrun import DagRun
+from airflow.models.taskinstance import TaskInstance
+from airflow.utils.db import initdb
+from airflow.utils.session import create_session
+from airflow.utils.types import DagRunTriggeredByType
+from sqlalchemy import func, select
+from step_contract.commit import Content, commit
+from step_contract.result import Result
+from step_contract.store import Store
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "airflow"))
+from fake_kubernetes import KubernetesApi
+
+DAG_FILE = """
+from datetime import datetime
+from airflow.sdk import DAG
+from airflow_steps.operator import StepOperator
+
+with DAG("wide", schedule=None, start_date=datetime(2026, 1, 1)):
+    for number in range({steps}):
+        StepOperator(program="collector", step="decide", task_id=f"step_{{number:04}}", options={{"session": "{{{{ run_id }}}}"}})
+"""
+BLOCKED = re.compile(r"blocked for ([0-9.]+) seconds")
+SUCCESS = "success"
+
+
+def defer_all(folder: Path, steps: int) -> None:
+    """Write the DAG, create a run of it, and schedule its tasks as the scheduler does: all are deferred."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "wide.py").write_text(DAG_FILE.format(steps=steps))
+    bag = DagBag(folder, bundle_path=folder, bundle_name="dags-folder")
+    assert not bag.import_errors, bag.import_errors
+    with create_session() as session:
+        if not session.get(DagBundleModel, "dags-folder"):
+            session.add(DagBundleModel(name="dags-folder"))
+            session.flush()
+        sync_bag_to_db(bag, "dags-folder", None, session=session)
+    trigger_dag("wide", triggered_by=DagRunTriggeredByType.TEST, run_id="all")
+    with create_session() as session:
+        run = session.scalars(select(DagRun).where(DagRun.dag_id == "wide")).one()
+        run.dag = DBDagBag().get_dag_for_run(run, session=session)
+        run.verify_integrity(dag_version_id=run.created_dag_version_id, session=session)
+        decision = run.task_instance_scheduling_decisions(session=session)
+        run.schedule_tis(decision.schedulable_tis, session=session)
+
+
+def count_states() -> Counter[str | None]:
+    """Return how many task instances are in each state."""
+    with create_session() as session:
+        rows = session.execute(select(TaskInstance.state, func.count()).group_by(TaskInstance.state))
+        return Counter({state: count for state, count in rows})
+
+
+async def run_pods(api: KubernetesApi, result: str, seconds: float) -> int:
+    """Start and terminate every pod that is created; return the highest number of pods that ran at once."""
+    started, peak, tasks = 0, 0, set[asyncio.Task[None]]()
+
+    async def run_pod(name: str) -> None:
+        await api.start_container(name)
+        await asyncio.sleep(seconds)
+        if name in api.pods:
+            await api.print_lines(name, f"{name} has run")
+            await api.terminate_container(name, 0, result)
+
+    with suppress(asyncio.CancelledError):
+        while True:
+            while started < len(api.created):
+                tasks.add(asyncio.create_task(run_pod(api.created[started])))
+                started += 1
+            peak = max(peak, api.count_active())
+            await asyncio.sleep(0.05)
+    return peak
+
+
+class Triggerer:
+    """A triggerer in processes of its own, and what it used."""
+
+    def __init__(self, folder: Path, number: int, module: str) -> None:
+        self.log = folder / f"triggerer-{number}.log"
+        self.peak_bytes = 0
+        command = [sys.executable, "-m", module, *(["triggerer"] if module == "airflow" else []), "--skip-serve-logs"]
+        with self.log.open("wb") as file:
+            self.process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, start_new_session=True)
+
+    def sample(self) -> None:
+        """Measure the resident memory of all its processes."""
+        with suppress(psutil.Error):
+            parent = psutil.Process(self.process.pid)
+            sizes = []
+            for process in [parent, *parent.children(recursive=True)]:
+                with suppress(psutil.Error):
+                    sizes.append(process.memory_info().rss)
+            self.peak_bytes = max(self.peak_bytes, sum(sizes))
+
+    def kill(self, signal_number: int = signal.SIGKILL) -> None:
+        """Send a signal to all its processes."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal_number)
+
+    def longest_block(self) -> float:
+        """Return for how many seconds its event loop was blocked at most, if Airflow has logged it."""
+        return max((float(seconds) for seconds in BLOCKED.findall(self.log.read_text())), default=0.0)
+
+
+async def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """Run the triggerers until all steps have ended."""
+    store = Store(f"file://{folder}/artifacts")
+    artifact = commit(
+        store, "decisions", step="decide", session=date(2026, 1, 15), inputs={}, content=Content({"x.json": b"{}"}, 0, 1, {})
+    )
+    api = KubernetesApi()
+    os.environ["KUBECONFIG"] = str(await api.start(folder))
+    await asyncio.to_thread(defer_all, folder / "dags", options.steps)
+    deferred = await asyncio.to_thread(count_states)
+    pods = asyncio.create_task(run_pods(api, Result(artifact.uri).to_json().decode(), options.seconds))
+    started = time.monotonic()
+    triggerers = [Triggerer(folder, number, options.module) for number in range(options.triggerers)]
+    killed = 0
+    while True:
+        states = await asyncio.to_thread(count_states)
+        for triggerer in triggerers:
+            triggerer.sample()
+        if options.kill > killed and states[SUCCESS] > options.steps // 3:
+            triggerers[killed].kill()
+            killed += 1
+        if not states["deferred"] or time.monotonic() - started > options.timeout:
+            break
+        await asyncio.sleep(0.3)
+    duration = time.monotonic() - started
+    for triggerer in triggerers:
+        triggerer.kill(signal.SIGTERM)
+        await asyncio.to_thread(triggerer.process.wait)
+    pods.cancel()
+    return {
+        "deferred": deferred["deferred"],
+        "states": states,
+        "seconds": round(duration, 1),
+        "created": len(api.created),
+        "distinct": len(set(api.created)),
+        "peak_pods": await pods,
+        "peak_mb": [triggerer.peak_bytes // 2**20 for triggerer in triggerers],
+        "blocked_seconds": [triggerer.longest_block() for triggerer in triggerers],
+    }
+
+
+def main() -> None:
+    """Parse the options, measure, print."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--triggerers", type=int, default=1)
+    parser.add_argument("--kill", type=int, default=0, help="so many triggerers are killed after a third of the steps")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long a step takes")
+    parser.add_argument("--timeout", type=float, default=600.0)
+    parser.add_argument("--module", default="airflow_steps.triggerer")
+    options = parser.parse_args()
+    initdb()
+    print(json.dumps(asyncio.run(measure(options.folder, options))))
+
+
+if __name__ == "__main__":
+    main()
