@@ -1,7 +1,7 @@
 """A client of the Kubernetes API for the pods of steps. Asynchronous: nothing blocks the triggerer's event loop.
 
-Every request has a deadline: a connection that died without a word would otherwise be waited for forever. What may succeed later
-(no connection, 401, 429, 5xx) is retried with backoff; any other error is raised.
+Every request has a deadline: without one, a connection that dies silently would be waited for forever. What may succeed
+later (no connection, 401, 429, 5xx) is retried with backoff; any other error is raised.
 """
 
 from __future__ import annotations
@@ -240,8 +240,9 @@ class PodClient:
         A sidecar that still runs would keep the pod in the quota: the pod is then deleted in any case.
         """
         pod = await self.read_pod(namespace, name)
-        phase = get_step_phase(pod) if pod else None
-        if phase and (not has_terminated(pod) or phase in (pod.metadata.annotations or {}).get(DELETE_PHASES, "").split(",")):
+        if pod is None or not (phase := get_step_phase(pod)):
+            return
+        if not has_terminated(pod) or phase in (pod.metadata.annotations or {}).get(DELETE_PHASES, "").split(","):
             await self.delete_pod(namespace, name)
 
     @_retry_transient
@@ -265,7 +266,7 @@ async def _raise_for_status(response: aiohttp.ClientResponse) -> None:
     """Raise ApiException for an error status: the client does so only where it reads the response itself."""
     if response.status != 200:
         error = client.ApiException(status=response.status, reason=response.reason)
-        error.body = (await response.text())[:500]
+        error.body = await response.read()
         raise error
 
 

@@ -2,10 +2,10 @@
 
     python -m airflow_steps.triggerer        # instead of `airflow triggerer`, with the same options
 
-Airflow 3.3.2 reads, deserializes and sends the whole serialized DAG with each trigger that starts a task; of a DAG with 1,000
-steps, a second is spent and 30 MB are held for each. Here a trigger gets the DAG with its own task only. Triggers start in small
-groups, so that neither process is busy for longer than a heartbeat, and a step's start and end are passed on at once instead of
-once a second. docs/decisions/0025-own-triggerer-process.md has the reasons and the figures.
+Airflow 3.3.2 reads, deserializes and sends the whole serialized DAG with each trigger that starts a task: of a DAG with 1,000
+steps, 30 MB for each. Here a trigger gets the DAG with its own task only. Triggers start in small groups, so that neither
+process is busy for longer than a heartbeat, and a step's start and end are passed on at once instead of once a second.
+docs/decisions/0022-own-triggerer-process.md has the reasons and the figures.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import asyncio
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, MutableMapping
 from contextlib import suppress
 from typing import Any
 from unittest.mock import patch
@@ -26,8 +26,11 @@ from airflow.jobs import triggerer_job_runner
 from airflow.jobs.triggerer_job_runner import TriggerRunner, TriggerRunnerSupervisor
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.triggers.base import TaskSuccessEvent
+from cachetools import TTLCache
 
-GROUP_SIZE = 32  # triggers that start together
+GROUP_SIZE = 16  # triggers that start together
+# Serialized DAGs that are kept for the next group.
+MAX_DAGS, DAG_SECONDS = 8, 30.0
 PASS_SECONDS = 0.2
 # Airflow's own loop is returned to this often: it checks the connection to the supervisor and logs the number of triggers.
 RETURN_SECONDS = 30.0
@@ -62,53 +65,51 @@ def select_task(data: dict[str, Any], task_id: str) -> dict[str, Any]:
 class SingleTaskBag:
     """Airflow's DBDagBag for one trigger: it returns the model of the trigger's DAG with the trigger's task only.
 
-    `models` keeps the models that were read, by run: reading one again costs as much as the DAG is long.
+    `dags` keeps the serialized DAGs that were read, by run or version: reading one costs as much as it is long.
     """
 
-    def __init__(self, dag_bag: Any, task_id: str, models: dict[Any, Any]) -> None:
-        self._dag_bag, self._task_id, self._models = dag_bag, task_id, models
+    def __init__(self, dag_bag: Any, task_id: str, dags: MutableMapping[Any, dict[str, Any] | None]) -> None:
+        self._dag_bag, self._task_id, self._dags = dag_bag, task_id, dags
 
     def get_serialized_dag_model_for_run(self, dag_run: Any, *, session: Any) -> SingleTaskModel | None:
         """Return the model of the version that the run uses."""
-        key = dag_run.dag_id, dag_run.run_id
-        if key not in self._models:
-            self._models[key] = self._dag_bag.get_serialized_dag_model_for_run(dag_run, session=session)
-        return self._reduce(self._models[key])
+        read = self._dag_bag.get_serialized_dag_model_for_run
+        return self._get((dag_run.dag_id, dag_run.run_id), lambda: read(dag_run, session=session))
 
     def get_serialized_dag_model(self, version_id: Any, session: Any) -> SingleTaskModel | None:
         """Return the model of the version."""
-        if version_id not in self._models:
-            self._models[version_id] = self._dag_bag.get_serialized_dag_model(version_id=version_id, session=session)
-        return self._reduce(self._models[version_id])
+        read = self._dag_bag.get_serialized_dag_model
+        return self._get(version_id, lambda: read(version_id=version_id, session=session))
 
-    def _reduce(self, model: Any) -> SingleTaskModel | None:
-        return None if model is None else SingleTaskModel(model.data, self._task_id)
+    def _get(self, key: Any, read: Callable[[], Any]) -> SingleTaskModel | None:
+        data = self._dags.get(key)
+        if data is None:
+            model = read()
+            data = self._dags[key] = model and model.data
+        return SingleTaskModel(data, self._task_id) if data else None
 
 
 @attrs.define(kw_only=True)
 class StepTriggerSupervisor(TriggerRunnerSupervisor):
     """The process that reads triggers from the database and stores their events."""
 
-    _models: dict[Any, Any] = attrs.field(factory=dict, init=False)
+    _dags: TTLCache[Any, Any] = attrs.field(factory=lambda: TTLCache(MAX_DAGS, DAG_SECONDS), init=False)
     # Triggers of tasks without callbacks for success.
     _quiet_triggers: set[int] = attrs.field(factory=set, init=False)
 
     @classmethod
     def run_in_process(cls) -> None:
         """Run the triggers, in the child process."""
-        StepTriggerRunner().run()
+        StepTriggerRunner().run()  # type: ignore[no-untyped-call]
 
     def build_trigger_workloads(self, new_trigger_ids: set[int]) -> list[Any]:
         """Return the first new triggers; Airflow asks for the others in the next pass."""
-        try:
-            return super().build_trigger_workloads(set(sorted(new_trigger_ids)[:GROUP_SIZE]))
-        finally:
-            self._models.clear()
+        return super().build_trigger_workloads(set(sorted(new_trigger_ids)[:GROUP_SIZE]))
 
     def _create_workload(self, trigger: Any, dag_bag: Any, render_log_fname: Any, session: Any) -> Any:
         if trigger.task_instance is None:
             return super()._create_workload(trigger, dag_bag, render_log_fname, session)
-        bag = SingleTaskBag(dag_bag, trigger.task_instance.task_id, self._models)
+        bag: Any = SingleTaskBag(dag_bag, trigger.task_instance.task_id, self._dags)
         workload = super()._create_workload(trigger, bag, render_log_fname, session)
         if workload and workload.dag_data and not has_success_callback(workload.dag_data):
             self._quiet_triggers.add(trigger.id)
@@ -146,7 +147,7 @@ class StepTriggerRunner(TriggerRunner):
     """The process that runs the triggers."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._wake = asyncio.Event()
         self.events = Events(self._wake)
 
@@ -155,16 +156,16 @@ class StepTriggerRunner(TriggerRunner):
 
         This is the last call in a pass of Airflow's loop, which then sleeps for a second.
         """
-        await super().cancel_triggers()
-        return_at = time.monotonic() + RETURN_SECONDS
-        while self.triggers and not self.stop and not self.comms_decoder._reader_task.done() and time.monotonic() < return_at:
+        await super().cancel_triggers()  # type: ignore[no-untyped-call]
+        return_at, reader = time.monotonic() + RETURN_SECONDS, self.comms_decoder._reader_task
+        while self.triggers and not self.stop and reader and not reader.done() and time.monotonic() < return_at:
             with suppress(TimeoutError):
                 async with asyncio.timeout(PASS_SECONDS):
                     await self._wake.wait()
             self._wake.clear()
             await self.sync_state_to_supervisor(await self.cleanup_finished_triggers())
-            await self.create_triggers()
-            await super().cancel_triggers()
+            await self.create_triggers()  # type: ignore[no-untyped-call]
+            await super().cancel_triggers()  # type: ignore[no-untyped-call]
 
 
 def main(arguments: list[str]) -> None:
