@@ -5,7 +5,7 @@
 Airflow 3.3.2 reads, deserializes and sends the whole serialized DAG with each trigger that starts a task: of a DAG with 1,000
 steps, 30 MB for each. Here a trigger gets the DAG with its own task only. Triggers start in small groups, so that neither
 process is busy for longer than a heartbeat, and a step's start and end are passed on at once instead of once a second.
-docs/decisions/0022-own-triggerer-process.md has the reasons and the figures.
+docs/decisions/0023-own-triggerer-process.md has the reasons and the figures.
 """
 
 from __future__ import annotations
