@@ -13,7 +13,8 @@ from arro3.io import write_parquet
 from step_contract import paths
 from step_contract.commit import Committed, Content, commit, find
 from step_contract.errors import SourceUnavailableError, StepError
-from step_contract.manifest import Fact, canonical, digest
+from step_contract.facts import HeadlinesFacts
+from step_contract.manifest import canonical, digest
 from step_contract.schemas import HEADLINES_COLUMNS, HEADLINES_FILE, HEADLINES_VERSION, MARKET_TIME_ZONE
 from step_contract.store import Store
 
@@ -94,10 +95,11 @@ def commit_headlines(store: Store, feeds: Sequence[Feed], session: date) -> Comm
     if len(broken) == len(feeds):
         first_error = next(iter(broken.values()))
         raise SourceUnavailableError(f"none of the {len(feeds)} feeds can be read; the first error: {first_error}")
-    facts: dict[str, Fact] = {"session": session.isoformat(), "headlines": len(headlines), "feeds": len(feeds)}
-    facts |= {"undated": collected.undated} if collected.undated else {}
-    facts |= {"broken": len(broken)} if broken else {}
     reported = list(broken.items())[:MAX_REPORTED_FEEDS]
-    facts |= {f"broken {name[:MAX_NAME_LENGTH]}": reason[:MAX_REASON_LENGTH] for name, reason in reported}
+    errors = [f"{name[:MAX_NAME_LENGTH]}: {error[:MAX_REASON_LENGTH]}" for name, error in reported]
+    errors += [f"and {len(broken) - len(reported)} more"] if len(broken) > len(reported) else []
+    facts = HeadlinesFacts(
+        session.isoformat(), len(headlines), len(feeds), len(broken), "; ".join(errors), collected.undated
+    ).to_facts()
     content = Content({HEADLINES_FILE: headlines_to_parquet(headlines)}, len(headlines), HEADLINES_VERSION, facts)
     return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)

@@ -14,6 +14,7 @@ from slack_simulator.page import render_page
 from step_contract import paths
 from step_contract.commit import Content, commit
 from step_contract.errors import RETRY_RULES, ExitCode, Termination
+from step_contract.facts import HeadlinesFacts
 
 from .monitor_harness import OPEN, MonitorHarness, monitor
 
@@ -89,10 +90,9 @@ class Month:
         close, change = float(bar["Close"]), float(bar["Change"])
         self.airflow.add_result(run, "fetch_prices", {"close": close, "change": change, "summary": f"KS11 closed at {close}"})
         self.airflow.add_task(run, "fetch_headlines", "success", at=at)
-        broken = {"broken": 1, "broken economy": "HTTP 503: service unavailable"} if day.day == 27 else {}
-        self.airflow.add_result(
-            run, "fetch_headlines", {"headlines": 9 + day.day % 7, "feeds": 2, "summary": "headlines"} | broken
-        )
+        broken = (1, "economy: HTTP 503: service unavailable") if day.day == 27 else (0, "")
+        headlines = HeadlinesFacts(day.isoformat(), 9 + day.day % 7, 2, *broken)
+        self.airflow.add_result(run, "fetch_headlines", headlines.to_facts())
 
     def train(self, run: str, at: datetime) -> None:
         if run.endswith(str(EVICTED)):

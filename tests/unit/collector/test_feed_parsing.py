@@ -221,7 +221,7 @@ def test_endless_feed_is_reported_and_others_are_collected(collector: Run, tmp_p
     path.write_text(f'{path.read_text()}\n[[feed]]\nname = "endless"\nurl = "{endless}"\n')
     code, _, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", str(path))
     manifest = open_artifact(str(result["manifest"]))[0]
-    assert (code, manifest.rows, "more than" in str(manifest.facts["broken endless"])) == (0, 1, True)
+    assert (code, manifest.rows, "more than" in str(manifest.facts["broken_feeds"])) == (0, 1, True)
 
 
 @pytest.mark.slow

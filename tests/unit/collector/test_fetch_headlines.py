@@ -10,6 +10,7 @@ from collector.feed_parsing import Headline, deduplicate, parse_feed, to_plain_t
 from collector.feeds import Feed, read_feeds
 from step_contract.commit import open_artifact
 from step_contract.errors import ConfigurationError, DataError
+from step_contract.facts import HeadlinesFacts
 from step_contract.schemas import HEADLINES_COLUMNS, HEADLINES_FILE
 
 from .conftest import ROOT, Run
@@ -79,7 +80,9 @@ def test_broken_feed_is_named_in_manifest_and_others_are_collected(collector: Ru
     manifest, files = open_artifact(str(result["manifest"]))
     table = read_parquet(io.BytesIO(files[HEADLINES_FILE])).read_all()
     assert code == 0
-    assert {"broken bad", "broken gone"} <= set(manifest.facts)
+    facts = HeadlinesFacts.from_facts(manifest.facts)
+    assert facts and (facts.headlines, facts.feeds, facts.broken) == (1, 3, 2)
+    assert facts.broken_feeds.startswith("bad: ") and "; gone: " in facts.broken_feeds
     assert tuple(table.column_names) == HEADLINES_COLUMNS
     assert (manifest.rows, table.column("title")[0].as_py()) == (1, "코스피 상승")
     assert table.column("published")[0].as_py() == datetime(2026, 3, 20, tzinfo=UTC)
@@ -152,6 +155,7 @@ def test_many_broken_feeds_do_not_fail_the_valid_one(collector: Run, tmp_path: P
     feeds = feeds_file(tmp_path, good=good, **{f"feed{number}{'x' * 60}": b"<html/>" for number in range(99)})
     code, output, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)
     assert (code, result["facts"]["broken"], output.count("skipped feed")) == (0, 99, 99)
+    assert str(result["facts"]["broken_feeds"]).endswith("; and 94 more")
 
 
 @pytest.mark.parametrize("folder", ["a b", "한글", "sub"])

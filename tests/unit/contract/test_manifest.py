@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from step_contract.commit import Content, commit, open_artifact
 from step_contract.errors import DataError
+from step_contract.facts import HeadlinesFacts
 from step_contract.manifest import File, Manifest, check_content, differences, digest
 from step_contract.store import Store
 
@@ -94,3 +95,15 @@ def test_a_manifest_with_files_outside_the_artifact_is_rejected(path: str) -> No
 def test_a_deeply_nested_manifest_is_rejected() -> None:
     with pytest.raises(DataError, match="truncated or not a manifest"):
         Manifest.from_json(b"[" * 100_000, "here")
+
+
+def test_headlines_facts_are_read_as_written() -> None:
+    facts = HeadlinesFacts("2026-03-20", 7, 3, 1, "economy: HTTP 503")
+    assert HeadlinesFacts.from_facts(facts.to_facts() | {"added": True}) == facts
+    assert HeadlinesFacts("2026-03-20", 7, 3).to_facts() == {"session": "2026-03-20", "headlines": 7, "feeds": 3}
+
+
+@pytest.mark.parametrize("odd", [{"headlines": "7"}, {"feeds": None}, {"broken": True}, {"broken_feeds": 3}, {"session": 1}])
+def test_headlines_facts_of_a_wrong_type_are_none(odd: dict[str, object]) -> None:
+    assert HeadlinesFacts.from_facts(HeadlinesFacts("2026-03-20", 7, 3).to_facts() | odd) is None
+    assert HeadlinesFacts.from_facts({"close": 1.5}) is None

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any, cast
 
 from airflow.providers.common.compat.sdk import redact
+from step_contract.facts import HeadlinesFacts
 from step_contract.schemas import MARKET_TIME_ZONE
 
 from airflow_monitor.models import Run, TaskInstance
@@ -70,9 +71,9 @@ def format_summary(facts: Facts) -> str | None:
     if _is_number(facts.get("close")) and _is_number(facts.get("change")):
         revised = ", source revised earlier sessions" if "corrected" in facts else ""
         return f"closed at {float(facts['close']):,.2f} ({float(facts['change']):+.2%}){revised}"
-    if "headlines" in facts:
-        failed = f" ({facts['broken']} of {facts['feeds']} feeds failed)" if facts.get("broken") else ""
-        return f"{facts['headlines']} headlines{failed}"
+    if collected := HeadlinesFacts.from_facts(facts):
+        failed = f" ({collected.broken} of {collected.feeds} feeds failed)" if collected.broken else ""
+        return f"{collected.headlines} headlines{failed}"
     if "promotion" in facts:
         return f"model {str(facts['promotion']).split(':')[0].split(',')[0]}"
     summary = str(facts.get("summary", ""))
@@ -85,10 +86,8 @@ def format_details(facts: Facts) -> tuple[str, Sequence[str]] | None:
         return str(facts.get("summary", "")), [f"*{name}*\n{value}" for name, value in _training_figures(facts).items()]
     if "corrected" in facts:
         return str(facts["corrected"]), ()
-    if facts.get("broken"):
-        # The collector reports each failed feed as a fact `broken <feed>`.
-        errors = {name.removeprefix("broken "): error for name, error in facts.items() if name.startswith("broken ")}
-        return "; ".join(f"{feed}: {error}" for feed, error in errors.items()), ()
+    if (collected := HeadlinesFacts.from_facts(facts)) and collected.broken_feeds:
+        return collected.broken_feeds, ()
     summary = str(facts.get("summary", ""))
     return (summary, ()) if format_summary(facts) is None and len(summary) > SUMMARY_LENGTH else None
 
