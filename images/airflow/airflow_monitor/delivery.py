@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from step_contract.commit import open_artifact
-from step_contract.errors import DataError, StepError
+from step_contract.errors import DataError, StepError, TransientError
 
 from airflow_monitor.messages.block_kit import truncate
 from airflow_monitor.messages.formatting import Icon
@@ -31,19 +31,24 @@ class MessageDelivery:
         self._outcome_unknown: set[str] = set()
 
     def deliver(self, thread: MessageThread) -> bool:
-        """Bring a message and its replies up to date.
+        """Bring a message and its replies up to date. If Slack rejects the message, its replies stand alone in the channel.
 
         Returns:
-            False if another monitor may be delivering some of it.
+            False if some of it is not delivered: another monitor may be delivering it, or a picture cannot be read now.
 
         Raises:
             SlackUnavailableError: the rest cannot be delivered now.
         """
         directory = thread.directory
+        if not self.records.is_readable(directory):
+            self.records.refresh(directory)
         root = self._deliver(directory, thread.root, None)
-        if root is None or root.ts == REJECTED:
-            return root is not None
-        replies = [self._deliver(directory, reply, root) for reply in thread.replies]
+        if root is None:
+            return False
+        if root.ts == REJECTED:
+            replies = [self._deliver(directory, reply.with_title(thread.title), None) for reply in thread.replies]
+        else:
+            replies = [self._deliver(directory, reply, root) for reply in thread.replies]
         current = {thread.root.key, *(reply.key for reply in thread.replies)}
         for key, delivery in list(self.records.get(directory).items()):
             if delivery.resolvable and delivery.ts and key not in current:
@@ -51,7 +56,7 @@ class MessageDelivery:
         return None not in replies
 
     def _deliver(self, directory: str, message: Message, root: Delivery | None) -> Delivery | None:
-        """Return the record of the message; None if another monitor is delivering it."""
+        """Return the record of the message; None if it is not delivered, as described at `deliver`."""
         self.heartbeat()
         delivery = self.records.get(directory).get(message.key)
         if delivery and not delivery.is_claim:
@@ -64,7 +69,10 @@ class MessageDelivery:
                 self.records.invalidate(directory)
                 return None
             delivery = self.records.get(directory)[message.key]
-            self._not_posted.add(id)
+            if self.records.is_readable(directory):
+                self._not_posted.add(id)
+            elif ref := self._find(message, id, delivery, root):
+                return self._adopt(directory, message, ref, delivery.claimed_at, is_root=root is None)
         elif id not in self._not_posted or not delivery.is_in_progress(now):
             # Another monitor may have posted what was claimed long ago.
             if delivery.is_in_progress(now) and id not in self._outcome_unknown:
@@ -85,16 +93,26 @@ class MessageDelivery:
         since = datetime.fromisoformat(claim.claimed_at).timestamp()
         return self.client.find(id, message.picture.file_name if message.picture else None, _ref(root), since)
 
-    def _post(self, directory: str, message: Message, id: str, claim: Delivery, root: Delivery | None) -> Delivery:
+    def _adopt(self, directory: str, message: Message, ref: MessageRef, claimed_at: str, *, is_root: bool) -> Delivery:
+        """Return the record of a message that an earlier monitor posted; edit it if it is the root, whose status changes.
+
+        A reply stays as it is until its content changes: the earlier monitor may have known more, such as a failure's reason.
+        """
+        if is_root:
+            return self._edit(directory, message, Delivery(ref.channel, ref.ts, claimed_at=claimed_at))
+        return self._record(directory, message, ref, claimed_at)
+
+    def _post(self, directory: str, message: Message, id: str, claim: Delivery, root: Delivery | None) -> Delivery | None:
         thread = _ref(root)
         try:
-            if message.picture and thread:
+            if message.picture:
                 data = _read_picture(message.picture)
-                ref = MessageRef(
-                    thread.channel, self.client.upload(message.picture.file_name, data, message.notification, thread)
-                )
+                ref = self.client.upload(message.picture.file_name, data, message.notification, thread)
             else:
                 ref = self.client.post(id, message.notification, message.blocks, thread, message.broadcast)
+        except TransientError as error:
+            log.warning("Cannot read the picture, retrying later: id=%s: %s", id, error)
+            return None
         except StepError as error:
             log.error("Cannot upload the picture: id=%s: %s", id, error)
             ref = MessageRef(thread.channel if thread else "", REJECTED)
@@ -138,8 +156,8 @@ def _ref(delivery: Delivery | None) -> MessageRef | None:
 
 
 def _read_picture(picture: Picture) -> bytes:
-    """Return the PNG of the artifact. Raises DataError if the artifact is damaged or has none."""
-    _, files = open_artifact(picture.manifest)
+    """Return the PNG of the artifact. Raises DataError if the artifact is damaged or has none, and what Store.read raises."""
+    _, files = open_artifact(picture.manifest, fail_fast=True)
     data = next((data for name, data in files.items() if name.endswith(".png")), None)
     if data is None:
         raise DataError(f"{picture.manifest} has no picture: check the step that committed it")

@@ -16,8 +16,8 @@ from airflow_monitor.slack_client import (
 
 REQUIRED_SCOPES = {"chat:write": "posts and edits messages", "files:write": "uploads the plot"}
 OPTIONAL_SCOPES = {
-    "channels:history": "checks whether a message arrived whose response was lost; without it such a message may come twice",
-    "channels:read": "finds the channel's id for that check",
+    "channels:history": "checks whether a message was posted whose response was lost; without it, it may be posted twice",
+    "channels:read": "finds the channel's id, which that check needs",
 }
 
 

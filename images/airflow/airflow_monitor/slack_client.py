@@ -22,6 +22,7 @@ TIMEOUT_SECONDS = 10
 MIN_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 5.0, 300.0
 MISCONFIGURED_BACKOFF_SECONDS = 60.0
 MAX_HISTORY_PAGES = 20
+CHANNEL_ID = r"[CGD][A-Z0-9]{8,}"
 EVENT_TYPE = "market_daily_message"
 
 # What to do about errors that block every message until a person acts, by Slack's error code.
@@ -97,7 +98,7 @@ class SlackClient:
     def __init__(self, channel: str, connection_id: str = CONNECTION_ID, min_interval: float = 1.0) -> None:
         self.channel, self.connection_id, self.min_interval = channel, connection_id, min_interval
         self._blocked_until, self._backoff, self._last_call = 0.0, MIN_BACKOFF_SECONDS, 0.0
-        self._channel_id = channel if re.fullmatch(r"[CGD][A-Z0-9]{8,}", channel) else ""
+        self._channel_id = channel if re.fullmatch(CHANNEL_ID, channel) else ""
         self._hook: SlackHook | None = None
 
     def _web_client(self) -> Any:
@@ -111,7 +112,7 @@ class SlackClient:
     def call(self, method: str, **arguments: Any) -> Any:
         """Return Slack's response to `method` of its web client. Raises SlackUnavailableError or MessageRejectedError."""
         if (wait := self._blocked_until - time.monotonic()) > 0:
-            raise SlackBackoffError(f"Slack is in backoff for another {wait:.0f} s", wait)
+            raise SlackBackoffError(f"Slack is not called for another {wait:.0f} s, after an error or a rate limit", wait)
         time.sleep(max(0.0, self._last_call + self.min_interval - time.monotonic()))
         try:
             response = getattr(self._web_client(), method)(**arguments)
@@ -145,7 +146,7 @@ class SlackClient:
         code = str(data.get("error") or "")
         if status == 429 or code in RATE_LIMITED:
             seconds = parse_retry_after({name.lower(): value for name, value in headers.items()}.get("retry-after"))
-            return self._back_off(f"Slack limits the rate: retry after {seconds:.0f} s", seconds)
+            return self._back_off(f"Slack's rate limit is exceeded: retrying after {seconds:.0f} s", seconds)
         if status >= 500 or code in TRANSIENT:
             return self._back_off(f"Slack failed with a server error ({status} {code})", outcome_unknown=True)
         if code in ADVICE:
@@ -186,19 +187,23 @@ class SlackClient:
             if error.error not in MESSAGE_GONE:
                 raise
 
-    def upload(self, name: str, data: bytes, text: str, thread: MessageRef) -> str:
-        """Upload a file into a thread; return its id."""
+    def upload(self, name: str, data: bytes, text: str, thread: MessageRef | None) -> MessageRef:
+        """Upload a file as a message, or into a thread; return the channel and the file's id."""
+        channel = thread.channel if thread else self._channel_id or self._find_channel_id()
+        if not re.fullmatch(CHANNEL_ID, channel):
+            reason = f"cannot upload {name}: the id of the channel {channel} is not known without the scope channels:read"
+            raise MessageRejectedError("unknown_channel_id", reason)
         response = self.call(
             "files_upload_v2",
             content=data,
             filename=name,
             title=name,
-            channel=thread.channel,
-            thread_ts=thread.ts,
+            channel=channel,
+            thread_ts=thread.ts if thread else None,
             initial_comment=text,
         )
         files = response.get("files") or [{}]
-        return str(files[0].get("id") or name)
+        return MessageRef(channel, str(files[0].get("id") or name))
 
     def find(self, id: str, file_name: str | None, thread: MessageRef | None, since: float) -> MessageRef | None:
         """Return the message that was posted as `id`, or that has a file of that name.

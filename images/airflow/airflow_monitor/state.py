@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 # Longer than any call to Slack: a message that was claimed and not recorded by then was lost with its monitor.
 CLAIM_TIMEOUT = timedelta(minutes=2)
 LONG_AGO = "2000-01-01T00:00:00+00:00"
+# How far back a message is searched for whose record cannot be read.
+SEARCH_PERIOD = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -80,16 +82,31 @@ class DeliveryLog:
         self.store = store
         self._deliveries: dict[str, dict[str, Delivery]] = {}
         self._unwritten: set[tuple[str, str]] = set()
+        self._unread: set[str] = set()
 
     def get(self, directory: str) -> dict[str, Delivery]:
-        """Return the records of `directory` by message key."""
+        """Return the records of `directory` by message key; while it cannot be read, those that this monitor has written."""
         if directory not in self._deliveries:
-            try:
-                self._deliveries[directory] = self._read(directory)
-            except StepError as error:
-                log.warning("Cannot read delivery records: %s", error)
-                return self._deliveries.setdefault(directory, {})
+            self.refresh(directory)
         return self._deliveries[directory]
+
+    def refresh(self, directory: str) -> None:
+        """Read the records of `directory`, and add what this monitor has delivered meanwhile."""
+        own = self._deliveries.setdefault(directory, {})
+        try:
+            stored = self._read(directory)
+        except StepError as error:
+            if directory not in self._unread:
+                log.warning("Cannot read delivery records: %s", error)
+            self._unread.add(directory)
+            return
+        self._unread.discard(directory)
+        delivered = {key: delivery for key, delivery in own.items() if key not in stored or not delivery.is_claim}
+        self._deliveries[directory] = stored | delivered
+
+    def is_readable(self, directory: str) -> bool:
+        """Return whether the records of `directory` are complete: otherwise an earlier monitor may have written others."""
+        return directory not in self._unread
 
     def _read(self, directory: str) -> dict[str, Delivery]:
         deliveries = {}
@@ -104,7 +121,9 @@ class DeliveryLog:
 
     def claim(self, directory: str, key: str) -> bool:
         """Claim a message; return False if another monitor has. Atomic unless the object store is down."""
-        delivery = Delivery(claimed_at=datetime.now(UTC).isoformat(timespec="seconds"))
+        now = datetime.now(UTC)
+        claimed_at = now if self.is_readable(directory) else now - SEARCH_PERIOD
+        delivery = Delivery(claimed_at=claimed_at.isoformat(timespec="seconds"))
         try:
             is_claimed = self.store.create(_path(directory, key), delivery.to_json())
         except StepError as error:
@@ -134,6 +153,7 @@ class DeliveryLog:
         """Evict all other directories from memory, unless they have unwritten records."""
         needed = directories | {directory for directory, _ in self._unwritten}
         self._deliveries = {directory: records for directory, records in self._deliveries.items() if directory in needed}
+        self._unread &= needed
 
 
 def _path(directory: str, key: str) -> str:
@@ -167,7 +187,10 @@ class MonitorState:
 
 
 def load_state(store: Store) -> MonitorState:
-    """Return the state in the last heartbeat; an empty one if there is none or it is damaged. Raises what Store.read raises."""
+    """Return the state in the last heartbeat, or an empty state if that heartbeat does not exist or is damaged.
+
+    Raises the errors of Store.read.
+    """
     data = store.read(paths.MONITOR_HEARTBEAT)
     try:
         content = json.loads(data or b"{}")

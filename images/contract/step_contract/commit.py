@@ -55,8 +55,8 @@ def read(store: Store, directory: str, manifest: Manifest) -> dict[str, bytes]:
     return {file.name: check_content(store.uri(path), file, contents[path]) for path, file in objects.items()}
 
 
-def open_artifact(uri: str) -> tuple[Manifest, dict[str, bytes]]:
-    """Return the manifest at `uri` and the artifact's files by their final names.
+def open_artifact(uri: str, *, fail_fast: bool = False) -> tuple[Manifest, dict[str, bytes]]:
+    """Return the manifest at `uri` and the artifact's files by their final names; `fail_fast` as in Store.
 
     Raises DataError if one is missing or damaged.
     """
@@ -64,7 +64,7 @@ def open_artifact(uri: str) -> tuple[Manifest, dict[str, bytes]]:
     above, _, directory = root.rpartition("/")
     if name != paths.MANIFEST:
         raise DataError(f"{uri} is not the URI of a manifest: it must end in {paths.MANIFEST}")
-    store = Store(above)
+    store = Store(above, fail_fast=fail_fast)
     manifest = load(store, directory)
     if manifest is None:
         raise DataError(f"{uri} is missing although the step reported it as committed: run the step again")

@@ -81,6 +81,24 @@ def test_a_rejected_message_is_posted_as_plain_text(monitor: MonitorHarness) -> 
     assert root.text.startswith(":red_circle: *Thu 15 Jan 2026*") and alert.broadcast
 
 
+def test_replies_to_a_rejected_root_stand_alone_with_the_runs_name(monitor: MonitorHarness) -> None:
+    monitor.slack.faults({"method": "chat.postMessage", "times": 2, "error": "invalid_blocks"})
+    add_run_with_plot(monitor)
+    monitor.airflow.add_run(RUN_ID, "failed", at=SIX_PM)
+    monitor.airflow.add_task(RUN_ID, "train", "failed", at=SIX_PM, try_number=2)
+    monitor.record_failure("train", 1, will_retry=True, meaning="source unavailable")
+    monitor.record_failure("train", 2)
+    monitor.poll()
+    monitor.restart(SIX_PM)
+    for _ in range(2):
+        monitor.poll()
+    texts = [message.text for message in monitor.channel()]
+    assert len(texts) == 3 and all(text.count("*Thu 15 Jan 2026*") == 1 for text in texts)
+    assert "was retried" in texts[0] and "`train` failed" in texts[2]
+    [plot] = [message for message in monitor.channel() if message.files]
+    assert monitor.slack.workspace.content(plot.files[0]) == b"\x89PNG a picture"
+
+
 def test_a_message_deleted_by_a_person_is_not_posted_again(monitor: MonitorHarness) -> None:
     add_session_run(monitor.airflow)
     monitor.poll()
@@ -112,6 +130,20 @@ def test_the_plot_is_uploaded_once_and_unchanged(monitor: MonitorHarness, fault:
     [message] = [message for message in monitor.messages() if message.files]
     assert message.is_reply
     assert monitor.slack.workspace.content(message.files[0]) == b"\x89PNG a picture"
+
+
+def test_a_plot_that_cannot_be_read_is_uploaded_later(monitor: MonitorHarness) -> None:
+    add_run_with_plot(monitor)
+    [picture] = Path(monitor.store.root.removeprefix("file://")).rglob("*.png")
+    hidden = picture.with_name("hidden")
+    picture.rename(hidden)
+    picture.symlink_to("/proc/self/mem")  # reading it fails with an input/output error
+    monitor.poll()
+    assert [message for message in monitor.messages() if message.files] == []
+    picture.unlink()
+    hidden.rename(picture)
+    monitor.poll(SIX_PM + timedelta(minutes=10))
+    assert [message.files for message in monitor.messages() if message.files]
 
 
 def test_a_damaged_plot_is_not_uploaded(monitor: MonitorHarness) -> None:

@@ -28,7 +28,7 @@ def backfill_thread(backfill: Backfill, channel: str, ui: AirflowUI) -> MessageT
     root = Message("run", text, (section(text), *context([f"backfill {backfill.id}"])))
     failed = [run for run in backfill.runs if run.state == "failed"]
     directory = paths.deliveries(channel, backfill.dag_id, f"backfill__{backfill.id}")
-    return MessageThread(directory, root, [_failures_message(name, failed, ui)] if failed else [])
+    return MessageThread(directory, bold(name), root, [_failures_message(name, failed, ui)] if failed else [])
 
 
 def _failures_message(name: str, failed: Sequence[Run], ui: AirflowUI) -> Message:

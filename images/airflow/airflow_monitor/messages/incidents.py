@@ -85,7 +85,7 @@ def dag_incidents(dags: Sequence[Dag], busy: Set[str], now: datetime, thresholds
 
 
 def api_incident(error: AirflowUnavailableError, grace_period: timedelta, was_available: bool) -> Incident:
-    """Return the incident of an API that is unavailable, so that nothing else can be monitored."""
+    """Return the incident of an unavailable API. Without the API, nothing else can be monitored."""
     check = "Check the database, its secret and the network." if isinstance(error, DatabaseUnavailableError) else CHECK_PODS
     advice = f"Running steps continue, but nothing is reported about them. {check}"
     summary = f"Airflow's API is unavailable: {escape(str(error), 300)}"
@@ -104,6 +104,7 @@ def incident_thread(incident: Incident, since: datetime, channel: str, resolved_
     directory = paths.deliveries(channel, "airflow", f"{incident.name} {since.isoformat()}")
     if resolved_at:
         text = f"{Icon.RESOLVED} Resolved at {format_time(resolved_at)}: {incident.summary}"
-        return MessageThread(directory, Message("incident", text, (section(text),)))
+        return MessageThread(directory, incident.summary, Message("incident", text, (section(text),)))
     text = f"{Icon.FAILED} {incident.summary}"
-    return MessageThread(directory, Message("incident", text, (section(f"{text}\n*What to do:* {incident.advice}"),)))
+    root = Message("incident", text, (section(f"{text}\n*What to do:* {incident.advice}"),))
+    return MessageThread(directory, incident.summary, root)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import quote, urljoin
 
 from airflow_steps.links import artifact_url
 
-from airflow_monitor.messages.block_kit import TEXT_LENGTH, Block, truncate
+from airflow_monitor.messages.block_kit import TEXT_LENGTH, Block, section, truncate
 from airflow_monitor.models import Run, TaskInstance
 
 
@@ -42,6 +42,12 @@ class Message:
     picture: Picture | None = None
     resolvable: bool = False
 
+    def with_title(self, title: str) -> Message:
+        """Return the message as it stands alone in the channel, with the title unless its text contains it."""
+        if title in self.text:
+            return self
+        return replace(self, text=f"{title}: {self.text}", blocks=(section(title), *self.blocks) if self.blocks else ())
+
     @property
     def notification(self) -> str:
         """The text within Slack's limit."""
@@ -55,9 +61,15 @@ class Message:
 
 @dataclass(frozen=True)
 class MessageThread:
-    """A message in the channel and its replies; `directory` holds the records of their delivery."""
+    """A message in the channel and its replies.
+
+    Attributes:
+        directory: holds the records of their delivery.
+        title: mrkdwn: what the thread is about, for replies that have to stand alone in the channel.
+    """
 
     directory: str
+    title: str
     root: Message
     replies: Sequence[Message] = ()
 

@@ -35,11 +35,11 @@ def run_thread(run: Run, channel: str, now: datetime, ui: AirflowUI, thresholds:
     """Return what `channel` should show about the run at `now`."""
     directory = paths.deliveries(channel, run.dag_id, run.run_id)
     if run.state == DELETED:
-        return MessageThread(directory, _root(run, ui))
+        return MessageThread(directory, bold(format_title(run)), _root(run, ui))
     replies = [*retry_messages(run, ui), *_result_messages(run, ui), *_suspect_messages(run)]
     replies += stalled_messages(run, now, ui, thresholds.grace_period)
     replies += [*failure_messages(run, now, ui), *_late_messages(run, now, thresholds.late_after)]
-    return MessageThread(directory, _root(run, ui), replies)
+    return MessageThread(directory, bold(format_title(run)), _root(run, ui), replies)
 
 
 def _root(run: Run, ui: AirflowUI) -> Message:
