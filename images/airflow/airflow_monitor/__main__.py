@@ -91,7 +91,7 @@ def _request(url: str) -> None:
     try:
         httpx.get(url, timeout=10).raise_for_status()
     except httpx.HTTPError as error:
-        log.warning("The request of HEARTBEAT_URL failed: %s", type(error).__name__)
+        log.warning("The request to HEARTBEAT_URL failed: %s", type(error).__name__)
 
 
 def main(arguments: list[str]) -> int:

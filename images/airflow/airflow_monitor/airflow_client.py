@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
@@ -12,14 +14,24 @@ import httpx
 from airflow_steps.links import PictureLink
 from step_contract.schemas import MARKET_TIME_ZONE
 
-from airflow_monitor.models import Backfill, Dag, Health, Run, TaskInstance
+from airflow_monitor.airflow_responses import (
+    Json,
+    last_line,
+    parse_backfill,
+    parse_components,
+    parse_dag,
+    parse_run,
+    parse_task_instance,
+)
+from airflow_monitor.models import Backfill, Dag, Health, Run, RunKey, StepResult, TaskInstance
 
 PAGE_SIZE = 100
 TOKEN_SECONDS = 3600
-TIMEOUT_SECONDS = 15
-TRIGGERER_TIMEOUT = timedelta(seconds=60)
+# The first limits each wait for the server, the second a whole request, the third a response: no page is near it.
+TIMEOUT_SECONDS, MAX_REQUEST_SECONDS, MAX_RESPONSE_BYTES = 15, 60, 32 * 1024 * 1024
 PICTURE_XCOM = PictureLink().xcom_key
-Json = Mapping[str, Any]
+UNFINISHED = ["queued", "running"]
+ALL_RUNS = "/dags/~/dagRuns"
 
 
 class AirflowUnavailableError(Exception):
@@ -34,37 +46,53 @@ class AirflowClient:
     """The API at `url`, as the user `user`. `heartbeat` is called before each request.
 
     Every method that sends a request raises AirflowUnavailableError.
+
+    Attributes:
+        server_time: when the server sent its latest response, by its own clock; None if it does not say.
     """
 
     def __init__(self, url: str, user: str, password: str, heartbeat: Callable[[], None] = lambda: None) -> None:
         self.user, self.password, self.heartbeat = user, password, heartbeat
+        self.server_time: datetime | None = None
         self._http = httpx.Client(base_url=url, timeout=TIMEOUT_SECONDS)
         self._token, self._token_time = "", 0.0
-        self._xcoms: dict[tuple[str, ...], Any] = {}
 
     def _get(self, path: str, *, optional: bool = False, **query: Any) -> Any:
         """Return the response's JSON; None for status 404 if the resource is `optional`."""
         self.heartbeat()
         try:
             if not self._token or time.monotonic() - self._token_time > TOKEN_SECONDS:
-                response = self._http.post("/auth/token", json={"username": self.user, "password": self.password})
-                response.raise_for_status()
-                self._token, self._token_time = response.json()["access_token"], time.monotonic()
-            response = self._http.get(f"/api/v2{path}", params=query, headers={"Authorization": f"Bearer {self._token}"})
-            if response.status_code == 401:
-                self._token = ""
-            if response.status_code == 404 and optional:
-                return None
-            response.raise_for_status()
-            return response.json()
+                _, content = self._send("POST", "/auth/token", json={"username": self.user, "password": self.password})
+                self._token, self._token_time = content["access_token"], time.monotonic()
+            headers = {"Authorization": f"Bearer {self._token}"}
+            response, content = self._send("GET", f"/api/v2{path}", optional=optional, params=query, headers=headers)
+            self.server_time = _parse_date_header(response)
+            return content
         except httpx.HTTPStatusError as error:
+            if error.response.status_code == 401:
+                self._token = ""
             status = f"{error.response.status_code} {error.response.reason_phrase}"
             raise AirflowUnavailableError(f"{status} at {error.request.url.path}") from error
         except (httpx.HTTPError, ValueError, KeyError) as error:
             raise AirflowUnavailableError(f"{type(error).__name__}: {error}") from error
 
+    def _send(self, method: str, path: str, *, optional: bool = False, **arguments: Any) -> tuple[httpx.Response, Any]:
+        """Return the response and its JSON, within the limits of time and size."""
+        deadline, body = time.monotonic() + MAX_REQUEST_SECONDS, bytearray()
+        with self._http.stream(method, path, **arguments) as response:
+            if response.status_code == 404 and optional:
+                return response, None
+            response.raise_for_status()
+            for chunk in response.iter_bytes():
+                body += chunk
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout(f"no complete response within {MAX_REQUEST_SECONDS} s at {path}")
+                if len(body) > MAX_RESPONSE_BYTES:
+                    raise ValueError(f"the response exceeds {MAX_RESPONSE_BYTES} bytes at {path}")
+        return response, json.loads(body)
+
     def _list(self, path: str, key: str, **query: Any) -> Iterator[Json]:
-        """Yield the items under `key` of all pages."""
+        """Yield the items under `key` of all pages, for lists that hardly change."""
         offset = 0
         while True:
             page = self._get(path, optional=True, limit=PAGE_SIZE, offset=offset, **query) or {key: [], "total_entries": 0}
@@ -74,99 +102,91 @@ class AirflowClient:
             if not page[key] or offset >= page["total_entries"]:
                 return
 
+    def _list_by_cursor(self, path: str, key: str, **query: Any) -> Iterator[Json]:
+        """Yield the items under `key` of all pages in the order of their ids: rows that change meanwhile shift no page."""
+        cursor: str | None = ""
+        while cursor is not None:
+            page = self._get(path, optional=True, limit=PAGE_SIZE, cursor=cursor, order_by="id", **query)
+            if page is None:
+                return
+            yield from page[key]
+            if page["next_cursor"] == cursor:
+                raise AirflowUnavailableError(f"ValueError: the pages do not end at {path}")
+            cursor = page["next_cursor"]
+
     def get_health(self) -> Health:
         """Return the components' health and the import errors. Raises DatabaseUnavailableError if the database is unhealthy."""
-        components = {}
-        for name, component in self._get("/monitor/health").items():
-            if component and component.get("status"):
-                heartbeat = next((value for key, value in component.items() if key.startswith("latest_")), None)
-                components[name] = component["status"], _parse_time(heartbeat)
+        components = parse_components(self._get("/monitor/health"))
         if components.get("metadatabase", ("healthy", None))[0] != "healthy":
             raise DatabaseUnavailableError("the API server cannot reach the metadata database")
         errors = self._list("/importErrors", "import_errors")
-        return Health(components, {error["filename"]: _last_line(error["stack_trace"]) for error in errors})
+        return Health(components, {error["filename"]: last_line(error["stack_trace"]) for error in errors})
 
     def list_dags(self) -> list[Dag]:
         """Return all DAGs, stale ones included."""
-        return [
-            Dag(
-                dag["dag_id"],
-                dag["is_paused"],
-                # An import error is an incident of the file.
-                dag["is_stale"] and not dag["has_import_errors"],
-                frozenset(tag["name"] for tag in dag["tags"]),
-                _parse_time(dag["next_dagrun_run_after"]),
-            )
-            for dag in self._list("/dags", "dags", exclude_stale=False)
-        ]
+        return [parse_dag(item) for item in self._list("/dags", "dags", exclude_stale=False)]
 
-    def list_runs(self, updated_since: datetime) -> list[Run]:
-        """Return unfinished runs and those updated since, ordered by due time and without task instances."""
-        path = "/dags/~/dagRuns"
-        updated = self._list(path, "dag_runs", updated_at_gte=updated_since.isoformat(), order_by="run_after")
-        unfinished = self._list(path, "dag_runs", state=["queued", "running"], order_by="run_after")
-        runs = {(run["dag_id"], run["dag_run_id"]): _parse_run(run) for run in (*updated, *unfinished)}
-        return sorted(runs.values(), key=lambda run: run.run_after)
+    def list_updated_runs(self, since: datetime) -> list[Run]:
+        """Return the runs that were updated since, without task instances."""
+        items = self._list_by_cursor(ALL_RUNS, "dag_runs", updated_at_gte=since.isoformat())
+        return [parse_run(item) for item in items]
 
-    def run_exists(self, run: Run) -> bool:
-        """Return whether Airflow still has the run."""
-        return self._get(_run_path(run), optional=True) is not None
+    def list_unfinished_runs(self) -> list[Run]:
+        """Return the queued and running runs, without task instances."""
+        return [parse_run(item) for item in self._list_by_cursor(ALL_RUNS, "dag_runs", state=UNFINISHED)]
+
+    def count_unfinished_runs(self) -> int:
+        """Return the number of queued and running runs."""
+        return int(self._get(ALL_RUNS, state=UNFINISHED, limit=1)["total_entries"])
+
+    def get_run(self, run: Run) -> Run | None:
+        """Return the run as it is now; None if it was deleted."""
+        item = self._get(_run_path(run), optional=True)
+        return parse_run(item) if item else None
 
     def list_task_instances(self, run: Run) -> list[TaskInstance]:
-        """Return the run's task instances with their steps' results, in the order in which they started."""
-        path = f"{_run_path(run)}/taskInstances"
-        items = sorted(self._list(path, "task_instances"), key=lambda item: item["start_date"] or "~")
-        xcom_keys: dict[str, set[str]] = {}
-        if any(item["state"] == "success" for item in items):
-            for entry in self._list(f"{path}/~/xcomEntries", "xcom_entries", map_index=-1):
-                xcom_keys.setdefault(entry["task_id"], set()).add(entry["key"])
-        now = datetime.now(UTC)
-        return [self._parse_task_instance(path, item, xcom_keys.get(item["task_id"], set()), now) for item in items]
+        """Return the run's task instances without results."""
+        items = self._list_by_cursor(f"{_run_path(run)}/taskInstances", "task_instances")
+        return [parse_task_instance(item, self._now()) for item in items]
 
-    def _parse_task_instance(self, path: str, item: Json, xcom_keys: set[str], now: datetime) -> TaskInstance:
-        state = item["state"] or ""
-        since = {"queued": item["queued_when"], "scheduled": item["scheduled_when"]}.get(state) or item["start_date"]
-        failed_at = _parse_time(item["end_date"]) if state in ("failed", "up_for_retry") else None
-        facts: Json = {}
-        manifest = None
-        if state == "success" and item["map_index"] < 0 and "facts" in xcom_keys:
-            value = self._get_xcom(path, item, "facts")
-            facts = value if isinstance(value, Mapping) else {}
-            manifest = self._get_xcom(path, item, "return_value")
-        return TaskInstance(
-            item["task_id"],
-            state,
-            item["try_number"],
-            item["map_index"],
-            state_since=failed_at or _parse_time(since),
-            facts=facts,
-            manifest=str(manifest) if manifest else None,
-            # A step without a picture has the link's XCom too, but empty.
-            has_picture=PICTURE_XCOM in xcom_keys and bool(self._get_xcom(path, item, PICTURE_XCOM)),
-            is_orphaned=state == "deferred" and not _has_live_triggerer(item, now),
-        )
+    def list_updated_task_instances(self, since: datetime, due_since: datetime) -> Iterator[tuple[RunKey, TaskInstance]]:
+        """Yield the task instances that were updated since, of runs that were due since, without results."""
+        return self._list_all_task_instances(updated_at_gte=since.isoformat(), run_after_gte=due_since.isoformat())
 
-    def _get_xcom(self, path: str, item: Json, key: str) -> Any:
-        cache_key = (path, item["task_id"], str(item["try_number"]), str(item["end_date"]), key)
-        if cache_key not in self._xcoms:
-            entry = self._get(f"{path}/{quote(item['task_id'])}/xcomEntries/{key}", optional=True) or {}
-            self._xcoms[cache_key] = entry.get("value")
-        return self._xcoms[cache_key]
+    def list_deferred_task_instances(self) -> Iterator[tuple[RunKey, TaskInstance]]:
+        """Yield the deferred task instances of all runs."""
+        return self._list_all_task_instances(state=["deferred"])
 
-    def list_backfills(self, dag_id: str) -> list[Backfill]:
-        """Return the DAG's backfills, latest first and without their runs."""
-        return [
-            Backfill(
-                item["id"],
-                item["dag_id"],
-                _parse_session(item["from_date"]),
-                _parse_session(item["to_date"]),
-                datetime.fromisoformat(item["created_at"]),
-                _parse_time(item["completed_at"]),
-                (),
-            )
-            for item in self._list("/backfills", "backfills", dag_id=dag_id, order_by="-id")
-        ]
+    def _list_all_task_instances(self, **query: Any) -> Iterator[tuple[RunKey, TaskInstance]]:
+        for item in self._list_by_cursor(f"{ALL_RUNS}/~/taskInstances", "task_instances", **query):
+            yield (item["dag_id"], item["dag_run_id"]), parse_task_instance(item, self._now())
+
+    def _now(self) -> datetime:
+        return self.server_time or datetime.now(UTC)
+
+    def list_xcom_keys(self, run: Run) -> dict[str, frozenset[str]]:
+        """Return the keys of the XComs of each task of the run that is not mapped, by task id."""
+        keys: dict[str, set[str]] = {}
+        for entry in self._list(f"{_run_path(run)}/taskInstances/~/xcomEntries", "xcom_entries", map_index=-1):
+            keys.setdefault(entry["task_id"], set()).add(entry["key"])
+        return {task_id: frozenset(task_keys) for task_id, task_keys in keys.items()}
+
+    def get_step_result(self, run: Run, task_id: str, xcom_keys: frozenset[str]) -> StepResult:
+        """Return the result of a step that succeeded; an empty one for a task that is no step."""
+        facts = self._get_xcom(run, task_id, "facts") if "facts" in xcom_keys else None
+        manifest = self._get_xcom(run, task_id, "return_value") if "facts" in xcom_keys else None
+        # A step without a picture may have the link's XCom too, but empty.
+        has_picture = PICTURE_XCOM in xcom_keys and bool(self._get_xcom(run, task_id, PICTURE_XCOM))
+        return StepResult(facts if isinstance(facts, Mapping) else {}, str(manifest) if manifest else None, has_picture)
+
+    def _get_xcom(self, run: Run, task_id: str, key: str) -> Any:
+        entry = self._get(f"{_run_path(run)}/taskInstances/{quote(task_id)}/xcomEntries/{key}", optional=True) or {}
+        return entry.get("value")
+
+    def list_backfills(self, dag_id: str, limit: int) -> list[Backfill]:
+        """Return the DAG's latest backfills, without their runs."""
+        page = self._get("/backfills", dag_id=dag_id, order_by="-id", limit=limit)
+        return [parse_backfill(item) for item in page["backfills"]]
 
     def list_backfill_runs(self, backfill: Backfill) -> list[Run]:
         """Return the backfill's runs ordered by session, without task instances."""
@@ -175,50 +195,17 @@ class AirflowClient:
         )
         dates = {"logical_date_gte": first.isoformat(), "logical_date_lt": (last + timedelta(days=1)).isoformat()}
         path = f"/dags/{quote(backfill.dag_id)}/dagRuns"
-        runs = self._list(path, "dag_runs", run_type="backfill", order_by="logical_date", **dates)
-        return [_parse_run(run) for run in runs]
-
-    def keep_xcoms_of(self, runs: Sequence[Run]) -> None:
-        """Drop the cached XComs of all other runs."""
-        paths = {f"{_run_path(run)}/taskInstances" for run in runs}
-        self._xcoms = {cache_key: value for cache_key, value in self._xcoms.items() if cache_key[0] in paths}
+        runs = [parse_run(item) for item in self._list_by_cursor(path, "dag_runs", run_type="backfill", **dates)]
+        return sorted(runs, key=lambda run: run.logical_date or run.run_after)
 
 
 def _run_path(run: Run) -> str:
     return f"/dags/{quote(run.dag_id)}/dagRuns/{quote(run.run_id, safe='')}"
 
 
-def _parse_run(item: Json) -> Run:
-    return Run(
-        dag_id=item["dag_id"],
-        run_id=item["dag_run_id"],
-        run_type=item["run_type"],
-        state=item["state"],
-        run_after=datetime.fromisoformat(item["run_after"]),
-        logical_date=_parse_time(item["logical_date"]),
-        queued_at=_parse_time(item["queued_at"]),
-        start_date=_parse_time(item["start_date"]),
-        end_date=_parse_time(item["end_date"]),
-        conf=item["conf"] or {},
-    )
-
-
-def _has_live_triggerer(item: Json, now: datetime) -> bool:
-    trigger, job = item["trigger"], item["triggerer_job"]
-    heartbeat = _parse_time(job["latest_heartbeat"]) if job else None
-    if not trigger or trigger["triggerer_id"] is None:
-        return False
-    return heartbeat is None or now - heartbeat <= TRIGGERER_TIMEOUT
-
-
-def _parse_time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
-
-
-def _parse_session(text: str) -> date:
-    return datetime.fromisoformat(text).astimezone(MARKET_TIME_ZONE).date()
-
-
-def _last_line(trace: str) -> str:
-    lines = [line.strip() for line in trace.splitlines() if line.strip()]
-    return lines[-1] if lines else "no traceback recorded"
+def _parse_date_header(response: httpx.Response) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(response.headers["Date"])
+    except (KeyError, ValueError, TypeError):
+        return None
+    return moment if moment.tzinfo else None

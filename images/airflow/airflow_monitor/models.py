@@ -12,6 +12,16 @@ from step_contract.schemas import MARKET_TIME_ZONE
 
 FINISHED = ("success", "failed")
 DELETED = "deleted"  # not a state of Airflow's: a deleted run has none
+RunKey = tuple[str, str]  # ids of the DAG and of the run
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step that succeeded has returned: see TaskInstance."""
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    manifest: str | None = None
+    has_picture: bool = False
 
 
 @dataclass(frozen=True)
@@ -24,6 +34,7 @@ class TaskInstance:
         facts: the small values of its step's result.
         manifest: URI of the manifest that its step committed.
         has_picture: whether that artifact contains a picture.
+        start_date: when the attempt started; `end_date`: when it ended.
         is_orphaned: it is deferred, and no live triggerer runs its trigger.
     """
 
@@ -35,6 +46,8 @@ class TaskInstance:
     facts: Mapping[str, Any] = field(default_factory=dict)
     manifest: str | None = None
     has_picture: bool = False
+    start_date: datetime | None = None
+    end_date: datetime | None = None
     is_orphaned: bool = False
 
     @property
@@ -45,7 +58,11 @@ class TaskInstance:
 
 @dataclass(frozen=True)
 class Run:
-    """A DAG run, its task instances in the order in which they started, and the recorded failures of their attempts."""
+    """A DAG run, its task instances in the order in which they started, and the recorded failures of their attempts.
+
+    Attributes:
+        failures_unreadable: `failures` may lack the latest ones, as the object store could not be read.
+    """
 
     dag_id: str
     run_id: str
@@ -59,6 +76,12 @@ class Run:
     conf: Mapping[str, Any] = field(default_factory=dict)
     task_instances: Sequence[TaskInstance] = ()
     failures: Sequence[FailureRecord] = ()
+    failures_unreadable: bool = False
+
+    @property
+    def key(self) -> RunKey:
+        """What identifies the run."""
+        return self.dag_id, self.run_id
 
     @property
     def session(self) -> date | None:
@@ -68,7 +91,7 @@ class Run:
         return self.logical_date.astimezone(MARKET_TIME_ZONE).date()
 
     def next_attempt_at(self, ti: TaskInstance) -> datetime | None:
-        """Return when a task instance that is up for retry is tried next; None if no recorded failure says so."""
+        """Return when the next attempt of a task instance in state up_for_retry starts; None if its failure record lacks it."""
         attempt = (ti.task_id, ti.map_index, ti.try_number)
         for failure in reversed(self.failures):
             if (failure.task_id, failure.map_index, failure.try_number) == attempt and failure.next_attempt_at:

@@ -21,13 +21,12 @@ from airflow_monitor.messages.message import AirflowUI, MessageThread
 from airflow_monitor.messages.runs import run_thread
 from airflow_monitor.metrics import collect_gauges, latest_session
 from airflow_monitor.models import FINISHED, Run, Thresholds
+from airflow_monitor.run_tracker import OVERLAP
 from airflow_monitor.slack_client import SlackBackoffError, SlackNotConnectedError, SlackUnavailableError
 from airflow_monitor.snapshot import Snapshot, SnapshotReader
 from airflow_monitor.state import MonitorState, load_state
 
 log = logging.getLogger(__name__)
-# Failures are recorded, and Airflow updates the run, a moment after a run finishes: the next polls read it again.
-OVERLAP = timedelta(minutes=3)
 INITIAL_LOOKBACK = timedelta(minutes=10)
 NOT_CONNECTED_LOOKBACK = timedelta(days=1)
 HEARTBEAT_INTERVAL = timedelta(seconds=60)
@@ -80,8 +79,8 @@ class Reconciler:
         if self._deliver([*incident_threads, *threads], now) and snapshot:
             for name in resolved:
                 self.incidents.close(name)
-            self.snapshots.forget_deleted()
-            self.delivered_until = now - OVERLAP
+            self.snapshots.forget(now - OVERLAP)
+            self.delivered_until = snapshot.taken_at - OVERLAP
             self.delivery.records.retain({thread.directory for thread in threads})
         if snapshot:
             self.last_session = latest_session(snapshot.runs, self.last_session)
@@ -125,6 +124,7 @@ class Reconciler:
                 self._log_undelivered(threads, str(error))
                 # Once a connection is added, the channel receives the last day at most.
                 self.delivered_until = max(self.delivered_until, now - NOT_CONNECTED_LOOKBACK)
+                self.snapshots.forget(now - NOT_CONNECTED_LOOKBACK)
                 return False
             except SlackUnavailableError as error:
                 if self.slack_error != str(error) and not isinstance(error, SlackBackoffError):

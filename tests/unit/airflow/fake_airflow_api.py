@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -15,7 +16,14 @@ Json = dict[str, Any]
 
 
 class FakeAirflowApi:
-    """The state that the API serves."""
+    """The state that the API serves.
+
+    Attributes:
+        now: the time by the server's clock: what is added or replaced was updated then.
+        requests: the path of each request for data.
+        before_page: called before each page of runs is served.
+        down: every request fails. `failing_paths`: those whose path contains one of these texts.
+    """
 
     def __init__(self) -> None:
         self.health: Json = {
@@ -30,23 +38,36 @@ class FakeAirflowApi:
         self.task_instances: dict[str, list[Json]] = {}
         self.xcoms: dict[tuple[str, str, str], Any] = {}
         self.backfills: list[Json] = []
-        self.down = False
+        self.now = datetime(2026, 1, 15, 9, tzinfo=UTC)
+        self.requests: list[str] = []
+        self.before_page: Callable[[], None] = lambda: None
+        self.down, self.failing_paths = False, set[str]()
         self.page_limit = 100
+        self._ids: dict[tuple[object, ...], int] = {}
         self.url = ""
 
     def respond(self, path: str, query: dict[str, list[str]]) -> Any:
         """Return the response's JSON, lists by page; None for 404."""
+        self.requests.append(path)
+        if path.endswith("dagRuns"):
+            self.before_page()
         response = self._find(path, query)
         for key, items in (response or {}).items():
             if isinstance(items, list):
-                offset, limit = int(query.get("offset", ["0"])[0]), int(query.get("limit", ["50"])[0])
-                page = items[offset : offset + min(limit, self.page_limit)]
-                return response | {key: page, "total_entries": len(items)}
+                limit = min(int(query.get("limit", ["50"])[0]), self.page_limit)
+                if "cursor" in query:
+                    assert query["order_by"] == ["id"]
+                    after = int(query["cursor"][0] or -1)
+                    left = sorted((item for item in items if item["id"] > after), key=lambda item: int(item["id"]))
+                    next_cursor = str(left[limit - 1]["id"]) if len(left) > limit else None
+                    return response | {key: left[:limit], "total_entries": None, "next_cursor": next_cursor}
+                offset = int(query.get("offset", ["0"])[0])
+                return response | {key: items[offset : offset + limit], "total_entries": len(items)}
         return response
 
     def _find(self, path: str, query: dict[str, list[str]]) -> Any:
         parts = [unquote(part) for part in path.strip("/").split("/")]
-        since = query.get("updated_at_gte", [""])[0]
+        since = datetime.fromisoformat(query["updated_at_gte"][0]) if "updated_at_gte" in query else None
         match parts:
             case ["monitor", "health"]:
                 return self.health
@@ -58,13 +79,20 @@ class FakeAirflowApi:
                 return {"backfills": self.backfills}
             case ["dags", dag_id, "dagRuns"]:
                 runs = [run for run in self.runs if dag_id in ("~", run["dag_id"])]
-                runs = [run for run in runs if not since or run["updated_at"] >= since]
+                runs = [run for run in runs if not since or datetime.fromisoformat(run["updated_at"]) >= since]
                 runs = [run for run in runs if "state" not in query or run["state"] in query["state"]]
                 return {"dag_runs": [run for run in runs if query.get("run_type", [run["run_type"]])[0] == run["run_type"]]}
             case ["dags", _, "dagRuns", run_id]:
                 return next((run for run in self.runs if run["dag_run_id"] == run_id), None)
+            case ["dags", "~", "dagRuns", "~", "taskInstances"]:
+                due_since = datetime.fromisoformat(query.get("run_after_gte", ["2000-01-01T00:00:00+00:00"])[0])
+                runs = [run for run in self.runs if datetime.fromisoformat(run["run_after"]) >= due_since]
+                items = [ti for run in runs for ti in self.task_instances.get(run["dag_run_id"], [])]
+                items = [ti for ti in items if not since or datetime.fromisoformat(ti["updated_at"]) >= since]
+                return {"task_instances": [ti for ti in items if "state" not in query or ti["state"] in query["state"]]}
             case ["dags", _, "dagRuns", run_id, "taskInstances"]:
-                return {"task_instances": self.task_instances.get(run_id, [])}
+                exists = any(run["dag_run_id"] == run_id for run in self.runs)
+                return {"task_instances": self.task_instances.get(run_id, [])} if exists else None
             case ["dags", _, "dagRuns", run_id, "taskInstances", "~", "xcomEntries"]:
                 keys = [(task_id, key) for run, task_id, key in self.xcoms if run == run_id]
                 return {"xcom_entries": [{"task_id": task_id, "key": key} for task_id, key in keys]}
@@ -87,6 +115,7 @@ class FakeAirflowApi:
             "end_date": end_date.isoformat() if end_date else None,
             "conf": {},
             "updated_at": (end_date or at).isoformat(),
+            "id": self._ids.setdefault((run_id,), len(self._ids)),
         } | more
         self.runs = [other for other in self.runs if other["dag_run_id"] != run_id] + [run]
         return run
@@ -104,7 +133,11 @@ class FakeAirflowApi:
             "scheduled_when": at.isoformat(),
             "trigger": None,
             "triggerer_job": None,
+            "updated_at": self.now.isoformat(),
+            "dag_id": next((run["dag_id"] for run in self.runs if run["dag_run_id"] == run_id), "market_daily"),
+            "dag_run_id": run_id,
         } | more
+        ti["id"] = self._ids.setdefault((run_id, task_id, ti["map_index"]), len(self._ids))
         others = self.task_instances.get(run_id, [])
         replaced = (task_id, ti["map_index"])
         self.task_instances[run_id] = [other for other in others if (other["task_id"], other["map_index"]) != replaced] + [ti]
@@ -141,9 +174,10 @@ def serve_airflow_api() -> Iterator[FakeAirflowApi]:
             is_authorized = self.headers.get("Authorization") == "Bearer a-token"
             if url.path == "/auth/token":
                 return self.send(201, {"access_token": "a-token"})
-            if state.down or not is_authorized:
-                return self.send(503 if state.down else 401, {})
-            response = state.respond(url.path.removeprefix("/api/v2"), parse_qs(url.query))
+            is_down = state.down or any(text in url.path for text in state.failing_paths)
+            if is_down or not is_authorized:
+                return self.send(503 if is_down else 401, {})
+            response = state.respond(url.path.removeprefix("/api/v2"), parse_qs(url.query, keep_blank_values=True))
             self.send(404 if response is None else 200, response)
 
         do_POST = do_GET
@@ -154,6 +188,9 @@ def serve_airflow_api() -> Iterator[FakeAirflowApi]:
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
             self.wfile.write(data)
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return format_datetime(state.now, usegmt=True)
 
         def log_message(self, format: str, *values: object) -> None:
             pass

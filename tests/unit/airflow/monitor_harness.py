@@ -41,7 +41,9 @@ class MonitorHarness:
         client, ui = AirflowClient(self.airflow.url, "monitor", "secret"), AirflowUI("https://airflow.example")
         self.reconciler = Reconciler(client, delivery, self.store, channel, ui, Thresholds(), now)
 
-    def poll(self, now: datetime = SIX_PM) -> None:
+    def poll(self, now: datetime = SIX_PM, airflow_now: datetime | None = None) -> None:
+        """Poll; the clock of Airflow shows `airflow_now` if it differs."""
+        self.airflow.now = airflow_now or now
         self.reconciler.delivery.client._blocked_until = 0.0  # as if the backoff were over
         self.reconciler.poll(now)
 

@@ -36,7 +36,7 @@ def test_the_latest_session_never_goes_back() -> None:
 def test_gauges_have_the_names_that_the_exporter_maps() -> None:
     run = make_run("running", TaskInstance("train", "deferred"), TaskInstance("plot", ""))
     paused = Dag("other", True, False, frozenset(), SIX_PM)
-    snapshot = Snapshot(Health({}, {}), [DAG, paused], [run], [], [])
+    snapshot = Snapshot(Health({}, {}), [DAG, paused], [run], [], [], SIX_PM)
     gauges = dict(collect_gauges(snapshot, SIX_PM, Thresholds(), date(2026, 1, 15)))
     assert gauges["market_daily.task_instances.deferred"] == 1 and gauges["market_daily.task_instances.running"] == 0
     assert gauges["market_daily.dag.market_daily.late_seconds"] == 0

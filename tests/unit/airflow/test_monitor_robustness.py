@@ -37,6 +37,7 @@ def root_texts_after_another_run(monitor: MonitorHarness) -> list[str]:
         {"close": "n/a", "change": "n/a"},
         {"promotion": None, "horizon": "<!channel>", "summary": 7},
         {"headlines": 3, "broken": 2},
+        {"session": "2026-01-15", "headlines": "3", "feeds": 2, "broken_feeds": 7},
         {"state": "closed"},
         ["not", "a mapping"],
         "text",

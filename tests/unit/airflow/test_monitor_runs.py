@@ -128,6 +128,19 @@ def test_a_second_failure_is_broadcast_and_both_show_the_later_success(monitor: 
     assert monitor.first_lines()[0].startswith(":large_green_circle:")
 
 
+def test_a_failure_that_a_person_marks_as_success_keeps_its_reason(monitor: MonitorHarness) -> None:
+    add_session_run(monitor.airflow, state="failed")
+    monitor.airflow.add_task(RUN_ID, "train", "failed", at=SIX_PM)
+    monitor.record_failure("train", reason="line 11 is no number")
+    monitor.poll()
+    monitor.airflow.add_task(RUN_ID, "train", "success", at=SIX_PM)
+    monitor.airflow.add_run(RUN_ID, "success", at=SIX_PM)
+    monitor.poll(SIX_PM + timedelta(seconds=20))
+    [alert] = monitor.broadcasts()
+    shown = json.dumps(alert.blocks)
+    assert "Current state: success (attempt 1)" in shown and "line 11 is no number" in shown
+
+
 def test_a_late_run_is_broadcast_once_with_its_unfinished_tasks(monitor: MonitorHarness) -> None:
     add_session_run(monitor.airflow)
     monitor.airflow.add_task(RUN_ID, "fetch_prices", "running", at=SIX_PM)

@@ -24,6 +24,10 @@ NO_REASON = (
     "callback",
     "Read the task's log and check Airflow's pods; then clear the task.",
 )
+UNREADABLE_REASON = (
+    "The failure reason cannot be read now, as the object store is unavailable; this message will show it later",
+    "Read the task's log, and check the object store.",
+)
 
 
 def failure_messages(run: Run, now: datetime, ui: AirflowUI) -> Iterator[Message]:
@@ -34,8 +38,9 @@ def failure_messages(run: Run, now: datetime, ui: AirflowUI) -> Iterator[Message
         if ti.state == "failed" and (ti.task_id, ti.map_index, ti.try_number) not in recorded:
             if ti.state_since and now - ti.state_since < RECORD_GRACE:
                 continue
+            explanation = UNREADABLE_REASON if run.failures_unreadable else NO_REASON
             failures.append(
-                FailureRecord(ti.task_id, ti.map_index, ti.try_number, False, "unknown reason", *NO_REASON, None, None, "")
+                FailureRecord(ti.task_id, ti.map_index, ti.try_number, False, "unknown reason", *explanation, None, None, "")
             )
     groups: dict[tuple[str, int], list[FailureRecord]] = {}
     for failure in failures:
@@ -61,8 +66,11 @@ def _task_failed(run: Run, failures: Sequence[FailureRecord], ui: AirflowUI) -> 
 
 def _run_failed(run: Run, ui: AirflowUI) -> Message:
     """Return the reply for a run that failed although none of its tasks did."""
-    timed_out = any(not failure.task_id for failure in run.failures)
-    reason = "the run exceeded its DAG's `dagrun_timeout`" if timed_out else "the run failed, though none of its tasks did"
+    reason = "the run failed, though none of its tasks did"
+    if any(not failure.task_id for failure in run.failures):
+        reason = "the run exceeded its DAG's `dagrun_timeout`"
+    elif run.failures_unreadable:
+        reason = "the run failed; the reason cannot be read now, as the object store is unavailable"
     text = f"{Icon.FAILED} {bold(format_title(run))}: {reason}"
     unfinished = [f"`{ti.name}` ({ti.state})" for ti in run.task_instances if ti.state not in ("success", "upstream_failed")]
     lines = [
