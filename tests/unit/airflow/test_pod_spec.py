@@ -35,7 +35,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_step(**more: Any) -> StepOperator:
-    arguments: dict[str, Any] = {"options": {"session": "{{ ds }}"}, "do_xcom_push": False} | more
+    arguments: dict[str, Any] = {"options": {"session": "{{ ds }}"}} | more
     return StepOperator(program="trainer", step="train", **arguments)
 
 
