@@ -73,8 +73,8 @@ class StepOperator(KubernetesPodOperator):
     :param options: the step's options, templated, or XComArgs; None leaves an option to the step's default
     :param task_id: by default the step's name with underscores
     :param runner: takes precedence over STEP_RUNNER
-    :param env_vars: merged with the deployment's, as are `labels`, `node_selector`, `container_resources`,
-        `volumes` and `volume_mounts`
+    :param env_vars: merged with the deployment's, as are `env_from`, `labels`, `node_selector`, `tolerations`,
+        `container_resources`, `volumes` and `volume_mounts`
     :param on_failure_callback: called in addition to the one that records failures, as is `on_retry_callback`
     :param kwargs: KubernetesPodOperator's; they take precedence over the deployment's
     """
@@ -92,7 +92,9 @@ class StepOperator(KubernetesPodOperator):
         runner: str | None = None,
         env_vars: Sequence[k8s.V1EnvVar] | Mapping[str, str] = (),
         labels: Mapping[str, str] | None = None,
+        env_from: Sequence[k8s.V1EnvFromSource] = (),
         node_selector: Mapping[str, str] | None = None,
+        tolerations: Sequence[k8s.V1Toleration] = (),
         container_resources: k8s.V1ResourceRequirements | None = None,
         volumes: Sequence[k8s.V1Volume] = (),
         volume_mounts: Sequence[k8s.V1VolumeMount] = (),
@@ -110,7 +112,9 @@ class StepOperator(KubernetesPodOperator):
             pod_arguments = make_pod_arguments(
                 program,
                 env_vars=env_vars,
+                env_from=env_from,
                 node_selector=node_selector,
+                tolerations=tolerations,
                 container_resources=container_resources,
                 volumes=volumes,
                 volume_mounts=volume_mounts,
@@ -206,7 +210,9 @@ class StepOperator(KubernetesPodOperator):
             self.log.info("%s runs this step in a worker: %s", name, IN_WORKER.get(name, "the triggerer may not apply it"))
         if self.runner != "process":
             super().execute(context)
-            return self._complete(self._exit_status or ExitStatus(None, b"", (), "its pod was not seen to terminate"), context)
+            return self._complete(
+                self._exit_status or ExitStatus(None, b"", (), "the termination of its pod was not observed"), context
+            )
         self.log.info("%s %s", self.program, shlex.join(self.arguments))
         try:
             self._process = StepProcess(self.program, self.arguments, self._get_plain_variables())
@@ -220,7 +226,7 @@ class StepOperator(KubernetesPodOperator):
         return {variable.name: variable.value for variable in variables if variable.value is not None}
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
-        """Complete the task, in a worker, after a termination that the trigger does not end it for."""
+        """Complete, in a worker, a task that the trigger could not complete itself."""
         return self._complete(ExitStatus.from_event(event), context)
 
     def _complete(self, status: ExitStatus, context: Context) -> str:
