@@ -211,7 +211,7 @@ def _make_env_vars(image: str, environment: Mapping[str, str]) -> list[k8s.V1Env
 
 
 def get_tolerations(environment: Mapping[str, str], name: str) -> list[k8s.V1Toleration]:
-    """Return the tolerations of the setting `name`, written as `kubectl taint` writes the taints: key=value:effect or key:effect.
+    """Return the tolerations of the setting `name`, written as for `kubectl taint`: key=value:effect or key:effect.
 
     Raises ConfigurationError if an entry is written otherwise.
     """
