@@ -1,9 +1,9 @@
 """
 ### KOSPI: prices, headlines and forecast of every session
 
-Checks whether the exchange was open, collects the index and the day's headlines, and on the 1st and the 15th trains the
-forecaster and plots its forecast. A run is about one **session**: the day of its logical date in Seoul. On a closed or suspect
-day nothing is collected.
+Checks whether the exchange was open, collects the index and the day's headlines, and on training days (by default the 1st and
+the 15th) trains the forecaster and plots its forecast. A run is about one **session**: the day of its logical date in Seoul. On
+a closed or suspect day nothing is collected.
 
 Every step commits its artifact with a manifest and returns the manifest's URI (XCom `return_value`; small facts in `facts`); the
 task's links lead to both. Clearing a task is always safe: a step returns what is committed and does not compute it again.
@@ -19,6 +19,7 @@ from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, TaskGroup, task
+from airflow_steps import training_days
 from airflow_steps.callbacks import on_run_end, on_task_failure, on_task_retry
 from airflow_steps.operator import StepOperator
 from airflow_steps.settings import Settings
@@ -30,7 +31,7 @@ SETTINGS = Settings.read()
 AFTER_CLOSE = SessionTimetable(
     f"{SETTINGS.schedule_time.minute} {SETTINGS.schedule_time.hour} * * *", timezone=MARKET_TIME_ZONE.key
 )
-TRAINING_DAYS = (1, 15)
+TRAINING_DAYS = ", ".join(SETTINGS.training_days)
 
 SESSION = f"{{{{ logical_date.in_timezone('{MARKET_TIME_ZONE.key}').to_date_string() }}}}"
 COMMON = {"session": SESSION, "artifacts": SETTINGS.artifacts}
@@ -40,7 +41,7 @@ MODEL = INDEX | {"history_years": SETTINGS.history_years}
 
 with DAG(
     "market_daily",
-    description="Collects the KOSPI and its headlines every session, trains and plots on the 1st and the 15th",
+    description="Collects the KOSPI and its headlines every session, trains and plots on training days",
     doc_md=__doc__,
     schedule=AFTER_CLOSE if SETTINGS.schedule_enabled else None,
     start_date=datetime(1995, 5, 2, tzinfo=MARKET_TIME_ZONE),  # the source's first session; manual runs may be for any
@@ -102,14 +103,14 @@ with DAG(
 
     @task.short_circuit(
         trigger_rule="none_failed",
-        doc_md="Skips the training on other days than the 1st and the 15th, whichever branch ran.\n\n**When it fails:** a task "
-        "upstream has failed; clear that.",
+        doc_md=f"Skips the training unless the session's day is a training day: {TRAINING_DAYS}. This applies to open, closed and "
+        "suspect days.\n\n**When it fails:** a task upstream has failed; clear that task.",
     )
     def is_training_day(session: str) -> bool:
         """Return whether the session's day is a training day."""
-        return date.fromisoformat(session).day in TRAINING_DAYS
+        return training_days.is_training_day(date.fromisoformat(session), SETTINGS.training_days)
 
-    with TaskGroup("forecast", tooltip="On the 1st and the 15th", prefix_group_id=False):
+    with TaskGroup("forecast", tooltip=f"On training days: {TRAINING_DAYS}", prefix_group_id=False):
         train = StepOperator(
             program="trainer",
             step="train",

@@ -42,6 +42,12 @@ def test_lint_passes_in_every_environment(helm: str, images: None, environment: 
         ("config.market_daily.step_memory_factor=20", "step_memory_factor': maximum: got 20, want 16"),
         ("config.market_daily.trainer_memory=2048", "trainer_memory': got number, want string"),
         ("config.market_daily.trainer_node_selector=amd64", "trainer_node_selector': 'amd64' does not match"),
+        ("config.market_daily.trainer_tolerations=gpu", "trainer_tolerations': 'gpu' does not match"),
+        ("config.market_daily.trianer_tolerations=gpu:NoSchedule", "trianer_tolerations: unknown program trianer"),
+        ("config.market_daily.collector_secrets=Feeds", "collector_secrets': 'Feeds' does not match"),
+        ("config.market_daily.trainer_gpus=one", "trainer_gpus': 'one' does not match"),
+        ("config.market_daily.training_days=friday", "training_days': 'friday' does not match"),
+        ("config.market_daily.training_days=32", "training_days': maximum: got 32, want 31"),
         ("config.market_daily.slack_channel=null", "slack_channel': got null, want string"),
         ("network.buckets.ports={443}", "additional properties 'buckets' not allowed"),
         ("network.bucket.port=443", "additional properties 'port' not allowed"),
@@ -74,6 +80,7 @@ def test_numbers_and_booleans_may_be_strings(kind_options: list[str]) -> None:
         "schedule_enabled": "false",
         "history_years": "5",
         "trainer_cpu": "2",
+        "training_days": "15",
         "late_minutes": "0",
     }
     rendered = []
@@ -94,6 +101,7 @@ def test_settings_of_the_scripts_and_cluster_tests_are_accepted(kind_options: li
 def test_a_new_program_has_settings_of_its_name(kind_options: list[str]) -> None:
     options = helm_charts.image_options({"airflow": "team/airflow:1", "my-scorer": "team/my-scorer:1"}, {})
     assert "config.market_daily.my_scorer_image=team/my-scorer:1" in options
-    settings = {"my_scorer_cpu": "1", "my_scorer_memory": "4Gi", "my_scorer_node_selector": "gpu=yes"}
+    settings = {"my_scorer_cpu": "1", "my_scorer_memory": "4Gi", "my_scorer_gpus": "1", "my_scorer_node_selector": "gpu=yes"}
+    settings |= {"my_scorer_tolerations": "nvidia.com/gpu=present:NoSchedule", "my_scorer_secrets": "tracking"}
     options += [word for name, value in settings.items() for word in ("--set-string", f"{PREFIX}{name}={value}")]
     render_policies(*kind_options, *options)

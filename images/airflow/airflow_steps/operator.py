@@ -6,7 +6,7 @@ import copy
 import logging
 import shlex
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +23,7 @@ from step_contract.errors import ConfigurationError
 from airflow_steps.callbacks import on_task_failure, on_task_retry
 from airflow_steps.links import LINKS
 from airflow_steps.local_runner import StepProcess
+from airflow_steps.operator_arguments import IN_WORKER, find_worker_arguments, select_runner
 from airflow_steps.outcome import PermanentStepError, StepFailedError, StepOutput, counted, verify_outcome
 from airflow_steps.pod_client import DELETE_PHASES, is_quota_exceeded
 from airflow_steps.pod_spec import (
@@ -61,7 +62,8 @@ class StepOperator(KubernetesPodOperator):
 
     The manifest's URI is the task's return value; small facts are the XCom `facts`. STEP_RUNNER selects who runs the step:
     `triggerer` (a pod that the triggerer creates and follows, without a worker pod), `worker` (a worker that waits for the
-    pod, as the stock operator does) or `process` (a local process). The outcome is the same.
+    pod, as the stock operator does) or `process` (a local process). The outcome is the same. An argument that applies only in
+    a worker, such as `pool` or `outlets`, selects `worker` for its task (`operator_arguments`).
 
     `execution_timeout` limits the step itself: it becomes the pod's deadline. The task's own timeout is longer by what the
     pod may wait for a slot and take to start.
@@ -71,8 +73,8 @@ class StepOperator(KubernetesPodOperator):
     :param options: the step's options, templated, or XComArgs; None leaves an option to the step's default
     :param task_id: by default the step's name with underscores
     :param runner: takes precedence over STEP_RUNNER
-    :param env_vars: merged with the deployment's, as are `labels`, `node_selector`, `container_resources`,
-        `volumes` and `volume_mounts`
+    :param env_vars: merged with the deployment's, as are `env_from`, `labels`, `node_selector`, `tolerations`,
+        `container_resources`, `volumes` and `volume_mounts`
     :param on_failure_callback: called in addition to the one that records failures, as is `on_retry_callback`
     :param kwargs: KubernetesPodOperator's; they take precedence over the deployment's
     """
@@ -90,7 +92,9 @@ class StepOperator(KubernetesPodOperator):
         runner: str | None = None,
         env_vars: Sequence[k8s.V1EnvVar] | Mapping[str, str] = (),
         labels: Mapping[str, str] | None = None,
+        env_from: Sequence[k8s.V1EnvFromSource] = (),
         node_selector: Mapping[str, str] | None = None,
+        tolerations: Sequence[k8s.V1Toleration] = (),
         container_resources: k8s.V1ResourceRequirements | None = None,
         volumes: Sequence[k8s.V1Volume] = (),
         volume_mounts: Sequence[k8s.V1VolumeMount] = (),
@@ -99,21 +103,30 @@ class StepOperator(KubernetesPodOperator):
         **kwargs: Any,
     ) -> None:
         settings = Settings.read()
-        runner = runner or settings.runner
+        task_id = task_id or step.replace("-", "_")
+        given = dict(kwargs.get("default_args") or {}) | kwargs
+        runner, worker_arguments = select_runner(task_id, runner, settings.runner, given)
         if runner == "process":
             pod_arguments: dict[str, Any] = {"env_vars": merge_env_vars(env_vars)}
         else:
             pod_arguments = make_pod_arguments(
                 program,
                 env_vars=env_vars,
+                env_from=env_from,
                 node_selector=node_selector,
+                tolerations=tolerations,
                 container_resources=container_resources,
                 volumes=volumes,
                 volume_mounts=volume_mounts,
             )
-        arguments = {"arguments": make_arguments(step, options), "executor": None, "random_name_suffix": False}
+        arguments = {
+            "arguments": make_arguments(step, options),
+            "executor": None,
+            "random_name_suffix": False,
+            "deferrable": False,
+        }
         super().__init__(
-            task_id=task_id or step.replace("-", "_"),
+            task_id=task_id,
             # Network policies select pods by program.
             labels={"app.kubernetes.io/name": program} | dict(labels or {}),
             # In every DAG, so that the monitor can explain a failure.
@@ -128,6 +141,7 @@ class StepOperator(KubernetesPodOperator):
         self.program = program
         self.step = step
         self.runner = runner
+        self._worker_arguments = worker_arguments  # why a worker runs the step although the triggerer should
         self.step_output: StepOutput | None = None
         self._process: StepProcess | None = None
         self._exit_status: ExitStatus | None = None
@@ -146,6 +160,27 @@ class StepOperator(KubernetesPodOperator):
     def facts(self) -> Any:
         """A reference (XComArg) to the step's facts, a dictionary, for the arguments of another task."""
         return XComArg(operator=self, key="facts")
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        """Set an attribute. The step runs in a worker if the attribute, set after construction, needs one."""
+        super().__setattr__(key, value)
+        if self.__dict__.get("start_from_trigger"):
+            self._run_in_worker(find_worker_arguments(self.task_id, {key: value}))
+
+    def add_inlets(self, inlets: Iterable[Any]) -> None:
+        """Add assets that the task reads, as `asset > task` does."""
+        super().add_inlets(inlets)
+        self._run_in_worker(["inlets"])
+
+    def add_outlets(self, outlets: Iterable[Any]) -> None:
+        """Add assets that the task updates, as `task > asset` does."""
+        super().add_outlets(outlets)
+        self._run_in_worker(["outlets"])
+
+    def _run_in_worker(self, arguments: list[str]) -> None:
+        if arguments and self.start_from_trigger:
+            self.start_from_trigger, self.start_trigger_args, self.runner = False, None, "worker"
+            self._worker_arguments += arguments
 
     def _start_from_trigger(self, settings: Settings) -> None:
         builder = copy.copy(self)
@@ -171,9 +206,13 @@ class StepOperator(KubernetesPodOperator):
 
     def execute(self, context: Context) -> str:
         """Run the step in a worker. Return the URI of its manifest; raise as `verify_outcome` does."""
+        for name in self._worker_arguments:
+            self.log.info("%s runs this step in a worker: %s", name, IN_WORKER.get(name, "the triggerer may not apply it"))
         if self.runner != "process":
             super().execute(context)
-            return self._complete(self._exit_status or ExitStatus(None, b"", (), "its pod was not seen to terminate"), context)
+            return self._complete(
+                self._exit_status or ExitStatus(None, b"", (), "the termination of its pod was not observed"), context
+            )
         self.log.info("%s %s", self.program, shlex.join(self.arguments))
         try:
             self._process = StepProcess(self.program, self.arguments, self._get_plain_variables())
@@ -187,7 +226,7 @@ class StepOperator(KubernetesPodOperator):
         return {variable.name: variable.value for variable in variables if variable.value is not None}
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> str:
-        """Complete the task, in a worker, after a termination that the trigger does not end it for."""
+        """Complete, in a worker, a task that the trigger could not complete itself."""
         return self._complete(ExitStatus.from_event(event), context)
 
     def _complete(self, status: ExitStatus, context: Context) -> str:
@@ -215,7 +254,9 @@ class StepOperator(KubernetesPodOperator):
         ti.xcom_push(key=FAILURES_KEY, value=[termination for _, termination in failures])
         attempt = sum(number >= first_try and value == error.termination.value for number, value in failures)
         max_attempts = policy.max_attempts(error.termination)
-        count = f"attempt {attempt} of {max_attempts}" + ("; will be retried" if attempt < max_attempts else "")
+        # A mapped task has fewer max_tries than the policy allows.
+        will_retry = attempt < max_attempts and ti.try_number <= (ti.max_tries or 0)
+        count = f"attempt {attempt} of {max_attempts}" + ("; will be retried" if will_retry else "")
         return StepFailedError(f"{error} [{count}]", error.termination, attempt, max_attempts, error.reason)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
@@ -233,7 +274,8 @@ class StepOperator(KubernetesPodOperator):
         if context:
             pod.metadata.name = make_pod_name(context["ti"])
             pod.metadata.labels |= make_pod_labels(context["ti"])
-        if context and self.runner == "worker" and self.retries:
+        # With a context this is a worker; a mapped task runs in one although its runner is the triggerer.
+        if context and self.retries:
             content = PodGenerator.serialize_pod(pod)
             failures = [termination for _, termination in _get_failures(context)]
             if change := increase_container_memory(content, self.base_container_name, failures):

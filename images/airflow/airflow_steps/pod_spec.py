@@ -17,13 +17,15 @@ from kubernetes.utils.quantity import parse_quantity
 from step_contract.errors import ConfigurationError, Termination
 from step_contract.result import RESULT_VARIABLE
 
-from airflow_steps.settings import get_int, get_setting
+from airflow_steps.settings import get_int, get_list, get_pairs, get_setting
 
 MAX_NAME_LENGTH = 63  # the name is also the pod's host name
 STEP_LABELS = {"app.kubernetes.io/component": "step", "app.kubernetes.io/part-of": "market-daily"}
 TASK_INSTANCE_ID = "market-daily/task-instance-id"  # an annotation
+CPU_VARIABLE = "STEP_CPU_MILLICORES"
 TERMINATION_LOG = "/dev/termination-log"
 SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+TAINT = re.compile(r"(?P<key>[\w./-]+)(=(?P<value>[\w.-]*))?:(?P<effect>NoSchedule|PreferNoSchedule|NoExecute)", re.ASCII)
 INHERITED_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_REGION")
 
 
@@ -125,7 +127,9 @@ def make_pod_arguments(
     environment: Mapping[str, str] = os.environ,
     *,
     env_vars: Sequence[k8s.V1EnvVar] | Mapping[str, str] = (),
+    env_from: Sequence[k8s.V1EnvFromSource] = (),
     node_selector: Mapping[str, str] | None = None,
+    tolerations: Sequence[k8s.V1Toleration] = (),
     container_resources: k8s.V1ResourceRequirements | None = None,
     volumes: Sequence[k8s.V1Volume] = (),
     volume_mounts: Sequence[k8s.V1VolumeMount] = (),
@@ -140,6 +144,8 @@ def make_pod_arguments(
     if not image:
         raise ConfigurationError(f"{prefix}IMAGE is not set: it must name the image of the program {program}")
     memory = get_setting(environment, f"{prefix}MEMORY") or "512Mi"
+    gpus = get_int(environment, f"{prefix}GPUS", 0)
+    secrets = [k8s.V1SecretEnvSource(name=name) for name in get_list(environment, f"{prefix}SECRETS")]
     tmp_volume = k8s.V1Volume(name="tmp", empty_dir=k8s.V1EmptyDirVolumeSource(size_limit="1Gi"))
     tmp_mount = k8s.V1VolumeMount(name="tmp", mount_path="/tmp")  # noqa: S108 the container's own
     return {
@@ -149,12 +155,14 @@ def make_pod_arguments(
         # A step needs the object store, never the Kubernetes API.
         "automount_service_account_token": False,
         "env_vars": merge_env_vars(_make_env_vars(image, environment), env_vars),
-        "node_selector": _get_pairs(environment, f"{prefix}NODE_SELECTOR") | dict(node_selector or {}),
+        "env_from": [*(k8s.V1EnvFromSource(secret_ref=secret) for secret in secrets), *(env_from or ())],
+        "node_selector": get_pairs(environment, f"{prefix}NODE_SELECTOR") | dict(node_selector or {}),
+        "tolerations": [*get_tolerations(environment, f"{prefix}TOLERATIONS"), *(tolerations or ())],
         # No CPU limit: a step may use whatever the node has to spare.
         "container_resources": merge_resources(
             k8s.V1ResourceRequirements(
                 requests={"cpu": get_setting(environment, f"{prefix}CPU") or "100m", "memory": memory},
-                limits={"memory": memory},
+                limits={"memory": memory} | ({"nvidia.com/gpu": str(gpus)} if gpus else {}),
             ),
             container_resources,
         ),
@@ -192,6 +200,9 @@ def _make_env_vars(image: str, environment: Mapping[str, str]) -> list[k8s.V1Env
     values = {RESULT_VARIABLE: TERMINATION_LOG, "STEP_IMAGE": image}
     values |= {name: environment[name] for name in INHERITED_VARIABLES if environment.get(name)}
     variables = [k8s.V1EnvVar(name=name, value=value) for name, value in values.items()]
+    # Of the container, whichever of setting, task and pod template sets it.
+    cpu_request = k8s.V1ResourceFieldSelector(resource="requests.cpu", divisor="1m")
+    variables.append(k8s.V1EnvVar(name=CPU_VARIABLE, value_from=k8s.V1EnvVarSource(resource_field_ref=cpu_request)))
     if secret := get_setting(environment, "STEP_CREDENTIALS"):
         for name in SECRET_VARIABLES:
             source = k8s.V1EnvVarSource(secret_key_ref=k8s.V1SecretKeySelector(name=secret, key=name))
@@ -199,12 +210,28 @@ def _make_env_vars(image: str, environment: Mapping[str, str]) -> list[k8s.V1Env
     return variables
 
 
-def _get_pairs(environment: Mapping[str, str], name: str) -> dict[str, str]:
-    text = get_setting(environment, name)
-    pairs = [pair.partition("=") for pair in text.split(",") if pair]
-    if not all(key and value for key, _, value in pairs):
-        raise ConfigurationError(f"invalid {name} {text!r}: must be key=value, separated by commas")
-    return {key.strip(): value.strip() for key, _, value in pairs}
+def get_tolerations(environment: Mapping[str, str], name: str) -> list[k8s.V1Toleration]:
+    """Return the tolerations of the setting `name`, written as for `kubectl taint`: key=value:effect or key:effect.
+
+    Raises ConfigurationError if an entry is written otherwise.
+    """
+    entries = get_list(environment, name)
+    matches = [TAINT.fullmatch(entry) for entry in entries]
+    if not all(matches):
+        raise ConfigurationError(
+            f"invalid {name} {', '.join(entries)!r}: must be key=value:effect or key:effect, separated by commas, such as "
+            "nvidia.com/gpu=present:NoSchedule; an effect is NoSchedule, PreferNoSchedule or NoExecute"
+        )
+    return [
+        k8s.V1Toleration(
+            key=match["key"],
+            operator="Exists" if match["value"] is None else "Equal",
+            value=match["value"],
+            effect=match["effect"],
+        )
+        for match in matches
+        if match
+    ]
 
 
 def increase_memory(memory: str, oom_kills: int, environment: Mapping[str, str] = os.environ) -> str:
@@ -244,4 +271,4 @@ def increase_container_memory(pod: dict[str, Any], container_name: str, failures
     after = increase_memory(str(before), oom_kills)
     for kind in ("limits", "requests"):
         resources[kind] = dict(resources.get(kind) or {}) | {"memory": after}
-    return f"OOM-killed {oom_kills} times before: memory raised from {before} to {after}"
+    return f"memory raised from {before} to {after}: earlier attempts were OOM-killed, count={oom_kills}"

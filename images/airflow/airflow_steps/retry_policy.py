@@ -75,7 +75,8 @@ class StepRetryPolicy(RetryPolicy):
         """Return whether, and when, to retry after `exception`."""
         if not isinstance(exception, StepFailedError):
             # An error of Airflow: the trigger was lost, or the task timed out.
-            first_try = max_tries - self.total_retries + 1
+            # A mapped task has fewer max_tries: its `retries` is what `partial` was given.
+            first_try = max(1, max_tries - self.total_retries + 1)
             if try_number - first_try < self.retries:
                 return RetryDecision.default()
             return RetryDecision.fail("all retries of the task are used up")

@@ -13,6 +13,8 @@ from datetime import time
 from airflow.sdk.configuration import conf
 from step_contract.errors import ConfigurationError
 
+from airflow_steps.training_days import DEFAULT_TRAINING_DAYS, parse_training_days
+
 SECTION = "market_daily"
 
 
@@ -22,7 +24,7 @@ def get_setting(environment: Mapping[str, str], name: str) -> str:
 
 
 def get_int(environment: Mapping[str, str], name: str, default: int) -> int:
-    """Return the setting `name` as a whole number. Raises ConfigurationError if it is anything else."""
+    """Return the setting `name` as a whole number. Raises ConfigurationError if it is not one."""
     text = get_setting(environment, name) or str(default)
     if not text.isdecimal():
         raise ConfigurationError(f"invalid {name} {text!r}: must be a whole number")
@@ -35,6 +37,20 @@ def get_choice(environment: Mapping[str, str], name: str, choices: tuple[str, ..
     if text not in choices:
         raise ConfigurationError(f"invalid {name} {text!r}: must be one of {', '.join(choices)}")
     return text
+
+
+def get_list(environment: Mapping[str, str], name: str) -> list[str]:
+    """Return the entries of the setting `name`, which commas separate."""
+    return [entry.strip() for entry in get_setting(environment, name).split(",") if entry.strip()]
+
+
+def get_pairs(environment: Mapping[str, str], name: str) -> dict[str, str]:
+    """Return the pairs of the setting `name`. Raises ConfigurationError if an entry is no pair."""
+    pairs = [entry.partition("=") for entry in get_list(environment, name)]
+    if not all(key and value for key, _, value in pairs):
+        text = get_setting(environment, name)
+        raise ConfigurationError(f"invalid {name} {text!r}: must be key=value, separated by commas")
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def get_schedule_time(environment: Mapping[str, str]) -> time:
@@ -64,6 +80,7 @@ class Settings:
     monitor_enabled: bool
     schedule_enabled: bool
     schedule_time: time
+    training_days: tuple[str, ...]
     max_active_runs: int
     retries: int
     runner: str
@@ -86,6 +103,7 @@ class Settings:
             monitor_enabled=get_choice(environment, "MONITOR_ENABLED", ("false", "true")) == "true",
             schedule_enabled=get_choice(environment, "SCHEDULE_ENABLED", ("true", "false")) == "true",
             schedule_time=get_schedule_time(environment),
+            training_days=parse_training_days(get_setting(environment, "TRAINING_DAYS") or DEFAULT_TRAINING_DAYS),
             max_active_runs=get_int(environment, "MAX_ACTIVE_RUNS", 1),
             retries=get_int(environment, "STEP_RETRIES", 3),
             runner=get_choice(environment, "STEP_RUNNER", ("process", "worker", "triggerer")),

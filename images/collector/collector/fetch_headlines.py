@@ -19,7 +19,7 @@ from step_contract.schemas import HEADLINES_COLUMNS, HEADLINES_FILE, HEADLINES_V
 from step_contract.store import Store
 
 from collector.feed_parsing import Headline, deduplicate, parse_feed
-from collector.feeds import Feed
+from collector.feeds import Feed, get_authorization
 from collector.source import read_url
 
 STEP = "fetch-headlines"
@@ -57,19 +57,25 @@ class CollectedHeadlines:
 
 
 def collect_headlines(feeds: Sequence[Feed], session: date) -> CollectedHeadlines:
-    """Read all feeds; log and skip those that cannot be read."""
+    """Read all feeds; log and skip those that cannot be read.
+
+    Raises ConfigurationError if a feed's Authorization is not set: a skipped feed could stay unnoticed.
+    """
+    authorizations = [get_authorization(feed) for feed in feeds]
     headlines: list[Headline] = []
     broken: dict[str, str] = {}
     undated = 0
-    for feed in feeds:
+    for feed, authorization in zip(feeds, authorizations, strict=True):
         try:
-            data = read_url(feed.url)
+            data = read_url(feed.url, authorization)
             if data is None:
                 raise SourceUnavailableError(f"{feed.url} does not exist; correct the feed's URL")
             parsed = parse_feed(data, feed, session)
         except StepError as error:
-            log.warning("skipped feed %s: %s", feed.name, error)
-            broken[feed.name] = str(error)
+            # A server may repeat the header in its response.
+            reason = str(error).replace(authorization, "***") if authorization else str(error)
+            log.warning("skipped feed %s: %s", feed.name, reason)
+            broken[feed.name] = reason
             continue
         headlines += parsed.headlines
         undated += parsed.undated

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from email.utils import parsedate_to_datetime
 from functools import cache
@@ -17,6 +18,9 @@ TOTAL_TIMEOUT = 60.0  # seconds for one file, including all attempts and the del
 IDLE_TIMEOUT = 15.0  # seconds without a byte
 MAX_ATTEMPTS = 3
 MAX_REDIRECTS = 5
+# These log responses, and a server may repeat the header Authorization in its response.
+for _name in ("httpx", "httpcore"):
+    logging.getLogger(_name).setLevel(logging.WARNING)
 
 
 class _RetryableError(Exception):
@@ -42,13 +46,14 @@ class _RetryAfterOrBackoff(tenacity.wait.wait_base):
         return self._backoff(retry_state) if delay is None else delay
 
 
-def download(url: str, max_bytes: int, timeout: float = TOTAL_TIMEOUT) -> bytes | None:
+def download(url: str, max_bytes: int, timeout: float = TOTAL_TIMEOUT, authorization: str | None = None) -> bytes | None:
     """Return the content of the http or https URL, or None if the server has no such file. Main thread only.
 
     Args:
         url: the file's URL; redirects are followed.
         max_bytes: the largest size to accept.
         timeout: seconds, including all attempts and the delays between them.
+        authorization: the value of the header Authorization, for the URL's own server only.
 
     Raises:
         SourceUnavailableError: the server is down, refuses, stalls, or sends too much or incomplete content.
@@ -65,16 +70,17 @@ def download(url: str, max_bytes: int, timeout: float = TOTAL_TIMEOUT) -> bytes 
     try:
         # IDLE_TIMEOUT does not limit a server that sends single bytes, of headers or content, just often enough.
         with time_limit(timeout, timed_out):
-            return attempts(_follow_redirects, url, max_bytes)
+            return attempts(_follow_redirects, url, max_bytes, authorization)
     except _RetryableError as retryable:
         raise retryable.error from retryable
 
 
-def _follow_redirects(url: str, max_bytes: int) -> bytes | None:
+def _follow_redirects(url: str, max_bytes: int, authorization: str | None) -> bytes | None:
     current, redirects = url, 0
     while True:
         try:
-            response = _get(current, max_bytes)
+            own_server = not redirects or urlsplit(current)[:2] == urlsplit(url)[:2]
+            response = _get(current, max_bytes, authorization if own_server else None)
         except ConfigurationError as error:
             if redirects:
                 raise SourceUnavailableError(f"{url} redirects to an invalid URL, {current[:200]}; check the source") from error
@@ -101,11 +107,12 @@ def _client() -> httpx.Client:
         raise ConfigurationError(f"cannot create the HTTP client: {error}; {advice}") from error
 
 
-def _get(url: str, max_bytes: int) -> bytes | httpx.URL | None:
+def _get(url: str, max_bytes: int, authorization: str | None) -> bytes | httpx.URL | None:
     """Return the content, the URL of a redirect, or None if the server has no such file."""
     data = bytearray()
+    headers = {"Authorization": authorization} if authorization else {}
     try:
-        with _client().stream("GET", url, timeout=IDLE_TIMEOUT) as response:
+        with _client().stream("GET", url, timeout=IDLE_TIMEOUT, headers=headers) as response:
             if response.status_code in (404, 410):
                 return None
             if response.has_redirect_location:

@@ -52,8 +52,10 @@ def read_year_file(template: str, symbol: str, year: int) -> tuple[str, bytes | 
     return urls[0], None
 
 
-def read_url(url: str) -> bytes | None:
+def read_url(url: str, authorization: str | None = None) -> bytes | None:
     """Return the content of the http, https, file or s3 URL, or None if it does not exist.
+
+    `authorization` is the value of an http request's header Authorization.
 
     Raises:
         SourceUnavailableError: the source is down, refuses, or sends more than MAX_BYTES.
@@ -64,7 +66,7 @@ def read_url(url: str) -> bytes | None:
     if scheme in ("http", "https"):
         from collector.http_client import download
 
-        return download(url, MAX_BYTES)
+        return download(url, MAX_BYTES, authorization=authorization)
     folder, _, name = url.rpartition("/")
     data = Store(folder).read(name)
     if data is not None and len(data) > MAX_BYTES:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 CGROUP = Path("/sys/fs/cgroup")
 MAX_THREADS = 4  # the networks are small: more threads only wait for each other
 
 
-def thread_count(cgroup: Path = CGROUP) -> int:
-    """Return the whole CPUs of this container's quota or CPU set, at least 1 and at most MAX_THREADS.
+def thread_count(cgroup: Path = CGROUP, environment: Mapping[str, str] = os.environ) -> int:
+    """Return the whole CPUs of this container's quota or CPU set, or else of its request; at least 1, at most MAX_THREADS.
 
-    Without a quota or a CPU set it is 1: threads that share their CPUs with other processes wait for the slowest of them.
+    Without any of these it is 1: threads that share their CPUs with other processes wait for the slowest of them.
     """
     limits = [int(cpus) for cpus in (_cpu_quota(cgroup), _cpu_set_size()) if cpus is not None]
-    return max(1, min([*limits, MAX_THREADS])) if limits else 1
+    return max(1, min([*(limits or [_cpu_request(environment)]), MAX_THREADS]))
+
+
+def _cpu_request(environment: Mapping[str, str]) -> int:
+    """Return the whole CPUs that the pod requests, as the operator passes them; 0 if they are not known."""
+    text = environment.get("STEP_CPU_MILLICORES", "")
+    return int(text) // 1000 if text.isdecimal() else 0
 
 
 def _cpu_quota(cgroup: Path) -> float | None:

@@ -4,10 +4,11 @@ import threading
 import time
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
+from airflow.sdk import DAG
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from airflow_steps.operator import StepOperator
 from airflow_steps.outcome import StepFailedError
@@ -55,6 +56,15 @@ def test_a_committed_step_succeeds_with_uri_and_facts(program: Program, tmp_path
     uri = commit_artifact(tmp_path).uri
     program(report(Result(uri, {"close": 5781.2})))
     assert run(make_step()) == (uri, {"return_value": uri, "facts": {"close": 5781.2}})
+
+
+def test_a_mapped_step_commits_what_its_own_options_name(program: Program, tmp_path: Path) -> None:
+    uri = commit_artifact(tmp_path).uri
+    program(f"open({str(tmp_path / 'argv')!r}, 'w').write(repr(sys.argv[1:])); " + report(Result(uri)))
+    with DAG("mapped", schedule=None):
+        mapped = StepOperator.partial(task_id="fetch", program="collector", step="fetch-prices").expand(options=[{}])
+    assert run(cast("StepOperator", mapped.unmap({"options": {"symbol": "KQ11"}})))[0] == uri
+    assert (tmp_path / "argv").read_text() == repr(["fetch-prices", "--symbol", "KQ11"])
 
 
 def test_options_that_are_none_are_not_passed(program: Program, tmp_path: Path) -> None:

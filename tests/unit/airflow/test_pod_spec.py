@@ -35,7 +35,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def make_step(**more: Any) -> StepOperator:
-    arguments: dict[str, Any] = {"options": {"session": "{{ ds }}"}, "do_xcom_push": False} | more
+    arguments: dict[str, Any] = {"options": {"session": "{{ ds }}"}} | more
     return StepOperator(program="trainer", step="train", **arguments)
 
 
@@ -146,6 +146,40 @@ def test_a_tasks_arguments_are_merged_with_the_deployments(from_default_args: bo
     assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp", "/cache"]
 
 
+def test_tolerations_are_written_as_kubectl_writes_taints(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINER_TOLERATIONS", "nvidia.com/gpu=present:NoSchedule, spot:NoExecute")
+    own = k8s.V1Toleration(key="team", operator="Equal", value="data", effect="PreferNoSchedule")
+    assert make_pod(tolerations=[own])["spec"]["tolerations"] == [
+        {"key": "nvidia.com/gpu", "operator": "Equal", "value": "present", "effect": "NoSchedule"},
+        {"key": "spot", "operator": "Exists", "effect": "NoExecute"},
+        {"key": "team", "operator": "Equal", "value": "data", "effect": "PreferNoSchedule"},
+    ]
+
+
+def test_a_programs_secrets_are_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret is named, never copied: the value is not in the pod's definition."""
+    monkeypatch.setenv("TRAINER_SECRETS", "feeds, tracking")
+    own = k8s.V1EnvFromSource(config_map_ref=k8s.V1ConfigMapEnvSource(name="own"))
+    [container] = make_pod(env_from=[own])["spec"]["containers"]
+    assert container["envFrom"] == [
+        {"secretRef": {"name": "feeds"}},
+        {"secretRef": {"name": "tracking"}},
+        {"configMapRef": {"name": "own"}},
+    ]
+
+
+def test_gpus_are_a_limit_of_the_programs_containers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRAINER_GPUS", "1")
+    [container] = make_pod()["spec"]["containers"]
+    assert container["resources"]["limits"] == {"memory": "2Gi", "nvidia.com/gpu": "1"}
+
+
+def test_a_step_knows_its_cpu_request() -> None:
+    [container] = make_pod()["spec"]["containers"]
+    [variable] = [variable for variable in container["env"] if variable["name"] == "STEP_CPU_MILLICORES"]
+    assert variable["valueFrom"] == {"resourceFieldRef": {"resource": "requests.cpu", "divisor": "1m"}}
+
+
 @pytest.mark.parametrize(
     ("task", "merged"),
     [
@@ -193,6 +227,9 @@ def test_two_parses_of_a_file_make_the_same_pod() -> None:
     [
         ("TRAINER_IMAGE", "", "TRAINER_IMAGE is not set"),
         ("TRAINER_NODE_SELECTOR", "amd64", "invalid TRAINER_NODE_SELECTOR 'amd64'"),
+        ("TRAINER_TOLERATIONS", "gpu", "invalid TRAINER_TOLERATIONS 'gpu': must be key=value:effect or key:effect"),
+        ("TRAINER_TOLERATIONS", "gpu:Never", "an effect is NoSchedule, PreferNoSchedule or NoExecute"),
+        ("TRAINER_GPUS", "one", "invalid TRAINER_GPUS 'one'"),
         ("STEP_MAX_PODS", "many", "invalid STEP_MAX_PODS 'many'"),
     ],
 )

@@ -6,7 +6,7 @@ from datetime import time
 from typing import Any
 
 import pytest
-from airflow.sdk import RetryAction
+from airflow.sdk import DAG, RetryAction
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow_steps.operator import StepOperator
 from airflow_steps.outcome import StepFailedError, verify_outcome
@@ -143,6 +143,19 @@ def test_each_termination_is_counted_separately_until_the_task_is_cleared(progra
     error, _ = fail(step, state, 4, max_tries, oom_killed)
     assert (error.attempt, str(error).endswith("[attempt 2 of 2]")) == (2, True)
     assert fail(step, state, 5, 4 + max_tries, oom_killed)[0].attempt == 1
+
+
+def test_retries_of_a_mapped_step_limit_all_its_attempts(program: Program) -> None:
+    """Its max_tries are the `retries` that `partial` was given, not the policy's sum."""
+    with DAG("mapped", schedule=None):
+        mapped = StepOperator.partial(task_id="step", program="trainer", step="train", retries=2).expand(options=[{}])
+    step: Any = mapped.unmap({"options": {}})
+    evicted = ExitStatus(None, b"", (), "Evicted: low on memory")
+    assert (mapped.retries, step.retry_policy.retries) == (2, 2)
+    assert "will be retried" in str(fail(step, TaskStateStore(), 2, 2, evicted)[0])
+    assert "will be retried" not in str(fail(step, TaskStateStore(), 3, 2, evicted)[0])
+    timed_out = step.retry_policy.evaluate(TimeoutError(), try_number=1, max_tries=2)
+    assert timed_out.action != RetryAction.FAIL
 
 
 def test_a_crash_names_signal_architectures_and_last_line(program: Program) -> None:

@@ -12,7 +12,17 @@ import yaml
 from devtools.commands import ROOT
 from devtools.container_images import IMAGES as IMAGE_NAMES
 
-READERS = ("get_setting", "get_int", "get_choice", "_get_pairs", "_override_delay", "_override_attempts", "read_int")
+READERS = (
+    "get_setting",
+    "get_int",
+    "get_choice",
+    "get_list",
+    "get_pairs",
+    "get_tolerations",
+    "_override_delay",
+    "_override_attempts",
+    "read_int",
+)
 IMAGES = tuple(image.upper().replace("-", "_") for image in IMAGE_NAMES)
 PROGRAMS = tuple(image for image in IMAGES if image != "AIRFLOW")
 # Read by the liveness probe; a setting of Airflow itself.

@@ -28,7 +28,26 @@ def test_thread_count_is_the_cpu_quota(files: dict[str, str], expected: int, tmp
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(content)
-    assert thread_count(tmp_path) == expected
+    assert thread_count(tmp_path, {}) == expected
+
+
+@pytest.mark.parametrize(
+    ("millicores", "quota", "expected"),
+    [
+        ("500", "max", 1),
+        ("3000", "max", 3),
+        ("1999", "max", 1),
+        ("8000", "max", 4),
+        ("3000", "200000", 2),
+        ("", "max", 1),
+        ("many", "max", 1),
+    ],
+)
+def test_without_a_quota_the_cpu_request_is_the_thread_count(
+    millicores: str, quota: str, expected: int, tmp_path: Path
+) -> None:
+    (tmp_path / "cpu.max").write_text(f"{quota} 100000\n")
+    assert thread_count(tmp_path, {"STEP_CPU_MILLICORES": millicores}) == expected
 
 
 @pytest.fixture
@@ -43,4 +62,4 @@ def single_cpu() -> Iterator[None]:
 
 def test_cpu_set_smaller_than_the_quota_applies(single_cpu: None, tmp_path: Path) -> None:
     (tmp_path / "cpu.max").write_text("400000 100000")
-    assert thread_count(tmp_path) == 1
+    assert thread_count(tmp_path, {}) == 1

@@ -1,0 +1,81 @@
+"""Steps in Airflow's real scheduling, on Postgres: which start from the triggerer, and what is checked before."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+SETTINGS = {
+    "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+    "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    "STEP_RUNNER": "triggerer",
+    "COLLECTOR_IMAGE": "collector:1",
+}
+
+
+@pytest.fixture(scope="module")
+def states(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[str]]]:
+    """Return the output of run_step_scheduling.py: the states of each DAG's step in two runs."""
+    home = tmp_path_factory.mktemp("airflow")
+    locations = {"AIRFLOW_HOME": str(home), "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    command = [sys.executable, str(HERE / "run_step_scheduling.py"), str(home / "dags")]
+    done = subprocess.run(command, env=inherited | SETTINGS | locations, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    output: dict[str, list[list[str]]] = json.loads(done.stdout.splitlines()[-1])
+    return output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("dag_id", ["plain", "executor", "queue"])
+def test_the_scheduler_starts_a_step_from_the_triggerer(dag_id: str, states: dict[str, list[list[str]]]) -> None:
+    assert states[dag_id] == [["deferred"], ["deferred"]]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    "dag_id",
+    [
+        "pool",
+        "max_active_tis_per_dag",
+        "outlets",
+        "on_execute_callback",
+        "on_success_callback",
+        "on_skipped_callback",
+        "post_execute",
+    ],
+)
+def test_the_scheduler_gives_such_a_step_to_a_worker(dag_id: str, states: dict[str, list[list[str]]]) -> None:
+    assert states[dag_id] == [["scheduled"], ["scheduled"]]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_the_scheduler_gives_a_mapped_step_to_workers(states: dict[str, list[list[str]]]) -> None:
+    assert states["mapped"] == [["scheduled"] * 2] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(
+    ("dag_id", "expected"),
+    [
+        ("depends_on_past", [["deferred"], ["None"]]),
+        ("wait_for_downstream", [["deferred"], ["None"]]),
+        ("start_date", [[], ["deferred"]]),
+        ("end_date", [["deferred"], []]),
+        ("trigger_rule", [["skipped"], ["skipped"]]),
+    ],
+)
+def test_the_scheduler_checks_dependencies_before_the_trigger(
+    dag_id: str, expected: list[list[str]], states: dict[str, list[list[str]]]
+) -> None:
+    assert states[dag_id] == expected
