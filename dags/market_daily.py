@@ -59,8 +59,6 @@ with DAG(
         "execution_timeout": timedelta(minutes=10),
         "on_failure_callback": on_task_failure,
         "on_retry_callback": on_task_retry,
-        # Branch and gate take a moment and need no worker pod; steps ignore this.
-        "executor": SETTINGS.light_executor,
     },
     tags=["market", "krx"],
 ):
@@ -71,7 +69,10 @@ with DAG(
         doc_md="Decides whether the session is `open`, `closed` or `suspect`.\n\n**When it fails:** 69: the source is down.",
     )
 
-    @task.branch(doc_md="Selects the branch of the decision.\n\n**When it fails:** its log shows the decision; clear `decide`.")
+    @task.branch(
+        **SETTINGS.light_task,
+        doc_md="Selects the branch of the decision.\n\n**When it fails:** its log shows the decision; clear `decide`.",
+    )
     def branch(facts: dict[str, Any]) -> str:
         """Return the task that the decision's state selects."""
         return {"open": "fetch_prices", "closed": "closed", "suspect": "suspect"}[facts["state"]]
@@ -102,6 +103,7 @@ with DAG(
     )
 
     @task.short_circuit(
+        **SETTINGS.light_task,
         trigger_rule="none_failed",
         doc_md=f"Skips the training unless the session's day is a training day: {TRAINING_DAYS}. This applies to open, closed and "
         "suspect days.\n\n**When it fails:** a task upstream has failed; clear that task.",

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def serialize_dag(monkeypatch: pytest.MonkeyPatch, steps: int, **arguments: Any)
             StepOperator(program="collector", step="decide", task_id=f"step_{number:04}", options={}, **arguments)
             for number in range(steps)
         ]
-        for task, following in zip(tasks, tasks[1:], strict=False):
+        for task, following in pairwise(tasks):
             task >> following
     data: dict[str, Any] = DagSerialization.to_dict(dag)
     return data

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from airflow.providers.common.compat.sdk import redact as redact_airflow_secrets
@@ -18,7 +18,7 @@ from step_contract.store import CircuitBreakerStore, Store
 
 from airflow_steps.outcome import PermanentStepError, StepFailedError
 from airflow_steps.redaction import redact
-from airflow_steps.retry_policy import read_retry_rules
+from airflow_steps.retry_policy import StepRetryPolicy, read_retry_rules
 from airflow_steps.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,8 @@ def record_failure(ti: Any, error: BaseException | str | None, *, will_retry: bo
     delay = getattr(ti.task, "retry_delay", None)
     if isinstance(error, StepFailedError | PermanentStepError):
         rule = read_retry_rules()[error.termination]
-        delay = delay if rule.delay_seconds is None else timedelta(seconds=rule.delay_seconds)
+        policy = getattr(ti.task, "retry_policy", None)
+        delay = policy.get_delay(error.termination) if isinstance(policy, StepRetryPolicy) else delay
         record = _make_record(ti, will_retry, rule, rule.meaning, error.reason)
         record = replace(record, attempt=error.attempt, max_attempts=error.max_attempts)
     elif type(error).__name__ in ("AirflowTaskTimeout", "TaskDeferralTimeout"):

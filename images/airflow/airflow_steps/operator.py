@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.sdk import XComArg
-from airflow.sdk.exceptions import AirflowException, TaskDeferralError
+from airflow.sdk.exceptions import AirflowException, TaskDeferralError, TaskDeferralTimeout
 from airflow.triggers.base import StartTriggerArgs
 from kubernetes.client import models as k8s
 from kubernetes.client.exceptions import ApiException
@@ -28,13 +28,14 @@ from airflow_steps.outcome import PermanentStepError, StepFailedError, StepOutpu
 from airflow_steps.pod_client import DELETE_PHASES, is_quota_exceeded
 from airflow_steps.pod_spec import (
     increase_container_memory,
+    make_pod_annotations,
     make_pod_arguments,
     make_pod_labels,
     make_pod_name,
     merge_env_vars,
 )
 from airflow_steps.pod_status import get_exit_status
-from airflow_steps.retry_policy import StepRetryPolicy, read_retry_rules
+from airflow_steps.retry_policy import LOST_RETRY_DELAY, StepRetryPolicy, read_retry_rules
 from airflow_steps.settings import Settings
 from airflow_steps.termination import ExitStatus
 from airflow_steps.trigger import FAILURES_KEY, StepTrigger
@@ -136,8 +137,8 @@ class StepOperator(KubernetesPodOperator):
         )
         for value in options.values():
             XComArg.apply_upstream_relationship(self, value)
-        policy = StepRetryPolicy(self.retries or 0, read_retry_rules())
-        self.retry_policy, self.retries = policy, policy.total_retries
+        policy = StepRetryPolicy(self.retries or 0, self.retry_delay, read_retry_rules())
+        self.retry_policy, self.retries, self.retry_delay = policy, policy.total_retries, LOST_RETRY_DELAY
         self.program = program
         self.step = step
         self.runner = runner
@@ -260,13 +261,19 @@ class StepOperator(KubernetesPodOperator):
         return StepFailedError(f"{error} [{count}]", error.termination, attempt, max_attempts, error.reason)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Resume the task, as any operator. Deletes the pod if the trigger failed or timed out: the trigger does not."""
+        """Resume the task, as any operator. If its trigger failed, run the step here: its pod, if there is one, is adopted.
+
+        Raises TaskDeferralTimeout if the task timed out; its pod is deleted, as the trigger does not.
+        """
         try:
             return super().resume_execution(next_method, next_kwargs, context)
-        except TaskDeferralError:
+        except TaskDeferralTimeout:
             self.pod = k8s.V1Pod(metadata=k8s.V1ObjectMeta(name=make_pod_name(context["ti"]), namespace=self.namespace))
             self.on_kill()
             raise
+        except TaskDeferralError as error:
+            self.log.warning("the trigger failed (%s); this worker runs the step", error)
+            return self.execute(context)
 
     def build_pod_request_obj(self, context: Context | None = None, *, dry_run: bool = False) -> k8s.V1Pod:
         """Build the pod as KubernetesPodOperator does, and with a `context` name it after the attempt."""
@@ -274,6 +281,7 @@ class StepOperator(KubernetesPodOperator):
         if context:
             pod.metadata.name = make_pod_name(context["ti"])
             pod.metadata.labels |= make_pod_labels(context["ti"])
+            pod.metadata.annotations = (pod.metadata.annotations or {}) | make_pod_annotations(context["ti"])
         # With a context this is a worker; a mapped task runs in one although its runner is the triggerer.
         if context and self.retries:
             content = PodGenerator.serialize_pod(pod)

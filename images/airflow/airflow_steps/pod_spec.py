@@ -62,6 +62,11 @@ def make_pod_labels(ti: TaskInstanceKey) -> dict[str, str]:
     return STEP_LABELS | labels | {"kubernetes_pod_operator": "True"}
 
 
+def make_pod_annotations(ti: TaskInstanceKey) -> dict[str, str]:
+    """Return the annotation of the attempt's pod by which `is_later_attempt` orders attempts."""
+    return {TASK_INSTANCE_ID: str(ti.id)}
+
+
 def select_task_labels(pod_labels: Mapping[str, str]) -> dict[str, str]:
     """Return those of an attempt's labels that all attempts of the task in that run share."""
     names = ("dag_id", "task_id", "run_id", "map_index", *STEP_LABELS)
@@ -74,7 +79,7 @@ def make_pod(template: Mapping[str, Any], ti: TaskInstanceKey) -> dict[str, Any]
     metadata = pod.setdefault("metadata", {})
     metadata["name"] = make_pod_name(ti)
     metadata["labels"] = dict(metadata.get("labels") or {}) | make_pod_labels(ti)
-    metadata["annotations"] = dict(metadata.get("annotations") or {}) | {TASK_INSTANCE_ID: str(ti.id)}
+    metadata["annotations"] = dict(metadata.get("annotations") or {}) | make_pod_annotations(ti)
     return pod
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 DAY_SECONDS = 24 * 3600
+# After an attempt whose worker or executor was lost; Airflow's scheduler asks no policy then, but takes the task's delay.
+LOST_RETRY_DELAY = timedelta(seconds=10)
 
 
 def read_retry_rules(environment: Mapping[str, str] = os.environ) -> dict[ExitCode | Termination, RetryRule]:
@@ -51,14 +53,20 @@ def _override_attempts(name: str, rule: RetryRule, environment: Mapping[str, str
 
 
 class StepRetryPolicy(RetryPolicy):
-    """Retries each kind of termination by its own rule; `retries` are the task's own, for errors in the step.
+    """Retries each kind of termination by its own rule; `retries` and `retry_delay` are the task's own, for errors in the step.
 
-    Airflow counts all attempts of a task together: its `retries` must be `total_retries`.
+    Airflow counts all attempts of a task together: its `retries` must be `total_retries`. Its `retry_delay` must be
+    LOST_RETRY_DELAY: it applies where Airflow asks no policy.
     """
 
-    def __init__(self, retries: int, rules: Mapping[ExitCode | Termination, RetryRule]) -> None:
+    def __init__(self, retries: int, retry_delay: timedelta, rules: Mapping[ExitCode | Termination, RetryRule]) -> None:
         self.retries = retries
-        self.rules = dict(rules) | {Termination.ERROR: replace(rules[Termination.ERROR], max_attempts=retries + 1)}
+        delay = int(retry_delay.total_seconds())
+        self.rules = {
+            termination: replace(rule, delay_seconds=delay if rule.delay_seconds is None else rule.delay_seconds)
+            for termination, rule in rules.items()
+        }
+        self.rules[Termination.ERROR] = replace(self.rules[Termination.ERROR], max_attempts=retries + 1)
 
     @property
     def total_retries(self) -> int:
@@ -68,6 +76,10 @@ class StepRetryPolicy(RetryPolicy):
     def max_attempts(self, termination: ExitCode | Termination) -> int:
         """Return how many attempts may terminate this way."""
         return self.rules[termination].max_attempts if self.retries else 1
+
+    def get_delay(self, termination: ExitCode | Termination) -> timedelta:
+        """Return how long to wait after an attempt that terminated this way."""
+        return timedelta(seconds=self.rules[termination].delay_seconds or 0)
 
     def evaluate(
         self, exception: BaseException, try_number: int, max_tries: int, context: Context | None = None
@@ -84,7 +96,7 @@ class StepRetryPolicy(RetryPolicy):
         reason = f"{rule.meaning}: attempt {exception.attempt} of {max_attempts}"
         if exception.attempt >= max_attempts:
             return RetryDecision.fail(reason)
-        return RetryDecision.retry(None if rule.delay_seconds is None else timedelta(seconds=rule.delay_seconds), reason)
+        return RetryDecision.retry(self.get_delay(exception.termination), reason)
 
     def serialize(self) -> dict[str, Any]:
         """Return the policy as the serialized DAG shows it; Airflow does not read it back."""

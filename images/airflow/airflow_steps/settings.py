@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import time
+from datetime import time, timedelta
+from typing import Any
 
 from airflow.sdk.configuration import conf
 from step_contract.errors import ConfigurationError
@@ -88,6 +89,15 @@ class Settings:
     max_pods: int
     queue_timeout_seconds: int
     run_timeout_seconds: int
+
+    @property
+    def light_task(self) -> dict[str, Any]:
+        """Arguments for a task that is no step and takes a moment, such as a branch: its executor, and quick retries.
+
+        LocalExecutor's tasks are lost with their scheduler.
+        """
+        retries = {"retries": 6, "retry_delay": timedelta(seconds=10), "retry_exponential_backoff": 2.0}
+        return {"executor": self.light_executor, "max_retry_delay": timedelta(minutes=2)} | retries
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -13,6 +13,7 @@ from airflow_steps.callbacks import on_run_end, on_task_failure, on_task_retry
 from airflow_steps.failure_log import FailureRecord, read_failures, record_termination
 from airflow_steps.outcome import PermanentStepError, StepFailedError
 from airflow_steps.redaction import redact
+from airflow_steps.retry_policy import StepRetryPolicy, read_retry_rules
 from slack_simulator.simulator import Simulator
 from step_contract import paths
 from step_contract.errors import ExitCode, Termination
@@ -26,7 +27,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 
 def make_context(error: Exception | None, try_number: int = 1, **more: Any) -> Any:
-    task = SimpleNamespace(retry_delay=timedelta(minutes=5))
+    task = SimpleNamespace(retry_policy=StepRetryPolicy(3, timedelta(minutes=5), read_retry_rules({})))
     fields = {"dag_id": "market_daily", "run_id": "session__2026-01-15", "task_id": "train", "map_index": -1, "task": task}
     return {"ti": SimpleNamespace(try_number=try_number, **fields), "exception": error, **more}
 

@@ -73,7 +73,7 @@ WORKER_SAMPLES: dict[str, Any] = {
 REJECTED_SAMPLES: dict[str, Any] = {
     "name": "my-pod",
     "random_name_suffix": True,
-    "retry_policy": StepRetryPolicy(0, read_retry_rules()),
+    "retry_policy": StepRetryPolicy(0, timedelta(minutes=5), read_retry_rules()),
     "do_xcom_push": False,
     "xcom_sidecar_container_security_context": {"privileged": False},
     "multiple_outputs": True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import time
+from datetime import time, timedelta
 from typing import Any
 
 import pytest
@@ -73,31 +73,31 @@ CASES: dict[str, tuple[ExitStatus, ExitCode | Termination, int, int | None]] = {
 @pytest.mark.parametrize("case", CASES)
 def test_each_termination_is_retried_by_its_own_rule(case: str) -> None:
     status, termination, max_attempts, delay = CASES[case]
-    policy = StepRetryPolicy(2, read_retry_rules({}))
+    policy = StepRetryPolicy(2, timedelta(minutes=5), read_retry_rules({}))
     assert (classify_termination(status), policy.max_attempts(termination)) == (termination, max_attempts)
     for attempt in range(1, max_attempts + 1):
         decision = policy.evaluate(StepFailedError("", termination, attempt), attempt, policy.total_retries)
         assert decision.action == (RetryAction.RETRY if attempt < max_attempts else RetryAction.FAIL)
         if attempt < max_attempts:
-            assert (decision.retry_delay and decision.retry_delay.total_seconds()) == delay
+            assert decision.retry_delay and decision.retry_delay.total_seconds() == (300 if delay is None else delay)
     with pytest.raises(AirflowFailException if max_attempts == 1 else StepFailedError):
         verify_outcome("train", status)
 
 
 def test_airflows_retries_cover_all_rules_together() -> None:
-    policy = StepRetryPolicy(2, read_retry_rules({}))
+    policy = StepRetryPolicy(2, timedelta(minutes=5), read_retry_rules({}))
     assert policy.total_retries >= sum(policy.max_attempts(termination) - 1 for termination in [*ExitCode, *Termination])
 
 
 def test_a_task_without_retries_has_one_attempt() -> None:
-    policy = StepRetryPolicy(0, read_retry_rules({}))
+    policy = StepRetryPolicy(0, timedelta(minutes=5), read_retry_rules({}))
     assert policy.total_retries == 0
     assert policy.evaluate(StepFailedError("", Termination.EVICTED), 1, 0).action == RetryAction.FAIL
 
 
 def test_airflows_own_errors_are_retried_by_the_tasks_retries() -> None:
     """Also after the task was cleared, which raises max_tries."""
-    policy = StepRetryPolicy(2, read_retry_rules({}))
+    policy = StepRetryPolicy(2, timedelta(minutes=5), read_retry_rules({}))
     for cleared_at in (0, 7):
         max_tries = cleared_at + policy.total_retries
         actions = [policy.evaluate(AirflowException(), cleared_at + number, max_tries).action for number in (1, 2, 3)]
