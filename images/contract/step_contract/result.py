@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from step_contract.errors import DataError
-from step_contract.manifest import Fact
+from step_contract.manifest import Fact, check_facts
+from step_contract.strict_json import parse_object, shorten, shorten_message
 
 RESULT_VARIABLE = "STEP_RESULT"
 MAX_BYTES = 4096
@@ -42,15 +43,17 @@ class Result:
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Result:
-        """Parse a step's result. Raises DataError if it is invalid."""
+        """Parse a step's result. Raises DataError, and nothing else, if it is invalid."""
         try:
-            content = json.loads(data)
-            result = cls(content["manifest"], content["facts"], content["error"])
-        except (ValueError, KeyError, TypeError):
-            result = None
-        if result is None or not all(isinstance(text, str | None) for text in (result.manifest, result.error)):
-            raise DataError(f"invalid step result: {data[:200]!r}")
-        return result
+            content = parse_object(data, MAX_BYTES)
+            manifest, error = content["manifest"], content["error"]
+            if not (isinstance(manifest, str | None) and isinstance(error, str | None)):
+                raise ValueError("manifest and error must be texts or null")
+            return cls(manifest, check_facts(content["facts"]), error)
+        except KeyError as missing:
+            raise DataError(f"invalid step result, it has no {missing}: {shorten(data)}") from None
+        except ValueError as problem:
+            raise DataError(f"invalid step result ({shorten_message(problem)}): {shorten(data)}") from None
 
 
 def describe_platform(kernel: Path = KERNEL_ARCHITECTURE) -> str:
