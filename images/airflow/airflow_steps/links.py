@@ -7,6 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from airflow.sdk import BaseOperatorLink
 from airflow.sdk.configuration import conf
+from step_contract.manifest import check_path
 from step_contract.paths import MANIFEST
 
 from airflow_steps.settings import Settings
@@ -27,14 +28,17 @@ def artifact_url(manifest: str, name: str = "") -> str:
         name: the file; "" for the page.
 
     Returns:
-        The path, or "" if the artifact is not one of the deployment's.
+        The path, or "" if the artifact is not one of the deployment's, or a browser would read its path differently.
     """
-    root = f"{(Settings.read().artifacts or '').rstrip('/')}/"
-    if root == "/" or not manifest.startswith(root):
+    root, end = f"{(Settings.read().artifacts or '').rstrip('/')}/", f"/{MANIFEST}"
+    if root == "/" or not manifest.startswith(root) or not manifest.endswith(end):
+        return ""
+    try:
+        directory = check_path(manifest.removeprefix(root).removesuffix(end))
+    except ValueError:
         return ""
     base_path = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
-    directory = manifest.removeprefix(root).removesuffix(MANIFEST)
-    return f"{base_path}{URL_PREFIX}/artifacts/{quote(directory, safe='/=')}{quote(name)}"
+    return f"{base_path}{URL_PREFIX}/artifacts/{quote(directory, safe='/=')}/{quote(name)}"
 
 
 class _StepLink(BaseOperatorLink):

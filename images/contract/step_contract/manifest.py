@@ -169,8 +169,8 @@ def _get_count(content: dict[str, Any], name: str) -> int:
 
 def _parse_time(text: str) -> datetime:
     time = datetime.fromisoformat(text)
-    if time.tzinfo is None:
-        raise ValueError(f"{shorten(text)} has no time zone")
+    if time.tzinfo is None or not 1970 <= time.year < 9999:
+        raise ValueError(f"{shorten(text)} has no time zone, or an impossible year")
     return time
 
 
