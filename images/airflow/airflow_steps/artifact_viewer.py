@@ -126,7 +126,8 @@ def render_page(uri: str, manifest: Manifest) -> str:
         return f"<table>{''.join(cells)}</table>"
 
     files = "".join(
-        f'<tr><td><a href="./{quote(file.name)}">{html.escape(file.name)}</a><td>{file.size:,} bytes<td>{html.escape(file.sha256)}'
+        f'<tr><td><a href="./{quote(file.name)}">{html.escape(file.name)}</a>'
+        f"<td>{file.size:,} bytes<td>{html.escape(file.sha256)}"
         for file in manifest.files
     )
     pictures = "".join(

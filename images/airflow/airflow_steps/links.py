@@ -1,4 +1,4 @@
-"""A step's links in the UI: to its artifact, its manifest, and its picture if it has one."""
+"""The operator extra links of a step: its artifact, its manifest, and its picture if it has one."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def artifact_url(manifest: str, name: str = "") -> str:
 
 class _StepLink(BaseOperatorLink):
     def make_url(self, output: StepOutput) -> str:
-        """Return the link's target for what the step committed; "" if there is none."""
+        """Return the URL for the output of a step; "" if the output has nothing to link to."""
         raise NotImplementedError
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        """Return the link's target for what the operator's step has just committed."""
+        """Return the URL for the output of the step that the operator has just run; "" if it has none."""
         output: StepOutput | None = getattr(operator, "step_output", None)
         return self.make_url(output) if output else ""
 
@@ -87,6 +87,6 @@ LINKS = (ArtifactLink(), ManifestLink(), PictureLink())
 
 
 def make_link_xcoms(output: StepOutput) -> dict[str, str]:
-    """Return the XComs in which the UI looks for the links, without those that have no target."""
+    """Return the XComs in which the UI looks up the extra links; links without a URL are omitted."""
     urls = {link.xcom_key: link.make_url(output) for link in LINKS}
     return {key: url for key, url in urls.items() if url}

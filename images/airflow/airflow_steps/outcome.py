@@ -26,8 +26,8 @@ class StepFailedError(AirflowException):
     Attributes:
         termination: why it failed.
         attempt: how many attempts have failed this way since the task was first run or last cleared.
-        max_attempts: how many attempts may.
-        reason: what happened, without what it means and what to do.
+        max_attempts: how many attempts may fail this way before the task fails.
+        reason: what happened, without its meaning and the advice.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class PermanentStepError(AirflowFailException):
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What a successful step committed: the URI of its manifest, small facts, and the names of its files."""
+    """The output of a successful step: the URI of its manifest, small facts, and the names of its files."""
 
     manifest: str
     facts: Mapping[str, Fact]

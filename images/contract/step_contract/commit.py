@@ -1,7 +1,8 @@
 """The commit protocol: an artifact exists, complete, once its manifest exists, and the first manifest stays.
 
 A writer stores the files under a prefix of its own attempt, then creates the manifest only if it is absent. Of two writers one
-wins; the other removes its files and returns the winner's manifest if that was made from the same inputs.
+wins; the other removes its files and returns the winner's manifest if that was made from the same inputs. So a step is
+idempotent: it can be retried, or run twice at once, with the same result.
 """
 
 from __future__ import annotations
@@ -96,8 +97,8 @@ def verify(store: Store, directory: str, manifest: Manifest) -> None:
 def verify_artifact(uri: str) -> Manifest:
     """Return the manifest at `uri` if every file of the artifact matches it.
 
-    It blocks for as long as it takes to read the artifact once, but keeps only a few chunks: an event loop calls it in a thread.
-    Raises DataError if the artifact is missing or damaged, or has more than VERIFY_LIMIT bytes.
+    It blocks while it reads the artifact once, but keeps only a few chunks: an event loop calls it in a thread. DataError
+    if the artifact is missing or damaged, or has more than VERIFY_LIMIT bytes.
     """
     store, directory, manifest = _load_reported(uri)
     if (size := sum(file.size for file in manifest.files)) > VERIFY_LIMIT:

@@ -82,7 +82,8 @@ class Manifest:
         for file in self.files:
             if file.name == name:
                 return file
-        raise DataError(f"the artifact of {self.step} for {self.session} has no {name}, only {shorten([f.name for f in self.files])}")
+        names = shorten([file.name for file in self.files])
+        raise DataError(f"the artifact of {self.step} for {self.session} has no {name}, only {names}")
 
     def to_json(self) -> bytes:
         """Serialize the manifest: readable JSON that carries the sha256 of its own canonical content.
@@ -107,7 +108,8 @@ class Manifest:
             data = (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
             _parse(parse_object(data, MAX_BYTES))
         except ValueError as error:
-            raise DataError(f"the artifact of {self.step} cannot be committed: {shorten_message(error)}; correct the step") from None
+            reason = shorten_message(error)
+            raise DataError(f"the artifact of {self.step} cannot be committed: {reason}; correct the step") from None
         return data
 
     @classmethod
@@ -169,9 +171,12 @@ def _get_count(content: dict[str, Any], name: str) -> int:
 
 def _parse_time(text: str) -> datetime:
     time = datetime.fromisoformat(text)
-    if time.tzinfo is None or not 1970 <= time.year < 9999:
-        raise ValueError(f"{shorten(text)} has no time zone, or an impossible year")
-    return time
+    if time.tzinfo is None:
+        raise ValueError(f"{shorten(text)} has no time zone")
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{shorten(text)} is not a time in UTC") from None
 
 
 def _parse_files(files: list[Any]) -> tuple[File, ...]:

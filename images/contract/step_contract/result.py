@@ -1,4 +1,4 @@
-"""The result channel: how a step reports its artifact, or why it failed, to whoever runs it.
+"""The result channel: how a step reports its artifact, or the reason why it failed, to the operator.
 
 The result is JSON of at most 4 KiB in the file that `STEP_RESULT` names; in a pod that is the termination log.
 """
@@ -24,18 +24,24 @@ KERNEL_ARCHITECTURE = Path("/proc/sys/kernel/arch")  # Linux 6.1 and later; an e
 
 @dataclass(frozen=True)
 class Result:
-    """The URI of the manifest that a step committed with small facts, or the one sentence that says why it failed."""
+    """What a step reports: the URI of the manifest that it committed and small facts, or the reason why it failed."""
 
     manifest: str | None = None
     facts: Mapping[str, Fact] = field(default_factory=dict)
     error: str | None = None
 
     def to_json(self) -> bytes:
-        """Serialize the result, truncating an error that is too long. Raises DataError if the facts do not fit."""
-        error, facts = self.error, dict(self.facts)
+        """Serialize the result, truncating an error that is too long.
+
+        Raises DataError if the facts are invalid or do not fit.
+        """
+        facts = dict(self.facts)
+        error = self.error and self.error.encode(errors="backslashreplace").decode().replace("\0", " ")
         while True:
-            data = json.dumps({"manifest": self.manifest, "facts": facts, "error": error}, ensure_ascii=False).encode()
+            text = json.dumps({"manifest": self.manifest, "facts": facts, "error": error}, ensure_ascii=False)
+            data = text.encode(errors="surrogatepass")
             if len(data) <= MAX_BYTES:
+                self.from_json(data)  # a step fails by itself rather than by its reader
                 return data
             if not error:
                 raise DataError(f"the result has {len(data)} bytes; at most {MAX_BYTES} are allowed: put less into the facts")

@@ -41,8 +41,8 @@ class Store:
     """The objects below the URL `root`: `file:///folder`, a plain path, or `s3://bucket/prefix`.
 
     With `fail_fast`, every request has a timeout of seconds and is sent once: for callers that must not block.
-    Names of objects are literal: no character is a wildcard. Every method raises ConfigurationError if a setting or a permission
-    is missing, TransientError if a retry may help, and DataError if a name is invalid.
+    Names of objects are literal: no character is a wildcard. Every method raises ConfigurationError if a setting or a
+    permission is missing, TransientError if a retry may help, and DataError if a name is invalid.
     """
 
     def __init__(self, root: str, *, fail_fast: bool = False) -> None:
@@ -54,7 +54,9 @@ class Store:
         if scheme == "file" and not rest.startswith("/"):
             raise ConfigurationError(f"invalid store {root!r}: the path must be absolute, such as file:///{rest}")
         if _NOT_LITERAL.search(rest):
-            raise ConfigurationError(f"invalid store {root!r}: '.' and '..', control characters and '?versionId=' are not allowed")
+            raise ConfigurationError(
+                f"invalid store {root!r}: '.' and '..', control characters and '?versionId=' are not allowed"
+            )
         self.local = scheme == "file"
         self.root = f"{scheme}://{rest.rstrip('/')}"
         self._base = rest.rstrip("/")
@@ -105,7 +107,10 @@ class Store:
         return int(info["size"]) if info["type"] == "file" else None
 
     def read(self, path: str, limit: int = READ_LIMIT) -> bytes | None:
-        """Return the content of the object, or None if it does not exist. Raises DataError if it has more than `limit` bytes."""
+        """Return the content of the object, or None if it does not exist.
+
+        Raises DataError if it has more than `limit` bytes.
+        """
         return self._check_limit(path, self._read_range(path, 0, limit + 1), limit)
 
     def read_many(self, paths: Iterable[str], limit: int = READ_LIMIT) -> dict[str, bytes | None]:
@@ -245,7 +250,7 @@ def _content_or_none(content: bytes | BaseException) -> bytes | None:
 
 
 class CircuitBreakerStore(Store):
-    """A fail-fast Store that, after a transient error, raises at once for a while instead of asking the store again."""
+    """A fail-fast Store with a circuit breaker: after a transient error, calls fail for OPEN_SECONDS without a request."""
 
     OPEN_SECONDS = 30.0
 
@@ -256,7 +261,7 @@ class CircuitBreakerStore(Store):
     @contextmanager
     def _translate_errors(self, action: str, path: str) -> Iterator[None]:
         if time.monotonic() < self._closed_at:
-            raise TransientError(f"cannot {action} {self.uri(path)}: the store did not respond moments ago")
+            raise TransientError(f"cannot {action} {self.uri(path)}: the store has just failed, its circuit breaker is open")
         try:
             with super()._translate_errors(action, path):
                 yield

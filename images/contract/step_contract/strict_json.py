@@ -32,7 +32,11 @@ def parse_object(data: bytes | str, max_bytes: int) -> dict[str, Any]:
     text = data.decode() if isinstance(data, bytes) else data
     _check_depth(text)
     content = json.loads(
-        text, object_pairs_hook=_make_object, parse_int=_parse_integer, parse_float=_parse_float, parse_constant=_reject_constant
+        text,
+        object_pairs_hook=_make_object,
+        parse_int=_parse_integer,
+        parse_float=_parse_float,
+        parse_constant=_reject_constant,
     )
     if not isinstance(content, dict):
         raise ValueError(f"it is {shorten(content)}, not an object")

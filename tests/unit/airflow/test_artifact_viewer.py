@@ -21,7 +21,6 @@ from step_contract.errors import DataError
 from step_contract.manifest import canonical, digest
 from step_contract.store import CHUNK_BYTES, Store
 
-
 PICTURE = b"\x89PNG\r\n\x1a\n a picture"
 DIRECTORY = "plots/symbol=KS11/session=2026-01-15/config=ab12"
 
@@ -139,7 +138,9 @@ def test_no_text_of_a_manifest_becomes_markup(browser: TestClient, store: Store,
     assert [values["href"] for tag, values in page.elements if tag == "a"] == ["./a.png", "./manifest.json"]
 
 
-@pytest.mark.parametrize("name", ["..", "//evil.example", "javascript:alert(1)", "a\r\nSet-Cookie: a=b", 'a"; filename="b', "a.png<b>", "é"])
+@pytest.mark.parametrize(
+    "name", ["..", "//evil.example", "javascript:alert(1)", "a\r\nSet-Cookie: a=b", 'a"; filename="b', "a.png<b>", "é"]
+)
 def test_an_artifact_with_a_hostile_file_name_has_no_page(browser: TestClient, store: Store, name: str) -> None:
     files = [{"path": f"a/{name}", "sha256": "0" * 64, "size": 1}]
     response = browser.get(publish(store, {}, files=files))
@@ -234,7 +235,9 @@ def test_a_download_of_300_mib_needs_constant_memory(store: Store, tmp_path: Pat
     assert sent == size and growth < 64 * 2**20
 
 
-@pytest.mark.parametrize("directory", ["x/../plots", "../plots", "./plots", "plots//a", "a b", "a%2fb", "a?b", "é", "javascript:x"])
+@pytest.mark.parametrize(
+    "directory", ["x/../plots", "../plots", "./plots", "plots//a", "a b", "a%2fb", "a?b", "é", "javascript:x"]
+)
 def test_a_manifest_whose_path_a_browser_would_change_has_no_link(manifest: str, store: Store, directory: str) -> None:
     assert artifact_url(f"{store.root}/{directory}/manifest.json") == ""
 

@@ -34,7 +34,9 @@ def test_removing_a_folder_removes_no_other(artifacts: str, name: str) -> None:
     assert store.list("") == sorted(f"{folder}/object" for folder in ("a", "ab", "b", "aX", "axb"))
 
 
-@pytest.mark.parametrize("name", ["", "a//b", "/a", "a/", "../a", "a/../b", "./a", "a/.", "a\x00b", "a\nb", "\ud800", "a?versionId=b"])
+@pytest.mark.parametrize(
+    "name", ["", "a//b", "/a", "a/", "../a", "a/../b", "./a", "a/.", "a\x00b", "a\nb", "\ud800", "a?versionId=b"]
+)
 def test_a_name_that_the_store_cannot_hold_is_rejected(artifacts: str, name: str) -> None:
     store = Store(artifacts)
     for call in (store.read, store.size, store.remove_folder, lambda name: store.read_many([name, "b"])):
@@ -45,7 +47,9 @@ def test_a_name_that_the_store_cannot_hold_is_rejected(artifacts: str, name: str
             write(name, b"")
 
 
-@pytest.mark.parametrize("root", ["file:///a/../b", "s3://bucket/../b", "s3://bucket/a\x00", "s3://bucket/a?versionId=b", "s3://b/\ud800"])
+@pytest.mark.parametrize(
+    "root", ["file:///a/../b", "s3://bucket/../b", "s3://bucket/a\x00", "s3://bucket/a?versionId=b", "s3://b/\ud800"]
+)
 def test_a_root_that_is_not_literal_is_rejected(root: str) -> None:
     with pytest.raises(ConfigurationError, match="invalid store"):
         Store(root)

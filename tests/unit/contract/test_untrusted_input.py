@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from step_contract.store import Store
 from tests.conftest import s3_variables
 
 SHA256 = "ab" * 32
-RESULT = {"manifest": "s3://bucket/plots/manifest.json", "facts": {}, "error": None}
+RESULT: dict[str, Any] = {"manifest": "s3://bucket/plots/manifest.json", "facts": {}, "error": None}
 MANIFEST: dict[str, Any] = {
     "manifest": 1,
     "step": "plot",
@@ -36,7 +37,9 @@ MANIFEST: dict[str, Any] = {
 }
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3))
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+)
 INVALID_JSON = [
     b"",
     b"{",
@@ -162,8 +165,24 @@ def test_a_manifest_with_too_many_files_is_rejected() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["", "/etc/passwd", "../secret", "a/../../x", "a//b", "./a", "a/", "a\\b", "a*", "a?b", "a[b]", "a b", "a#b", "a%2e", "a\nb"]
-    + ["a\x00b", "a:b", "a<b", 'a"b', "a'b", "é", "a" * 300, "manifest.json", "a/manifest.json", "//evil", "~/x"],
+    [
+        "",
+        "/etc/passwd",
+        "../secret",
+        "a/../../x",
+        "a//b",
+        "./a",
+        "a/",
+        "a\\b",
+        "a*",
+        "a?b",
+        "a[b]",
+        "a b",
+        "a#b",
+        "a%2e",
+        "a\nb",
+        *("a\x00b", "a:b", "a<b", 'a"b', "a'b", "é", "a" * 300, "manifest.json", "a/manifest.json", "//evil", "~/x"),
+    ],
 )
 def test_a_file_name_that_a_path_or_a_page_could_misread_is_rejected(path: str, tmp_path: Path) -> None:
     content = MANIFEST | {"files": [{"path": path, "sha256": SHA256, "size": 1}]}
@@ -213,3 +232,26 @@ def test_an_uri_that_a_url_would_normalise_is_rejected(artifacts: str) -> None:
     for directory in ("x/../plots", "./plots", "plots/.", "x//plots", "plots?versionId=1"):
         with pytest.raises(DataError, match="not the URI"):
             verify_artifact(f"{artifacts}/{directory}/manifest.json")
+
+
+@given(st.dictionaries(st.text(max_size=5), values, max_size=3), st.none() | st.text() | st.just("a\x00\ud800b"))
+def test_a_step_writes_a_result_that_its_reader_accepts_or_fails(facts: dict[str, Any], error: str | None) -> None:
+    try:
+        data = Result("s3://bucket/plots/manifest.json", facts, error).to_json()
+    except DataError:
+        return
+    result = Result.from_json(data)
+    assert result.facts == facts and bool(result.error) == bool(error)
+
+
+def test_an_error_that_is_no_valid_text_still_reaches_the_reader() -> None:
+    assert Result.from_json(Result(error="cannot read a\udcff\x00b").to_json()).error == "cannot read a\\udcff b"
+
+
+@pytest.mark.parametrize("unit", [b'"', b'"\\', b"\\", b"[", b"]", b'"[', b'{"":', b"1", b" ", b"[]", b'"a"'])
+def test_parsing_takes_linear_time(unit: bytes) -> None:
+    data = (unit * MAX_BYTES)[:MAX_BYTES]
+    started = time.process_time()
+    with pytest.raises(DataError):
+        Manifest.from_json(data, "here")
+    assert time.process_time() - started < 5
