@@ -69,10 +69,7 @@ with DAG(
         doc_md="Decides whether the session is `open`, `closed` or `suspect`.\n\n**When it fails:** 69: the source is down.",
     )
 
-    @task.branch(
-        **SETTINGS.light_task,
-        doc_md="Selects the branch of the decision.\n\n**When it fails:** its log shows the decision; clear `decide`.",
-    )
+    @task.branch(**SETTINGS.light_task, doc_md="Selects the branch.\n\n**When it fails:** see its log; clear `decide`.")
     def branch(facts: dict[str, Any]) -> str:
         """Return the task that the decision's state selects."""
         return {"open": "fetch_prices", "closed": "closed", "suspect": "suspect"}[facts["state"]]

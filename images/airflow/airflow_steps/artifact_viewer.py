@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import html
-from typing import Annotated, Any
+from itertools import chain
+from typing import Any
 from urllib.parse import quote
 
 from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
 from airflow.api_fastapi.core_api.security import requires_access_dag
-from fastapi import Depends, FastAPI, HTTPException, Path, Request, Response
-from fastapi.responses import HTMLResponse, RedirectResponse
-from step_contract.commit import load
-from step_contract.errors import StepError
-from step_contract.manifest import Manifest, check_content
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
+from step_contract.commit import load, stream_file
+from step_contract.errors import DataError, StepError
+from step_contract.manifest import Manifest, check_path
 from step_contract.paths import MANIFEST
 from step_contract.store import Store
 
@@ -20,11 +21,20 @@ from airflow_steps.links import URL_PREFIX
 from airflow_steps.settings import Settings
 
 DAG_ID = "market_daily"
-# Other files are downloaded.
+# Other files are downloaded. A PNG is one by its first bytes: a step could give any name to HTML or SVG.
 INLINE_TYPES = {".png": "image/png", ".json": "application/json"}
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+# The pages share Airflow's origin and show what steps wrote, so they may do nothing: even markup that got past the escaping
+# could not run scripts, send forms, navigate by itself or be framed elsewhere.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; form-action 'none'; base-uri 'none'; frame-ancestors 'self'"
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'unsafe-inline'",
+    "Content-Security-Policy": f"{POLICY}; sandbox",
     "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+# The picture is requested with the user's cookie: a sandboxed page sends none without allow-same-origin.
+PAGE_HEADERS = HEADERS | {
+    "Content-Security-Policy": f"{POLICY}; img-src 'self'; sandbox allow-same-origin allow-downloads allow-popups"
 }
 STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}img{max-width:100%}"
@@ -33,13 +43,16 @@ STYLE = (
 
 require_access = requires_access_dag("GET", DagAccessEntity.XCOM, DAG_ID)
 app = FastAPI(title="Artifacts of market-daily", dependencies=[Depends(require_access)], openapi_url=None)
-Directory = Annotated[str, Path(pattern=r"^[A-Za-z0-9_=.:+-]+(/[A-Za-z0-9_=.:+-]+)*$")]
 
 
 def _load_artifact(directory: str) -> tuple[Store, Manifest]:
     root = Settings.read().artifacts
-    if not root or ".." in directory.split("/"):
-        raise HTTPException(404, "artifact not found")
+    try:
+        check_path(directory)
+    except ValueError:
+        raise HTTPException(404, "artifact not found") from None
+    if not root:
+        raise HTTPException(404, "artifact not found: ARTIFACTS is not set")
     store = Store(root)
     try:
         manifest = load(store, directory)
@@ -54,7 +67,9 @@ def _load_artifact(directory: str) -> tuple[Store, Manifest]:
 def handle_error(request: Request, error: HTTPException) -> Response:
     """Return the error as plain text; redirect a user who is not logged in to the login page."""
     if error.status_code == 401:
-        return RedirectResponse(f"{_get_base_path(request)}/api/v2/auth/login?next={quote(str(request.url))}")
+        # A path, because the host in the request's URL is the client's claim.
+        path = "/" + request.scope["path"].lstrip("/\\")
+        return RedirectResponse(f"{_get_base_path(request)}/api/v2/auth/login?next={quote(path, safe='')}")
     return Response(f"{error.detail}\n", error.status_code, HEADERS, "text/plain; charset=utf-8")
 
 
@@ -64,27 +79,43 @@ def _get_base_path(request: Request) -> str:
 
 
 @app.get("/artifacts/{directory:path}/")
-def show_artifact(directory: Directory) -> Response:
+def show_artifact(directory: str) -> Response:
     """Return the page about an artifact: its files, facts, inputs and picture."""
     store, manifest = _load_artifact(directory)
-    return HTMLResponse(render_page(store.uri(directory), manifest), headers=HEADERS)
+    return HTMLResponse(render_page(store.uri(directory), manifest), headers=PAGE_HEADERS)
 
 
 @app.get("/artifacts/{directory:path}/{name}")
-def get_file(directory: Directory, name: str) -> Response:
-    """Return a file of an artifact, verified against the manifest, or the manifest itself."""
+def get_file(directory: str, name: str) -> Response:
+    """Return a file of an artifact, verified against the manifest, or the manifest itself.
+
+    A file of one chunk is verified before it is sent. A larger one is sent while it is verified, so that the server holds a few
+    chunks of it at most and reads it once; if it was altered, the connection is closed before its last chunk, and the browser
+    reports a failed download.
+    """
     store, manifest = _load_artifact(directory)
-    media_type = INLINE_TYPES.get(name[name.rfind(".") :])
-    headers = HEADERS | ({} if media_type else {"Content-Disposition": f'attachment; filename="{quote(name)}"'})
     if name == MANIFEST:
-        return Response(store.read(f"{directory}/{MANIFEST}"), headers=headers, media_type="application/json")
+        return Response(manifest.to_json(), headers=HEADERS, media_type="application/json")
     try:
         file = manifest.file(name)
-        path = f"{directory}/{file.path}"
-        data = check_content(store.uri(path), file, store.read(path))
-    except StepError as error:
+        chunks = stream_file(store, directory, file)
+        first = next(chunks, b"")
+    except DataError as error:
         raise HTTPException(404, str(error)) from error
-    return Response(data, headers=headers, media_type=media_type or "application/octet-stream")
+    except StepError as error:
+        raise HTTPException(502, str(error)) from error
+    media_type = _get_inline_type(file.name, first)
+    headers = HEADERS | {"Content-Length": str(file.size)}
+    if media_type is None:
+        # check_path has excluded everything that would need quoting here.
+        headers |= {"Content-Disposition": f'attachment; filename="{file.name}"'}
+    return StreamingResponse(chain([first], chunks), headers=headers, media_type=media_type or "application/octet-stream")
+
+
+def _get_inline_type(name: str, start: bytes) -> str | None:
+    """Return the media type of a file that a browser may show; None if it must be downloaded."""
+    media_type = INLINE_TYPES.get(name[name.rfind(".") :])
+    return None if media_type == "image/png" and not start.startswith(PNG_SIGNATURE) else media_type
 
 
 def render_page(uri: str, manifest: Manifest) -> str:
@@ -95,11 +126,12 @@ def render_page(uri: str, manifest: Manifest) -> str:
         return f"<table>{''.join(cells)}</table>"
 
     files = "".join(
-        f'<tr><td><a href="{quote(file.name)}">{html.escape(file.name)}</a><td>{file.size:,} bytes<td>{file.sha256}'
+        f'<tr><td><a href="./{quote(file.name)}">{html.escape(file.name)}</a>'
+        f"<td>{file.size:,} bytes<td>{html.escape(file.sha256)}"
         for file in manifest.files
     )
     pictures = "".join(
-        f'<p><img src="{quote(file.name)}" alt="{html.escape(file.name)}">'
+        f'<p><img src="./{quote(file.name)}" alt="{html.escape(file.name)}">'
         for file in manifest.files
         if file.name.endswith(".png")
     )
@@ -109,7 +141,7 @@ def render_page(uri: str, manifest: Manifest) -> str:
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{html.escape(manifest.step)} {manifest.session}</title><style>{STYLE}</style>"
         f"<h1>{html.escape(manifest.step)}, session {manifest.session}</h1><p><code>{html.escape(uri)}</code>"
-        f"{pictures}<h2>Files</h2><table>{files}</table><p><a href={MANIFEST}>{MANIFEST}</a>"
+        f"{pictures}<h2>Files</h2><table>{files}</table><p><a href='./{MANIFEST}'>{MANIFEST}</a>"
         f"<h2>Facts</h2>{render_table(dict(manifest.facts))}<h2>Origin</h2>{render_table(origin)}"
         f"<h2>Inputs</h2>{render_table(dict(manifest.inputs))}"
     )

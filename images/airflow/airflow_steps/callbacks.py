@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -10,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from step_contract import paths
 from step_contract.errors import StepError
-from step_contract.store import CircuitBreakerStore, Store
+from step_contract.store import Store
+from step_contract.strict_json import parse_object
 
-from airflow_steps.failure_log import record_failure, record_run_timeout
+from airflow_steps.failure_log import get_shared_store, record_failure, record_run_timeout
 from airflow_steps.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 MAX_HEARTBEAT_AGE = timedelta(minutes=10)
+MAX_HEARTBEAT_BYTES = 4096
 SLACK_TIMEOUT_SECONDS = 10
 
 
@@ -42,7 +43,7 @@ def on_run_end(context: Context) -> None:
             record_run_timeout(dag_id, run_id)
         settings = Settings.read()
         if settings.monitor_enabled:
-            silent_since = get_silent_since(CircuitBreakerStore(settings.artifacts or ""), datetime.now(UTC))
+            silent_since = get_silent_since(get_shared_store(), datetime.now(UTC))
             if silent_since:
                 _notify_slack(settings.slack_channel, dag_id, run_id, silent_since)
     except Exception:
@@ -58,7 +59,8 @@ def get_run_key(context: Context) -> tuple[str, str]:
 def get_silent_since(store: Store, now: datetime) -> str | None:
     """Return since when the monitor has sent no heartbeat, for a message; None if it is alive."""
     try:
-        heartbeat = datetime.fromisoformat(json.loads(store.read(paths.MONITOR_HEARTBEAT) or b"{}")["at"])
+        content = store.read(paths.MONITOR_HEARTBEAT, MAX_HEARTBEAT_BYTES) or b"{}"
+        heartbeat = datetime.fromisoformat(parse_object(content, MAX_HEARTBEAT_BYTES)["at"])
         is_silent = now - heartbeat >= MAX_HEARTBEAT_AGE
     except (ValueError, KeyError, TypeError, StepError):
         return "an unknown time (its heartbeat cannot be read)"
@@ -70,9 +72,9 @@ def _notify_slack(channel: str, dag_id: str, run_id: str, silent_since: str) -> 
     from airflow.providers.slack.hooks.slack import SlackHook
 
     text = (
-        f":red_circle: The monitor has been silent since {silent_since}, so this channel gets no other messages. "
-        f"{dag_id} {run_id} has ended: see Airflow for its state. "
-        "*Do:* check the monitor's pod: `kubectl get pods --selector component=monitor`."
+        f":red_circle: The monitor has been silent since {silent_since}, so this channel receives no other messages. "
+        f"{dag_id} {run_id} has finished; its state is in Airflow's UI. "
+        "*What to do:* Check the monitor's pod: `kubectl get pods --selector component=monitor`."
     )
     SlackHook(slack_conn_id="slack_conn", timeout=SLACK_TIMEOUT_SECONDS, retry_handlers=[]).call(
         "chat.postMessage", json={"channel": channel, "text": text}

@@ -1,22 +1,25 @@
 """Why attempts failed: one object for each in the object store, which the monitor reads to notify Slack.
 
-A failing task must neither wait for Slack nor lose its message: it writes the reason down and ends.
+A failing task neither waits for Slack nor depends on it: it stores the reason, and the monitor delivers it.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, get_args, get_type_hints
 
 from airflow.providers.common.compat.sdk import redact as redact_airflow_secrets
 from step_contract import paths
 from step_contract.errors import RETRY_RULES, RetryRule, StepError, Termination
 from step_contract.store import CircuitBreakerStore, Store
+from step_contract.strict_json import parse_object
 
-from airflow_steps.outcome import PermanentStepError, StepFailedError
+from airflow_steps.outcome import PermanentStepError, StepFailedError, make_printable
 from airflow_steps.redaction import redact
 from airflow_steps.retry_policy import StepRetryPolicy, read_retry_rules
 from airflow_steps.settings import Settings
@@ -25,6 +28,7 @@ log = logging.getLogger(__name__)
 WORKER_LOST = "no failure reason recorded: the worker was killed or did not start"
 CHECK_PODS = "Check Airflow's pods (`kubectl get pods`) and the end of the attempt's log."
 MAX_REASON_LENGTH = 1500
+MAX_RECORD_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class FailureRecord:
         attempt: how many attempts have failed this way, of `max_attempts`; both are None for a task that is no step.
         recorded_at: ISO 8601 with time zone, as is `next_attempt_at`.
         next_attempt_at: None if it is not known.
-        permanent: whether another attempt would fail the same way, even if Airflow retries.
+        permanent: whether another attempt would fail in the same way, even if Airflow retries the task.
     """
 
     task_id: str
@@ -64,15 +68,17 @@ class FailureRecord:
     @classmethod
     def from_json(cls, data: bytes) -> FailureRecord:
         """Parse a record. Raises ValueError or TypeError if it is invalid."""
-        record = cls(**json.loads(data))
-        texts = (record.task_id, record.meaning, record.reason, record.advice, record.recorded_at)
-        numbers = (record.map_index, record.try_number)
-        if not all(isinstance(text, str) for text in texts) or not all(isinstance(number, int) for number in numbers):
-            raise ValueError("a field has the wrong type")
+        record = cls(**parse_object(data, MAX_RECORD_BYTES))
+        for name, types in FIELD_TYPES.items():
+            if type(getattr(record, name)) not in types:
+                raise TypeError(f"{name} has the wrong type")
         for timestamp in filter(None, (record.recorded_at, record.next_attempt_at)):
             if datetime.fromisoformat(timestamp).tzinfo is None:
                 raise ValueError(f"{timestamp} has no time zone")
         return record
+
+
+FIELD_TYPES = {name: get_args(hint) or (hint,) for name, hint in get_type_hints(FailureRecord).items()}
 
 
 def record_failure(ti: Any, error: BaseException | str | None, *, will_retry: bool) -> None:
@@ -102,7 +108,7 @@ def record_run_timeout(dag_id: str, run_id: str) -> None:
 
 
 def record_termination(ti: Any, error: Exception) -> None:
-    """Record how the attempt's step terminated, in case that the worker that will raise `error` is lost."""
+    """Record how the attempt's step terminated, so that the reason is known even if the worker that raises `error` is lost."""
     if isinstance(error, StepFailedError | PermanentStepError):
         rule = read_retry_rules()[error.termination]
         record = _make_record(ti, rule.max_attempts > 1, rule, rule.meaning, error.reason)
@@ -116,7 +122,7 @@ def _make_record(ti: Any, will_retry: bool, rule: RetryRule, meaning: str, reaso
         ti.try_number,
         will_retry,
         meaning,
-        redact(str(redact_airflow_secrets(reason)))[:MAX_REASON_LENGTH],
+        make_printable(redact(str(redact_airflow_secrets(reason))))[:MAX_REASON_LENGTH],
         rule.advice,
         None,
         None,
@@ -131,7 +137,7 @@ def _make_lost_record(ti: Any, will_retry: bool) -> FailureRecord:
     record = replace(record, advice=CHECK_PODS)
     try:
         path = paths.termination(ti.dag_id, ti.run_id, record.task_id, record.map_index, record.try_number)
-        step = FailureRecord.from_json(_get_store().read(path) or b"")
+        step = FailureRecord.from_json(get_shared_store().read(path) or b"")
     except (StepError, ValueError, TypeError):
         return record
     reason = f"{step.reason}; the worker that should set the task's state was killed or did not start"
@@ -150,13 +156,23 @@ def write_failure(dag_id: str, run_id: str, record: FailureRecord) -> None:
 
 def _write(path: str, record: FailureRecord) -> None:
     try:
-        _get_store().replace(path, record.to_json())
+        get_shared_store().replace(path, record.to_json())
     except Exception as error:
         log.error("cannot store the failure record (%s: %s): %s", type(error).__name__, error, record)
 
 
-def _get_store() -> CircuitBreakerStore:
-    return CircuitBreakerStore(Settings.read().artifacts or "")
+def get_shared_store() -> CircuitBreakerStore:
+    """Return the store of the deployment's artifacts, one for all callers in the process: its circuit breaker is shared.
+
+    Raises ConfigurationError if ARTIFACTS is invalid.
+    """
+    # Airflow forks, and an S3 file system must not be used in a child process.
+    return _make_store(Settings.read().artifacts or "", os.getpid())
+
+
+@lru_cache(maxsize=4)
+def _make_store(root: str, pid: int) -> CircuitBreakerStore:
+    return CircuitBreakerStore(root)
 
 
 def read_failures(store: Store, dag_id: str, run_id: str) -> list[FailureRecord]:

@@ -1,4 +1,4 @@
-"""A step's links in the UI: to its artifact, its manifest, and its picture if it has one."""
+"""The operator extra links of a step: its artifact, its manifest, and its picture if it has one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from airflow.sdk import BaseOperatorLink
 from airflow.sdk.configuration import conf
+from step_contract.manifest import check_path
 from step_contract.paths import MANIFEST
 
 from airflow_steps.settings import Settings
@@ -27,23 +28,26 @@ def artifact_url(manifest: str, name: str = "") -> str:
         name: the file; "" for the page.
 
     Returns:
-        The path, or "" if the artifact is not one of the deployment's.
+        The path, or "" if the artifact is not one of the deployment's, or a browser would read its path differently.
     """
-    root = f"{(Settings.read().artifacts or '').rstrip('/')}/"
-    if root == "/" or not manifest.startswith(root):
+    root, end = f"{(Settings.read().artifacts or '').rstrip('/')}/", f"/{MANIFEST}"
+    if root == "/" or not manifest.startswith(root) or not manifest.endswith(end):
+        return ""
+    try:
+        directory = check_path(manifest.removeprefix(root).removesuffix(end))
+    except ValueError:
         return ""
     base_path = urlsplit(conf.get("api", "base_url", fallback="") or "").path.rstrip("/")
-    directory = manifest.removeprefix(root).removesuffix(MANIFEST)
-    return f"{base_path}{URL_PREFIX}/artifacts/{quote(directory, safe='/=')}{quote(name)}"
+    return f"{base_path}{URL_PREFIX}/artifacts/{quote(directory, safe='/=')}/{quote(name)}"
 
 
 class _StepLink(BaseOperatorLink):
     def make_url(self, output: StepOutput) -> str:
-        """Return the link's target for what the step committed; "" if there is none."""
+        """Return the URL for the output of a step; "" if the output has nothing to link to."""
         raise NotImplementedError
 
     def get_link(self, operator: BaseOperator, *, ti_key: Any) -> str:
-        """Return the link's target for what the operator's step has just committed."""
+        """Return the URL for the output of the step that the operator has just run; "" if it has none."""
         output: StepOutput | None = getattr(operator, "step_output", None)
         return self.make_url(output) if output else ""
 
@@ -83,6 +87,6 @@ LINKS = (ArtifactLink(), ManifestLink(), PictureLink())
 
 
 def make_link_xcoms(output: StepOutput) -> dict[str, str]:
-    """Return the XComs in which the UI looks for the links, without those that have no target."""
+    """Return the XComs in which the UI looks up the extra links; links without a URL are omitted."""
     urls = {link.xcom_key: link.make_url(output) for link in LINKS}
     return {key: url for key, url in urls.items() if url}

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
-from step_contract.commit import open_artifact
+from step_contract.commit import verify_artifact
 from step_contract.errors import RETRY_RULES, ConfigurationError, DataError, ExitCode, StepError, Termination
 from step_contract.manifest import Fact
-from step_contract.result import Result
+from step_contract.result import MAX_BYTES, Result
 
 from airflow_steps.metrics import count_termination
 from airflow_steps.termination import ExitStatus, classify_termination, describe_exit_status, get_last_line
@@ -26,8 +26,8 @@ class StepFailedError(AirflowException):
     Attributes:
         termination: why it failed.
         attempt: how many attempts have failed this way since the task was first run or last cleared.
-        max_attempts: how many attempts may.
-        reason: what happened, without what it means and what to do.
+        max_attempts: how many attempts may fail this way before the task fails.
+        reason: what happened, without its meaning and the advice.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class PermanentStepError(AirflowFailException):
 
 @dataclass(frozen=True)
 class StepOutput:
-    """What a successful step committed: the URI of its manifest, small facts, and the names of its files."""
+    """The output of a successful step: the URI of its manifest, small facts, and the names of its files."""
 
     manifest: str
     facts: Mapping[str, Fact]
@@ -56,6 +56,8 @@ class StepOutput:
 
 def verify_outcome(step: str, status: ExitStatus) -> StepOutput:
     """Return the output of a step that succeeded, once every file of its artifact is verified.
+
+    It blocks while it reads the artifact, in constant memory: an event loop calls it in a thread.
 
     Raises:
         AirflowSkipException: there was nothing to do.
@@ -68,7 +70,7 @@ def verify_outcome(step: str, status: ExitStatus) -> StepOutput:
         result = Result.from_json(status.result)
         if not result.manifest:
             raise DataError("the step succeeded but its result names no artifact")
-        manifest, _ = open_artifact(result.manifest)
+        manifest = verify_artifact(result.manifest)
         if manifest.step != step:
             raise DataError(f"{result.manifest} is an artifact of {manifest.step}")
     except (ConfigurationError, DataError) as error:
@@ -115,4 +117,10 @@ def _get_step_message(status: ExitStatus) -> str | None:
     except DataError:
         # FallbackToLogsOnError: without a result, the termination message is the end of the log.
         message = get_last_line(status.result.decode(errors="replace").splitlines())
-    return message or get_last_line(status.last_lines)
+    message = message or get_last_line(status.last_lines)
+    return message and make_printable(message)[:MAX_BYTES]
+
+
+def make_printable(text: str) -> str:
+    """Return one line of text that the database, the log and Slack accept: no control characters, no half surrogate pairs."""
+    return "".join(character if character.isprintable() else " " for character in text)

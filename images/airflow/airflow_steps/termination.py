@@ -14,9 +14,9 @@ from step_contract.result import PLATFORM_PREFIX
 MAX_LAST_LINES = 20  # lines of a step's log that an exit status keeps
 # Signals that an invalid instruction or memory access raises, for example in a library built for another processor.
 CRASH_SIGNALS = (signal.SIGSEGV, signal.SIGILL, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT)
-# Container runtimes: the program is missing from the image, or is not executable.
+# Messages of container runtimes if the program is missing from the image or is not executable.
 PROGRAM_MISSING = re.compile("no such file or directory|executable file not found|permission denied|not a directory")
-# And: the program was built for another architecture, which nothing emulates. https://github.com/opencontainers/runc
+# runc's message if the program was built for another architecture and the node has no emulator for it.
 WRONG_ARCHITECTURE = re.compile(r"^exec \S+: exec format error", re.MULTILINE)
 
 

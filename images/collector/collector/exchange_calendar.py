@@ -1,4 +1,7 @@
-"""Whether the exchange holds a session on a day, by calendar and overrides file, and when the bar of a session is final."""
+"""Whether the exchange holds a session on a day or is closed for a holiday, and when the bar of a session is final.
+
+The XKRX calendar of exchange_calendars answers; `overrides.csv` corrects it, for example if a holiday was announced late.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,10 @@ def describe_contradiction(status: MarketStatus, has_bar: bool | None) -> str:
 
 
 def calendar_status(day: date) -> MarketStatus:
-    """Return the status of `day` by exchange_calendars. Raises ConfigurationError if its calendar does not cover the day."""
+    """Return the status of `day` by exchange_calendars: a session, a weekend or a holiday.
+
+    Raises ConfigurationError if its calendar does not cover the day.
+    """
     closes = session_closes()
     first, last = next(iter(closes)), next(reversed(closes))
     if not first <= day <= last:
@@ -106,7 +112,7 @@ def read_overrides(path: Path) -> dict[date, MarketStatus]:
 
 
 def market_status(day: date, overrides: Mapping[date, MarketStatus]) -> MarketStatus:
-    """Return the status of `day`. An override takes precedence over the calendar."""
+    """Return the status of `day`. A line of `overrides.csv` takes precedence over the calendar."""
     return overrides.get(day) or calendar_status(day)
 
 

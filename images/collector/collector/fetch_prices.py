@@ -192,7 +192,7 @@ def fetch_range(
     problems = [join_first(list(contradictions.values()))]
     problems += [] if accept_corrections else [format_corrections(symbol, corrections)]
     if any(problems):
-        raise DataError("; ".join([*filter(None, problems), f"other sessions committed: {len(committed)}"]))
+        raise DataError("; ".join([*filter(None, problems), f"sessions committed besides: {len(committed)}"]))
     if not sessions:
         raise NothingToDoError(f"the source has no session from {first} to {last}")
     uris = {session: store.uri(path) for session, path in latest.items()}

@@ -1,4 +1,4 @@
-"""Download a file over HTTP: with retries, limits of time and size, and no redirect from https to http."""
+"""Download a file over HTTP: with retries, a server's rate limit, limits of time and size, no redirect from https to http."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from collector.time_limit import time_limit
 
 TOTAL_TIMEOUT = 60.0  # seconds for one file, including all attempts and the delays between them
 IDLE_TIMEOUT = 15.0  # seconds without a byte
-MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 3  # MAX_ATTEMPTS * IDLE_TIMEOUT must stay below TOTAL_TIMEOUT, or the last attempts never start
 MAX_REDIRECTS = 5
 # These log responses, and a server may repeat the header Authorization in its response.
 for _name in ("httpx", "httpcore"):

@@ -13,7 +13,7 @@ from arro3.io import read_parquet, write_parquet
 from step_contract import paths
 from step_contract.commit import Committed, Content, commit, find, open_artifact
 from step_contract.errors import DataError
-from step_contract.manifest import Fact, Manifest, canonical, digest
+from step_contract.manifest import MAX_BYTES, Fact, Manifest, canonical, digest
 from step_contract.schemas import PRICES_COLUMNS, PRICES_FILE, PRICES_VERSION
 from step_contract.store import Store
 
@@ -100,7 +100,7 @@ def find_corrections(store: Store, symbol: str, bars: Iterable[Bar], latest: Map
     """
     committed = {latest[bar.date]: bar for bar in bars if bar.date in latest}
     corrections = []
-    for path, data in store.read_many(committed).items():
+    for path, data in store.read_many(committed, MAX_BYTES).items():
         bar = committed[path]
         if data is None:
             raise DataError(f"{store.uri(path)} was removed while the step was running: run the step again")

@@ -48,7 +48,8 @@ class RetryRule:
     advice: str
 
 
-# Settings override some of them (STEP_SOURCE_UNAVAILABLE_MAX_ATTEMPTS and so on): see docs/settings.md.
+# Settings override some of them (STEP_SOURCE_UNAVAILABLE_MAX_ATTEMPTS and so on): see docs/settings.md. The alert
+# StepFailingRepeatedly in monitoring/alerts.yaml repeats max_attempts; a test compares them.
 RETRY_RULES: dict[ExitCode | Termination, RetryRule] = {
     ExitCode.SUCCESS: RetryRule("succeeded", 1, None, "Nothing."),
     ExitCode.INVALID_DATA: RetryRule(
@@ -74,10 +75,12 @@ RETRY_RULES: dict[ExitCode | Termination, RetryRule] = {
     ),
     # The second attempt gets more memory: STEP_MEMORY_FACTOR, STEP_MEMORY_LIMIT.
     Termination.OOM_KILLED: RetryRule(
-        "out of memory", 2, 10, "Raise the memory of its program (`..._memory`) in the deployment's values."
+        "out of memory", 2, 10, "Raise the memory of the program (`collector_memory`, `trainer_memory`) in the values file."
     ),
     # A step that writes checkpoints resumes from the last one.
-    Termination.TIMED_OUT: RetryRule("timed out", 2, 10, "Read its log for what it waited for, or raise execution_timeout."),
+    Termination.TIMED_OUT: RetryRule(
+        "timed out", 2, 10, "Find out from the log what the step was waiting for, or raise the task's execution_timeout."
+    ),
     # Not the step's fault: the pod was evicted, preempted, drained or deleted, or its node was lost.
     Termination.EVICTED: RetryRule("its pod was evicted", 6, 30, "Nothing while it is retried; if it recurs, check the nodes."),
     # The pod has already had STEP_START_TIMEOUT_SECONDS to start.
@@ -114,7 +117,7 @@ class SourceUnavailableError(StepError):
 
 
 class TransientError(StepError):
-    """The network or the object store throttled the step or failed in a way that passes."""
+    """The network or the object store applied a rate limit to the step, or failed in a way that passes."""
 
     code = ExitCode.TRANSIENT
 

@@ -1,4 +1,4 @@
-"""The result channel: how a step reports its artifact, or why it failed, to whoever runs it.
+"""The result channel: how a step reports its artifact, or the reason why it failed, to the operator.
 
 The result is JSON of at most 4 KiB in the file that `STEP_RESULT` names; in a pod that is the termination log.
 """
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from step_contract.errors import DataError
-from step_contract.manifest import Fact
+from step_contract.manifest import Fact, check_facts
+from step_contract.strict_json import parse_object, shorten, shorten_message
 
 RESULT_VARIABLE = "STEP_RESULT"
 MAX_BYTES = 4096
@@ -23,18 +24,24 @@ KERNEL_ARCHITECTURE = Path("/proc/sys/kernel/arch")  # Linux 6.1 and later; an e
 
 @dataclass(frozen=True)
 class Result:
-    """The URI of the manifest that a step committed with small facts, or the one sentence that says why it failed."""
+    """What a step reports: the URI of the manifest that it committed and small facts, or the reason why it failed."""
 
     manifest: str | None = None
     facts: Mapping[str, Fact] = field(default_factory=dict)
     error: str | None = None
 
     def to_json(self) -> bytes:
-        """Serialize the result, truncating an error that is too long. Raises DataError if the facts do not fit."""
-        error, facts = self.error, dict(self.facts)
+        """Serialize the result, truncating an error that is too long.
+
+        Raises DataError if the facts are invalid or do not fit.
+        """
+        facts = dict(self.facts)
+        error = self.error and self.error.encode(errors="backslashreplace").decode().replace("\0", " ")
         while True:
-            data = json.dumps({"manifest": self.manifest, "facts": facts, "error": error}, ensure_ascii=False).encode()
+            text = json.dumps({"manifest": self.manifest, "facts": facts, "error": error}, ensure_ascii=False)
+            data = text.encode(errors="surrogatepass")
             if len(data) <= MAX_BYTES:
+                self.from_json(data)  # a step fails by itself rather than by its reader
                 return data
             if not error:
                 raise DataError(f"the result has {len(data)} bytes; at most {MAX_BYTES} are allowed: put less into the facts")
@@ -42,15 +49,17 @@ class Result:
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Result:
-        """Parse a step's result. Raises DataError if it is invalid."""
+        """Parse a step's result. Raises DataError, and nothing else, if it is invalid."""
         try:
-            content = json.loads(data)
-            result = cls(content["manifest"], content["facts"], content["error"])
-        except (ValueError, KeyError, TypeError):
-            result = None
-        if result is None or not all(isinstance(text, str | None) for text in (result.manifest, result.error)):
-            raise DataError(f"invalid step result: {data[:200]!r}")
-        return result
+            content = parse_object(data, MAX_BYTES)
+            manifest, error = content["manifest"], content["error"]
+            if not (isinstance(manifest, str | None) and isinstance(error, str | None)):
+                raise ValueError("manifest and error must be texts or null")
+            return cls(manifest, check_facts(content["facts"]), error)
+        except KeyError as missing:
+            raise DataError(f"invalid step result, it has no {missing}: {shorten(data)}") from None
+        except ValueError as problem:
+            raise DataError(f"invalid step result ({shorten_message(problem)}): {shorten(data)}") from None
 
 
 def describe_platform(kernel: Path = KERNEL_ARCHITECTURE) -> str:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import fsspec
 
-from step_contract.errors import ConfigurationError, StepError, TransientError
+from step_contract.errors import ConfigurationError, DataError, StepError, TransientError
 
+# What a step, the monitor or the API server holds in memory at once: half of the smallest of them, 512 MiB. A model has 1 MiB.
+READ_LIMIT = 256 * 2**20
+CHUNK_BYTES = 4 * 2**20
+
+# What the file system or fsspec would not take literally. s3fs cuts "?versionId=" and what follows off a key.
+_NOT_LITERAL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|\?versionId=|(?:^|/)\.\.?(?:/|$)")
 _PERMANENT = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
 _CLIENT_MODULES = ("botocore", "aiobotocore", "aiohttp")
 
@@ -33,7 +41,8 @@ class Store:
     """The objects below the URL `root`: `file:///folder`, a plain path, or `s3://bucket/prefix`.
 
     With `fail_fast`, every request has a timeout of seconds and is sent once: for callers that must not block.
-    Every method raises ConfigurationError if a setting or a permission is missing, and TransientError if a retry may help.
+    Names of objects are literal: no character is a wildcard. Every method raises ConfigurationError if a setting or a
+    permission is missing, TransientError if a retry may help, and DataError if a name is invalid.
     """
 
     def __init__(self, root: str, *, fail_fast: bool = False) -> None:
@@ -44,6 +53,10 @@ class Store:
             raise ConfigurationError(f"invalid store {root!r}: use file:///folder or s3://bucket/prefix")
         if scheme == "file" and not rest.startswith("/"):
             raise ConfigurationError(f"invalid store {root!r}: the path must be absolute, such as file:///{rest}")
+        if _NOT_LITERAL.search(rest):
+            raise ConfigurationError(
+                f"invalid store {root!r}: '.' and '..', control characters and '?versionId=' are not allowed"
+            )
         self.local = scheme == "file"
         self.root = f"{scheme}://{rest.rstrip('/')}"
         self._base = rest.rstrip("/")
@@ -56,6 +69,9 @@ class Store:
         return f"{self.root}/{path}"
 
     def _key(self, path: str) -> str:
+        """Return the object's name for fsspec, of which no method that expands wildcards may be used: `cat`, `glob`, S3's `rm`."""
+        if not _is_literal(path):
+            raise DataError(f"invalid name {path[:200]!r} of an object in {self.root}: remove the reference to it")
         return f"{self._base}/{path}"
 
     @contextmanager
@@ -80,33 +96,67 @@ class Store:
                 raise ConfigurationError(f"cannot {action} {self.uri(path)}: {error}; {advice}") from error
             raise TransientError(f"cannot {action} {self.uri(path)}: {error}") from error
 
-    def read(self, path: str) -> bytes | None:
-        """Return the content of the object, or None if it does not exist."""
+    def size(self, path: str) -> int | None:
+        """Return the object's size in bytes, or None if there is none: a folder or a pipe is no object."""
+        key = self._key(path)
         with self._translate_errors("read", path):
             try:
-                return bytes(self._fs.cat_file(self._key(path)))
+                info = self._fs.info(key)
             except FileNotFoundError:
                 return None
+        return int(info["size"]) if info["type"] == "file" else None
 
-    def read_many(self, paths: Iterable[str]) -> dict[str, bytes | None]:
-        """Return the content of each object, or None if it does not exist; concurrently if the store is remote."""
-        wanted = {self._key(path): path for path in paths}
+    def read(self, path: str, limit: int = READ_LIMIT) -> bytes | None:
+        """Return the content of the object, or None if it does not exist.
+
+        Raises DataError if it has more than `limit` bytes.
+        """
+        return self._check_limit(path, self._read_range(path, 0, limit + 1), limit)
+
+    def read_many(self, paths: Iterable[str], limit: int = READ_LIMIT) -> dict[str, bytes | None]:
+        """Return the content of each object, or None if it does not exist; concurrently if the store is remote.
+
+        Raises DataError if one has more than `limit` bytes.
+        """
+        wanted = {path: self._key(path) for path in paths}
         if self.local or len(wanted) < 2:
-            return {path: self.read(path) for path in wanted.values()}
+            return {path: self.read(path, limit) for path in wanted}
         with self._translate_errors("read", ""):
-            found = self._fs.cat(list(wanted), on_error="return")
-            for key, content in found.items():
-                if isinstance(content, FileNotFoundError):
-                    found[key] = None
-                elif isinstance(content, BaseException):
-                    with self._translate_errors("read", wanted[key]):
-                        raise content
-        return {path: found[key] for key, path in wanted.items()}
+            found = self._fs.cat_ranges(list(wanted.values()), 0, limit + 1, on_error="return")
+        contents = {}
+        for path, content in zip(wanted, found, strict=True):
+            with self._translate_errors("read", path):
+                contents[path] = self._check_limit(path, _content_or_none(content), limit)
+        return contents
+
+    def read_chunks(self, path: str, size: int) -> Iterator[bytes]:
+        """Yield the first `size` bytes of the object in chunks of at most CHUNK_BYTES; fewer if it is smaller or missing."""
+        for start in range(0, size, CHUNK_BYTES):
+            end = min(start + CHUNK_BYTES, size)
+            chunk = self._read_range(path, start, end)
+            if chunk:
+                yield chunk
+            if not chunk or len(chunk) < end - start:
+                return
+
+    def _read_range(self, path: str, start: int, end: int) -> bytes | None:
+        key = self._key(path)
+        with self._translate_errors("read", path):
+            try:
+                return _content_or_none(self._fs.cat_file(key, start=start, end=end))
+            except OSError as error:
+                return _content_or_none(error)
+
+    def _check_limit(self, path: str, content: bytes | None, limit: int) -> bytes | None:
+        if content is not None and len(content) > limit:
+            raise DataError(f"{self.uri(path)} has more than {limit} bytes; remove it and run the step that wrote it again")
+        return content
 
     def write(self, path: str, data: bytes) -> None:
         """Write the object. Only for names that no other writer uses."""
+        key = self._key(path)
         with self._translate_errors("write", path), self._folder(path):
-            self._fs.pipe_file(self._key(path), data)
+            self._fs.pipe_file(key, data)
 
     def create(self, path: str, data: bytes) -> bool:
         """Create the object atomically; return False, and change nothing, if it exists.
@@ -159,25 +209,48 @@ class Store:
             raise ConfigurationError(f"cannot write {self.uri(path)}: {error}; {advice}") from error
 
     def remove_folder(self, path: str) -> None:
-        """Remove every object below `path`, if any."""
+        """Remove the object `path` and every object below it, if any."""
+        key = self._key(path)
         with self._translate_errors("remove", path):
             try:
-                self._fs.rm(self._key(path), recursive=True)
+                if self.local:
+                    self._fs.rm(key, recursive=True)
+                    return
+                for name in self._fs.find(key):
+                    if name == key or name.startswith(f"{key}/"):
+                        self._fs.rm_file(name)
             except FileNotFoundError:
                 return
 
     def list(self, path: str) -> list[str]:
-        """Return the names of all objects below `path`, sorted, relative to the root."""
+        """Return the names of all objects below `path`, sorted, relative to the root; without names that are invalid."""
         with self._translate_errors("list", path):
             try:
-                found = self._fs.find(self._key(path))
+                found = self._fs.find(self._key(path) if path else self._base)
             except FileNotFoundError:
                 return []
-        return sorted(name[len(self._base) + 1 :] for name in found)
+        names = (name[len(self._base) + 1 :] for name in found)
+        return sorted(name for name in names if _is_literal(name))
+
+
+def _is_literal(path: str) -> bool:
+    return not _NOT_LITERAL.search(path) and "" not in path.split("/")
+
+
+def _content_or_none(content: bytes | BaseException) -> bytes | None:
+    """Return what a read of a range gave: None for an object that does not exist, b"" beyond its end. Raises other errors."""
+    if isinstance(content, FileNotFoundError):
+        return None
+    if isinstance(content, BaseException):
+        response = getattr(content.__cause__, "response", None) or {}
+        if response.get("ResponseMetadata", {}).get("HTTPStatusCode") == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+            return b""
+        raise content
+    return bytes(content)
 
 
 class CircuitBreakerStore(Store):
-    """A fail-fast Store that, after a transient error, raises at once for a while instead of asking the store again."""
+    """A fail-fast Store with a circuit breaker: after a transient error, calls fail for OPEN_SECONDS without a request."""
 
     OPEN_SECONDS = 30.0
 
@@ -188,7 +261,7 @@ class CircuitBreakerStore(Store):
     @contextmanager
     def _translate_errors(self, action: str, path: str) -> Iterator[None]:
         if time.monotonic() < self._closed_at:
-            raise TransientError(f"cannot {action} {self.uri(path)}: the store did not respond moments ago")
+            raise TransientError(f"cannot {action} {self.uri(path)}: the store has just failed, its circuit breaker is open")
         try:
             with super()._translate_errors(action, path):
                 yield

@@ -37,7 +37,7 @@ Moves models/symbol=…/current.json back to the previous current model. A model
   trainer rollback --reason "follows the index down" --artifacts s3://market
 """
 HISTORY = """\
-Lists every promotion and roll-back with its reason; a star marks the current model.
+Lists every promotion and every rollback with its reason; an asterisk marks the current model.
 
   trainer history --artifacts s3://market
 """
@@ -97,7 +97,7 @@ def rollback(options: argparse.Namespace) -> Result:
 
 
 def history(options: argparse.Namespace) -> Result:
-    """List the promotions and roll-backs."""
+    """List the promotions and rollbacks."""
     entries = read_entries(options.artifacts, options.symbol)
     current = current_entry(entries)
     for entry in entries:
@@ -124,7 +124,7 @@ def build_parser() -> Parser:
     rollback_parser = add_step("rollback", rollback, "Roll back the current model to the previous one.", ROLLBACK)
     add_artifact_options(rollback_parser)
     rollback_parser.add_argument("--reason", required=True, metavar="TEXT", help="the reason, stored in the model registry")
-    add_artifact_options(add_step("history", history, "List promotions and roll-backs.", HISTORY))
+    add_artifact_options(add_step("history", history, "List promotions and rollbacks.", HISTORY))
 
     for step_parser in (train_parser, plot_parser):
         add_common_options(step_parser)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from arro3.io import read_parquet
 from step_contract import paths
 from step_contract.errors import DataError
-from step_contract.manifest import File, Manifest, canonical, check_content, digest
+from step_contract.manifest import MAX_BYTES, File, Manifest, canonical, check_content, digest
 from step_contract.schemas import CHANGE_STEP, CLOSE_STEP, PRICES_FILE, PRICES_VERSION
 from step_contract.store import Store
 
@@ -105,7 +105,7 @@ def _find_gap(previous: _Bar, bar: _Bar) -> str | None:
 
 
 def _read_manifests(store: Store, names: list[str]) -> dict[str, Manifest]:
-    contents = store.read_many(names)
+    contents = store.read_many(names, MAX_BYTES)
     manifests = {}
     for name in names:
         data = contents[name]

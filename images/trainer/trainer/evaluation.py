@@ -31,7 +31,8 @@ class Score(TypedDict):
         p_value: its one-sided p-value.
         skill_drift: the skill against the drift forecast; `p_value_drift` likewise.
         directional_accuracy_low: lower end of the 95 % confidence interval; `directional_accuracy_high`: upper end.
-        coverage: the share of outcomes within the prediction interval.
+        coverage: the share of outcomes within the prediction interval; its calibration is good if this is near the interval's
+            probability.
     """
 
     horizon: int
@@ -125,13 +126,18 @@ def diebold_mariano(losses: Array, baseline_losses: Array, horizon: int) -> Dieb
 
 
 def split_folds(origins: Indexes, folds: int, test_share: float, horizon: int) -> list[tuple[Indexes, Indexes]]:
-    """Return the training and test origins of each fold; the training part grows from fold to fold.
+    """Return the training and test origins of each fold; the training part grows from fold to fold (expanding window).
 
-    The `horizon` - 1 origins between them are in neither: their targets overlap the test part.
+    This is the validation split. The `horizon` - 1 origins between them are in neither: their targets overlap the test part.
     """
     with_targets = origins[:-horizon]
     tests = np.array_split(with_targets[-max(folds, int(len(with_targets) * test_share)) :], folds)
     return [(with_targets[with_targets <= test[0] - horizon], test) for test in tests]
+
+
+def min_sessions(window: int, horizon: int, folds: int, test_share: float) -> int:
+    """Return a number of sessions that gives the first fold of `split_folds` at least one training origin."""
+    return window + horizon + math.ceil((window + horizon + folds) / (1 - test_share))
 
 
 def score(forecasts: Array, outcomes: Array, baselines: Baselines) -> list[Score]:

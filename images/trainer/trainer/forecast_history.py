@@ -10,7 +10,7 @@ from datetime import date
 from typing import Any
 
 from step_contract import paths
-from step_contract.commit import read
+from step_contract.commit import load, read
 from step_contract.errors import DataError
 from step_contract.manifest import Manifest
 from step_contract.schemas import FORECAST_FILE, MODEL_VERSION
@@ -33,11 +33,11 @@ def read_forecasts(store: Store, symbol: str, session: date, config: str, since:
     candidates: dict[date, list[tuple[bool, str, str, Manifest]]] = {}
     names = [name for name in store.list(paths.models_root(symbol)) if name.endswith(f"/{paths.MANIFEST}")]
     names = [name for name in names if since <= paths.parse_session(name) < session]
-    for name, data in store.read_many(names).items():
+    for name in names:
         directory = name.removesuffix(f"/{paths.MANIFEST}")
         with _skip_damaged():
-            manifest = Manifest.from_json(data or b"", store.uri(name))
-            if manifest.schema_version == MODEL_VERSION:
+            manifest = load(store, directory)
+            if manifest and manifest.schema_version == MODEL_VERSION:
                 other_config = directory != paths.model(symbol, manifest.session, config)
                 candidate = (other_config, manifest.created.isoformat(), directory, manifest)
                 candidates.setdefault(manifest.session, []).append(candidate)

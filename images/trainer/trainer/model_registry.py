@@ -1,6 +1,9 @@
 """The model registry: which model is current. A rule promotes models, a person rolls them back.
 
-Each promotion and roll-back is an object of its own, created only if its number is free: concurrent trainers take turns, and
+The rule is `trainer.evaluation.find_significant_horizons`: a model with at least one significant horizon is promoted, unless
+it was rolled back or is older than the current model.
+
+Each promotion and rollback is an object of its own, created only if its number is free: concurrent trainers take turns, and
 each decides on the entries before its own. `current.json` repeats the result for readers of a single object.
 """
 
@@ -24,7 +27,7 @@ PROMOTED, ROLLED_BACK = "promoted", "rolled back"
 
 @dataclass(frozen=True)
 class RegistryEntry:
-    """A promotion or a roll-back.
+    """A promotion or a rollback.
 
     Attributes:
         number: counts from 1.
@@ -93,7 +96,7 @@ def promote(store: Store, symbol: str, session: date, model: Committed) -> Promo
     """
     path = model.uri.removeprefix(f"{store.root}/")
 
-    def decide(entries: Sequence[RegistryEntry]) -> RegistryEntry | Promotion:
+    def next_entry(entries: Sequence[RegistryEntry]) -> RegistryEntry | Promotion:
         current = current_entry(entries)
         if not model.manifest.facts["beats_baselines"]:
             return _reject("improvement not significant", current)
@@ -106,7 +109,7 @@ def promote(store: Store, symbol: str, session: date, model: Committed) -> Promo
         reason = str(model.manifest.facts["evaluation"])
         return RegistryEntry(len(entries) + 1, PROMOTED, path, session.isoformat(), reason, _now())
 
-    return _append_entry(store, symbol, decide) or Promotion(Outcome.PROMOTED, "Promoted to current model.")
+    return _append_entry(store, symbol, next_entry) or Promotion(Outcome.PROMOTED, "Promoted to current model.")
 
 
 def _reject(reason: str, current: RegistryEntry | None) -> Promotion:
@@ -120,13 +123,13 @@ def roll_back(store: Store, symbol: str, reason: str) -> str:
     Raises NothingToDoError if there is no current model.
     """
 
-    def decide(entries: Sequence[RegistryEntry]) -> RegistryEntry:
+    def next_entry(entries: Sequence[RegistryEntry]) -> RegistryEntry:
         current = current_entry(entries)
         if current is None:
             raise NothingToDoError(f"there is no current model of {symbol}: nothing to roll back")
         return RegistryEntry(len(entries) + 1, ROLLED_BACK, current.model, current.session, reason, _now())
 
-    _append_entry(store, symbol, decide)
+    _append_entry(store, symbol, next_entry)
     return f"Rolled back; {describe_current(read_entries(store, symbol))}."
 
 
@@ -141,15 +144,15 @@ def _now() -> str:
 
 
 def _append_entry(
-    store: Store, symbol: str, decide: Callable[[Sequence[RegistryEntry]], RegistryEntry | Promotion]
+    store: Store, symbol: str, next_entry: Callable[[Sequence[RegistryEntry]], RegistryEntry | Promotion]
 ) -> Promotion | None:
-    """Append the entry that `decide` returns for the entries so far, or return its Promotion if it returns that instead.
+    """Append the entry that `next_entry` returns for the entries so far, or return its Promotion if it returns that instead.
 
-    `decide` is called again if another writer was first.
+    `next_entry` is called again if another writer was first.
     """
     while True:
         entries = read_entries(store, symbol)
-        decision = decide(entries)
+        decision = next_entry(entries)
         if isinstance(decision, Promotion):
             _update_current_model(store, symbol)
             return decision

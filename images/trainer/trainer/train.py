@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import resource
 import sys
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from step_contract.store import Store
 
 from trainer.config import ModelConfig, TrainingConfig
 from trainer.dataset import Array, forecast_origins, list_partitions, log_returns, read_closes
-from trainer.evaluation import Evaluation, OutOfSampleForecasts, split_folds, walk_forward
+from trainer.evaluation import Evaluation, OutOfSampleForecasts, min_sessions, split_folds, walk_forward
 from trainer.forecast_history import PLOTTED_SESSIONS
 from trainer.texts import summarize_evaluation
 from trainer.threads import thread_count
@@ -103,9 +102,7 @@ def check_history(
 ) -> None:
     """Raise DataError if there are too few sessions for the configuration, or the first fold has constant closes only."""
     window, horizon, folds = config.window, config.horizon, config.folds
-    # The first fold needs at least one training origin beside the test parts.
-    minimum = window + horizon + math.ceil((window + horizon + folds) / (1 - config.test_share))
-    required = max(config.min_sessions, minimum)
+    required = max(config.min_sessions, min_sessions(window, horizon, folds, config.test_share))
     if len(sessions) < required:
         advice = f", or raise --history-years, which excludes sessions before {since}" if since else ""
         raise DataError(

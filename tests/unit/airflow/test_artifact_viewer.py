@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from datetime import date
+from hashlib import sha256
+from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from airflow_steps.artifact_viewer import app, require_access
@@ -10,9 +17,11 @@ from airflow_steps.links import artifact_url, make_link_xcoms
 from airflow_steps.outcome import StepOutput
 from fastapi.testclient import TestClient
 from step_contract.commit import Content, commit
-from step_contract.store import Store
+from step_contract.errors import DataError
+from step_contract.manifest import canonical, digest
+from step_contract.store import CHUNK_BYTES, Store
 
-PICTURE = b"\x89PNG a picture"
+PICTURE = b"\x89PNG\r\n\x1a\n a picture"
 DIRECTORY = "plots/symbol=KS11/session=2026-01-15/config=ab12"
 
 
@@ -25,10 +34,48 @@ def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.fixture
+def store(manifest: str, tmp_path: Path) -> Store:
+    return Store(f"file://{tmp_path}/artifacts")
+
+
+@pytest.fixture
 def browser(manifest: str) -> Iterator[TestClient]:
     app.dependency_overrides[require_access] = lambda: None
     yield TestClient(app, follow_redirects=False)
     app.dependency_overrides.clear()
+
+
+def publish(store: Store, contents: dict[str, bytes], **fields: Any) -> str:
+    """Write an artifact as a hostile step would, without the checks of `commit`; return its path."""
+    content: dict[str, Any] = {
+        "manifest": 1,
+        "step": "plot",
+        "session": "2026-01-15",
+        "inputs": {},
+        "files": [{"path": f"a/{name}", "sha256": digest(data), "size": len(data)} for name, data in contents.items()],
+        "rows": 0,
+        "schema_version": 1,
+        "facts": {},
+        "created": "2026-01-15T10:00:00+00:00",
+        "image": None,
+        "commit": None,
+    } | fields
+    for name, data in contents.items():
+        store.write(f"hostile/a/{name}", data)
+    store.write("hostile/manifest.json", json.dumps(content | {"sha256": digest(canonical(content))}).encode())
+    return "/artifacts/hostile/"
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
 
 
 def make_path(manifest: str, name: str = "") -> str:
@@ -69,6 +116,144 @@ def test_a_binary_file_is_downloaded(browser: TestClient, manifest: str) -> None
     response = browser.get(make_path(manifest, "rows.bin"))
     assert response.headers["content-disposition"] == 'attachment; filename="rows.bin"'
     assert response.headers["x-content-type-options"] == "nosniff"
+
+
+HOSTILE_TEXTS = [
+    "<form action=//evil.example><button>Log in",
+    "<meta http-equiv=refresh content='0;url=//evil.example'>",
+    "\" onload=alert(1) x='",
+    "</title><script>alert(1)</script>",
+    "javascript:alert(1)",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE_TEXTS)
+def test_no_text_of_a_manifest_becomes_markup(browser: TestClient, store: Store, text: str) -> None:
+    fields = {"step": text, "image": text, "commit": text, "facts": {text: text}, "inputs": {text: text}}
+    page = Page(browser.get(publish(store, {"a.png": PICTURE}, **fields)).text)
+    allowed = {"html", "meta", "title", "style", "h1", "h2", "p", "code", "img", "table", "tr", "td", "a"}
+    assert {tag for tag, _ in page.elements} <= allowed
+    attributes = {name for tag, attributes in page.elements for name in attributes}
+    assert attributes <= {"lang", "charset", "name", "content", "href", "src", "alt"}
+    assert [values["href"] for tag, values in page.elements if tag == "a"] == ["./a.png", "./manifest.json"]
+
+
+@pytest.mark.parametrize(
+    "name", ["..", "//evil.example", "javascript:alert(1)", "a\r\nSet-Cookie: a=b", 'a"; filename="b', "a.png<b>", "é"]
+)
+def test_an_artifact_with_a_hostile_file_name_has_no_page(browser: TestClient, store: Store, name: str) -> None:
+    files = [{"path": f"a/{name}", "sha256": "0" * 64, "size": 1}]
+    response = browser.get(publish(store, {}, files=files))
+    assert response.status_code == 502 and response.headers["content-type"].startswith("text/plain")
+    response = browser.get("/artifacts/hostile/" + "".join(f"%{byte:02x}" for byte in name.encode()))
+    assert response.status_code in (404, 502) and "content-disposition" not in response.headers
+    assert "set-cookie" not in response.headers
+
+
+@pytest.mark.parametrize("digest", ["<form action=//evil.example>", "0" * 63, "A" * 64])
+def test_an_artifact_whose_digest_is_none_has_no_page(browser: TestClient, store: Store, digest: str) -> None:
+    files = [{"path": "a/a.png", "sha256": digest, "size": 1}]
+    response = browser.get(publish(store, {}, files=files))
+    assert response.status_code == 502 and response.headers["content-type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize("path", ["", "forecast.png", "rows.bin", "manifest.json", "none"])
+def test_no_response_may_load_scripts_submit_forms_or_be_framed(browser: TestClient, manifest: str, path: str) -> None:
+    headers = browser.get(make_path(manifest, path)).headers
+    directives = [directive.strip() for directive in headers["content-security-policy"].split(";")]
+    assert {"default-src 'none'", "form-action 'none'", "base-uri 'none'", "frame-ancestors 'self'"} <= set(directives)
+    assert any(directive.startswith("sandbox") and "allow-scripts" not in directive for directive in directives)
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize("data", [b"<html><script>alert(1)</script>", b"<svg onload=alert(1)>", b"", b"\x89PNG", b"GIF89a"])
+def test_what_is_named_png_but_is_none_is_downloaded(browser: TestClient, store: Store, data: bytes) -> None:
+    response = browser.get(publish(store, {"a.png": data}) + "a.png")
+    assert (response.status_code, response.content) == (200, data)
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.headers["content-disposition"] == 'attachment; filename="a.png"'
+
+
+@pytest.mark.parametrize("name", ["a.html", "a.svg", "a.js", "a.PNG", "a.txt", "png", "a."])
+def test_other_types_are_downloaded(browser: TestClient, store: Store, name: str) -> None:
+    response = browser.get(publish(store, {name: PICTURE}) + name)
+    assert response.headers["content-type"] == "application/octet-stream"
+    assert response.headers["content-disposition"].startswith("attachment")
+
+
+def test_json_is_shown_as_json(browser: TestClient, store: Store) -> None:
+    response = browser.get(publish(store, {"a.json": b'{"a": 1}'}) + "a.json")
+    assert (response.json(), response.headers["content-type"]) == ({"a": 1}, "application/json")
+
+
+@pytest.mark.parametrize("size", [0, 1, CHUNK_BYTES, 2 * CHUNK_BYTES + 1])
+def test_a_file_of_any_size_is_sent_whole_with_its_length(browser: TestClient, store: Store, size: int) -> None:
+    data = os.urandom(size)
+    response = browser.get(publish(store, {"a.bin": data}) + "a.bin")
+    assert response.content == data and response.headers["content-length"] == str(size)
+
+
+def test_a_large_file_that_was_altered_is_never_sent_whole(browser: TestClient, store: Store) -> None:
+    path, data = publish(store, {"a.bin": bytes(2 * CHUNK_BYTES)}), bytearray(2 * CHUNK_BYTES)
+    data[-1] = 1
+    store.write("hostile/a/a.bin", bytes(data))
+    received = 0
+    # The server closes the connection before Content-Length bytes, which a browser reports as a failed download.
+    with pytest.raises(DataError, match="altered"), browser.stream("GET", f"{path}a.bin") as response:
+        for chunk in response.iter_raw():
+            received += len(chunk)
+    assert received < len(data)
+
+
+DOWNLOAD = """
+import resource, sys
+from airflow_steps.artifact_viewer import get_file
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+async def drain(response):
+    return sum([len(chunk) async for chunk in response.body_iterator])
+import asyncio
+asyncio.run(drain(get_file("small", "a.bin")))
+before = peak()
+print(asyncio.run(drain(get_file("large", "a.bin"))), peak() - before)
+"""
+
+
+def test_a_download_of_300_mib_needs_constant_memory(store: Store, tmp_path: Path) -> None:
+    size = 300 * 2**20
+    for name, length in (("small", 1), ("large", size)):
+        total = sha256()
+        for _ in range(length // 2**20 or 1):
+            total.update(bytes(min(length, 2**20)))
+        path = publish(store, {"a.bin": b""}, files=[{"path": "a/a.bin", "sha256": total.hexdigest(), "size": length}])
+        folder = tmp_path / "artifacts" / path.split("/")[2]
+        os.truncate(folder / "a" / "a.bin", length)
+        folder.rename(folder.with_name(name))
+    ran = subprocess.run([sys.executable, "-c", DOWNLOAD], stdout=subprocess.PIPE, check=True, timeout=120)
+    sent, growth = (int(word) for word in ran.stdout.split()[-2:])
+    assert sent == size and growth < 64 * 2**20
+
+
+@pytest.mark.parametrize(
+    "directory", ["x/../plots", "../plots", "./plots", "plots//a", "a b", "a%2fb", "a?b", "é", "javascript:x"]
+)
+def test_a_manifest_whose_path_a_browser_would_change_has_no_link(manifest: str, store: Store, directory: str) -> None:
+    assert artifact_url(f"{store.root}/{directory}/manifest.json") == ""
+
+
+def test_a_root_that_begins_like_the_deployments_has_no_link(manifest: str, store: Store) -> None:
+    assert artifact_url(f"{store.root}-other/plots/manifest.json") == ""
+    assert artifact_url(f"{store.root}/plots/other.json") == ""
+
+
+def test_the_login_returns_to_this_server_only(manifest: str) -> None:
+    client = TestClient(app, follow_redirects=False, base_url="http://evil.example")
+    response = client.get(make_path(manifest), params={"a": "b&next=//evil.example"})
+    assert response.headers["location"].startswith("/api/v2/auth/login?next=%2F")
+    assert "evil.example" not in response.headers["location"].partition("%3Fa%3D")[0]
+    response = client.get("//evil.example/artifacts/a/")
+    assert not response.headers.get("location", "").partition("next=")[2].startswith("%2F%2F")
 
 
 def test_an_anonymous_user_is_redirected_to_the_login(manifest: str) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow_steps.callbacks import on_run_end, on_task_failure, on_task_retry
+from airflow_steps.callbacks import get_silent_since, on_run_end, on_task_failure, on_task_retry
 from airflow_steps.failure_log import FailureRecord, read_failures, record_termination
 from airflow_steps.outcome import PermanentStepError, StepFailedError
 from airflow_steps.redaction import redact
@@ -47,6 +50,11 @@ def test_a_failed_step_is_recorded_with_kind_reason_and_advice(store: Store) -> 
         1,
     )
     assert record.advice.startswith("Check the object")
+
+
+def test_a_reason_with_control_characters_is_recorded_as_one_line(store: Store) -> None:
+    on_task_failure(make_context(ValueError("no\x00such\udcff\nbranch\x1b[31m")))
+    assert [record.reason for record in read_records(store)] == ["no such  branch [31m"]
 
 
 def test_a_retried_attempt_is_recorded_with_the_time_of_the_next(store: Store) -> None:
@@ -125,3 +133,43 @@ def test_a_lost_workers_record_has_its_steps_termination(store: Store) -> None:
     assert (known.meaning, known.permanent) == ("its pod did not start", True)
     assert 'secret "bucket" not found' in known.reason
     assert "the worker that should set the task's state was killed" in known.reason
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b"null", b"[]", b'{"task_id": NaN}', b"\xef\xbb\xbf{}", b"{" + b" " * 2**20])
+def test_an_invalid_record_or_heartbeat_is_not_fatal(data: bytes, store: Store) -> None:
+    on_task_failure(make_context(ValueError("valid")))
+    store.write(paths.failure("market_daily", "session__2026-01-15", "train", -1, 9), data)
+    store.write(paths.MONITOR_HEARTBEAT, data)
+    assert [record.reason for record in read_records(store)] == ["valid"]
+    assert "cannot be read" in (get_silent_since(store, datetime.now(UTC)) or "")
+
+
+@pytest.mark.parametrize(
+    "field", ["task_id", "map_index", "will_retry", "attempt", "max_attempts", "permanent", "next_attempt_at"]
+)
+def test_a_record_with_a_field_of_the_wrong_type_is_skipped(field: str, store: Store) -> None:
+    on_task_failure(make_context(StepFailedError("it broke", Termination.ERROR)))
+    [name] = store.list("monitor")
+    store.write(name, json.dumps(json.loads(store.read(name) or b"") | {field: {"a": 1}}).encode())
+    assert read_records(store) == []
+
+
+def test_after_a_failed_write_the_store_is_not_asked_again_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            with suppress(OSError):
+                while True:
+                    server.accept()[0].close()
+
+        threading.Thread(target=refuse, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+            monkeypatch.setenv(name, "test")
+        monkeypatch.setenv("ARTIFACTS", "s3://circuit-breaker/market")
+        for _ in range(3):
+            on_task_failure(make_context(StepFailedError("it broke", Termination.ERROR)))
+    printed = caplog.text + capsys.readouterr().out
+    assert printed.count("cannot store the failure record") == 3 and printed.count("has just failed") == 2

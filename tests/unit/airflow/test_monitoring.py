@@ -13,7 +13,7 @@ import yaml
 from airflow_monitor import metrics as monitor_metrics
 from airflow_steps import metrics
 from devtools.commands import ROOT
-from step_contract.errors import ExitCode, Termination
+from step_contract.errors import RETRY_RULES, ExitCode, Termination
 
 MAPPINGS: list[dict[str, Any]] = yaml.safe_load((ROOT / "helm" / "values.yaml").read_text())["statsd"]["extraMappings"]
 GROUPS: list[dict[str, Any]] = yaml.safe_load((ROOT / "monitoring" / "alerts.yaml").read_text())["groups"]
@@ -107,6 +107,14 @@ def test_alerts_cover_every_outcome_of_failure() -> None:
     ]
     succeeded = (ExitCode.SUCCESS, ExitCode.NOTHING_TO_DO)
     assert sorted(matched) == sorted(end.name.lower() for end in [*ExitCode, *Termination] if end not in succeeded)
+
+
+def test_repeated_failures_alert_only_after_the_last_attempt() -> None:
+    [alert] = [alert for alert in ALERTS if alert["alert"] == "StepFailingRepeatedly"]
+    thresholds = re.findall(r'outcome=~?"([^"]+)"} >= (\d+)', alert["expr"])
+    limits = {Termination[outcome.upper()]: int(number) for outcomes, number in thresholds for outcome in outcomes.split("|")}
+    assert limits == {termination: RETRY_RULES[termination].max_attempts for termination in limits}
+    assert len(limits) == 4
 
 
 def test_panels_query_existing_metrics_of_the_chosen_prometheus() -> None:

@@ -94,7 +94,7 @@ def test_range_reports_corrections_and_commits_other_sessions(collector: Run, co
     collector("fetch-prices", "--from", "2026-03-18", "--to", "2026-03-19")
     correct(b"22994678385098,", b"22994678385099,")
     code, output, _ = collector("fetch-prices", "--from", "2026-03-18", "--to", "2026-03-20")
-    assert (code, "2026-03-19: amount" in output, "other sessions committed: 1" in output) == (65, True, True)
+    assert (code, "2026-03-19: amount" in output, "sessions committed besides: 1" in output) == (65, True, True)
     code, output, result = collector("fetch-prices", "--from", "2026-03-18", "--to", "2026-03-20", "--accept-corrections")
     assert (code, result["facts"]["revised"]) == (0, 1)
     assert "0 sessions committed, 3 already committed, 1 revised" in output

