@@ -129,6 +129,12 @@ class Deployment:
         history: list[dict[str, Any]] = json.loads(self.helm("history", release, "--output=json", "--max=50"))
         return history
 
+    def read_airflow_version(self, revision: int) -> str:
+        """Return the version of Airflow in a revision of its release."""
+        values = self.helm("get", "values", "airflow", "--all", f"--revision={revision}", "--output=json")
+        version: str = json.loads(values)["airflowVersion"]
+        return version
+
     def current_revisions(self) -> dict[str, int]:
         """Return the deployed revision of each release; a release that is not deployed is left out."""
         deployed = {release: helm_revisions.find_deployed(self.read_history(release)) for release in helm_charts.RELEASES}
@@ -165,7 +171,7 @@ class Deployment:
         if release == "airflow":
             self.kubectl("delete", "job", *JOBS, "--ignore-not-found", timeout=90)
 
-    def roll_back(self, revisions: dict[str, int]) -> None:
+    def roll_back(self, revisions: Mapping[str, int]) -> None:
         """Roll each release back to its revision, and wait; a release without one is uninstalled."""
         for release in reversed(helm_charts.RELEASES):
             self._delete_jobs(release)
