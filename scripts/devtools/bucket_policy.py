@@ -10,8 +10,8 @@ from devtools.helm_charts import read_setting
 
 # Where steps write, relative to the root of the artifacts: images/contract/step_contract/paths.py. market_smoke has its own root.
 STEP_PREFIXES = ("checkpoints", "decisions", "headlines", "models", "plots", "prices", "smoke")
-# What steps delete: the checkpoints of a finished training, those of market_smoke too.
-DELETED_PREFIXES = ("checkpoints", "smoke/*/checkpoints")
+# What steps delete: the checkpoints of a finished training, and the files of an attempt that was not committed.
+DELETED_PATTERNS = ("checkpoints/*", "smoke/*/checkpoints/*", "*/attempt=*")
 MONITOR_PREFIX = "monitor"
 # Replaced by PRINCIPAL: the user or role of the steps' key.
 EXAMPLE_PRINCIPAL = "arn:aws:iam::ACCOUNT:user/STEPS"
@@ -51,10 +51,8 @@ def make_policy(artifacts: str, logs: str, principal: str) -> dict[str, Any]:
     return {
         "Version": "2012-10-17",
         "Statement": [
-            make_statement(
-                "StepsReadAndWrite", "Allow", ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"], written
-            ),
-            make_statement("StepsDelete", "Allow", ["s3:DeleteObject"], [f"{root}/{prefix}/*" for prefix in DELETED_PREFIXES]),
+            make_statement("StepsReadAndWrite", "Allow", ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"], written),
+            make_statement("StepsDelete", "Allow", ["s3:DeleteObject"], [f"{root}/{pattern}" for pattern in DELETED_PATTERNS]),
             # Of the whole bucket: with a condition on the prefix, a missing object would be forbidden (403), not missing (404).
             make_statement("StepsList", "Allow", ["s3:ListBucket"], [bucket]),
             # Takes precedence over any other policy that allows this principal more.

@@ -123,7 +123,9 @@ def test_each_component_connects_only_to_what_it_needs(objects: list[Object], re
 def test_components_without_clients_of_https_have_no_port_443(rendered: dict[str, str]) -> None:
     objects = parse_manifests(rendered["staging"])
     for component in ("statsd", "pgbouncer", "run-airflow-migrations", "create-user-job"):
-        rules = list_egress(objects, {"tier": "airflow", "component": component}, "market-daily-staging", "market-daily-staging")
+        rules = list_egress(
+            objects, {"tier": "airflow", "component": component}, "market-daily-staging", "market-daily-staging"
+        )
         assert 443 not in list_egress_ports(rules)
 
 

@@ -9,10 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from devtools.database_migrations import PROBE, DatabaseState, find_head, is_supported
-
 from airflow.utils.db import _REVISION_HEADS_MAP
 from airflow.version import version
+from devtools.database_migrations import PROBE, DatabaseState, find_head, is_supported
 
 
 def test_the_probe_reads_the_revision_and_airflows_own_map(tmp_path: Path) -> None:

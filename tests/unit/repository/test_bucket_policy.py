@@ -65,10 +65,14 @@ def test_steps_read_and_write_where_the_contract_has_their_paths(policy: dict[st
             assert is_allowed(policy, action, f"artifacts/{prefix}{path}/manifest.json"), path
 
 
-def test_steps_delete_checkpoints_only(policy: dict[str, Any]) -> None:
-    deletable = [path for path in (*WRITTEN, *OF_AIRFLOW) if is_allowed(policy, "DeleteObject", f"artifacts/{path}/file")]
-    assert deletable == [paths.checkpoints("KS11", DAY, "0123", "4567")]
-    assert is_allowed(policy, "DeleteObject", f"artifacts/{SMOKE}/{deletable[0]}/file")
+def test_steps_delete_checkpoints_and_attempts_and_no_manifest(policy: dict[str, Any]) -> None:
+    def list_deletable(name: str) -> list[str]:
+        return [path for path in (*WRITTEN, *OF_AIRFLOW) if is_allowed(policy, "DeleteObject", f"artifacts/{path}/{name}")]
+
+    checkpoints = paths.checkpoints("KS11", DAY, "0123", "4567")
+    assert list_deletable(paths.MANIFEST) == [checkpoints]
+    assert list_deletable("attempt=0123456789ab/prices.parquet") == list(WRITTEN)
+    assert is_allowed(policy, "DeleteObject", f"artifacts/{SMOKE}/{checkpoints}/file")
 
 
 @pytest.mark.parametrize("action", ["GetObject", "PutObject", "DeleteObject", "PutObjectAcl"])
@@ -85,7 +89,9 @@ def test_the_policy_has_the_bucket_of_the_rendered_manifests() -> None:
     manifests = "    artifacts = s3://market-daily/daily/artifacts\n    remote_base_log_folder = s3://other/logs\n"
     text = render(manifests)
     assert "arn:aws:s3:::market-daily/daily/artifacts/prices/*" in text and "arn:aws:iam::ACCOUNT:user/STEPS" in text
-    assert "logs" not in json.dumps(json.loads(text)["Statement"][-1]["Resource"])  # another bucket, to which nothing is allowed
+    assert "logs" not in json.dumps(
+        json.loads(text)["Statement"][-1]["Resource"]
+    )  # another bucket, to which nothing is allowed
     with pytest.raises(ToolError, match="not in a bucket"):
         render("    artifacts = file:///artifacts\n")
 
@@ -158,7 +164,9 @@ def test_a_server_enforces_the_policy(
     steps.replace(paths.current_model("KS11"), b"{}")
     assert len(steps.list("prices")) == 1
     steps.remove_folder(WRITTEN[-1])
-    assert steps.list(WRITTEN[-1]) == []
+    steps.write(f"{WRITTEN[0]}/attempt=0123456789ab/file", b"")
+    steps.remove_folder(f"{WRITTEN[0]}/attempt=0123456789ab")
+    assert steps.list(WRITTEN[-1]) == [] and steps.list(WRITTEN[0]) == [f"{WRITTEN[0]}/manifest.json"]
     for refused in (
         lambda: steps.replace(paths.MONITOR_HEARTBEAT, b"forged"),
         lambda: steps.read(paths.MONITOR_HEARTBEAT),

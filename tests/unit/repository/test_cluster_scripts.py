@@ -172,7 +172,9 @@ def test_in_kind_a_separate_steps_namespace_gets_the_buckets_only_key(tmp_path: 
 def test_steps_that_share_airflows_namespace_need_no_further_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [*kubernetes_secrets.generate_keys("prod"), *kubernetes_secrets.EXTERNAL]
     calls = record_kubectl(tmp_path, monkeypatch, secrets=" ".join(names))
-    Deployment("context", "market-daily-prod", "prod").prepare_namespaces("    step_namespace = \n    step_credentials = bucket\n")
+    Deployment("context", "market-daily-prod", "prod").prepare_namespaces(
+        "    step_namespace = \n    step_credentials = bucket\n"
+    )
     assert "-steps" not in calls.read_text()
 
 

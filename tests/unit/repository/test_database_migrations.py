@@ -14,7 +14,13 @@ from devtools.database_migrations import DatabaseState, find_head, is_supported,
 from devtools.deployment import Deployment
 
 # Of Airflow 3.3: the versions with migrations, and the database's revision after them.
-HEADS = {"3.0.3": "fe199e1abd77", "3.1.0": "cc92b33c6709", "3.1.8": "509b94a1042d", "3.2.0": "1d6611b6ab7c", "3.3.0": "d2f4e1b3c5a7"}
+HEADS = {
+    "3.0.3": "fe199e1abd77",
+    "3.1.0": "cc92b33c6709",
+    "3.1.8": "509b94a1042d",
+    "3.2.0": "1d6611b6ab7c",
+    "3.3.0": "d2f4e1b3c5a7",
+}
 OLD_HEADS = {version: head for version, head in HEADS.items() if version != "3.3.0"}
 DEPLOYMENT = Deployment("context", "market-daily-staging", "staging")
 
