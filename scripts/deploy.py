@@ -5,7 +5,7 @@
     python scripts/deploy.py deploy staging      # show the changes, ask, upgrade, run the smoke test; roll back on failure
     python scripts/deploy.py rollback staging    # roll back to the previous revision, or to REVISION
     python scripts/deploy.py ui staging          # forward a port to the UI
-    python scripts/deploy.py bucket-policy staging   # print a policy of the bucket that restricts the steps' key; needs no cluster
+    python scripts/deploy.py bucket-policy staging   # print a bucket policy that restricts the steps' key; needs no cluster
 
 CONTEXT, NAMESPACE, VALUES, YES, REVISION, UI_PORT, DEPLOY_SECONDS, PRINCIPAL: see docs/settings.md.
 """
@@ -115,7 +115,7 @@ def recover(deployment: Deployment, previous: Mapping[str, int], error: ToolErro
 
 
 def roll_back_to(deployment: Deployment, revisions: Mapping[str, int]) -> None:
-    """Roll the releases back to these revisions. Raises ToolError, and changes nothing, if the database has newer migrations."""
+    """Roll the releases back. Raises ToolError, and changes nothing, if the database has newer migrations."""
     if revision := revisions.get("airflow"):
         database_migrations.check_rollback(deployment, revision)
     deployment.roll_back(revisions)

@@ -1,4 +1,4 @@
-"""A policy of the bucket that restricts the steps' key: it writes what steps write, and neither task logs nor the monitor's objects."""
+"""A bucket policy that restricts the steps' key to what steps write; task logs and the monitor's objects are denied."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from devtools.commands import ToolError
 from devtools.helm_charts import read_setting
 
-# Where steps write, relative to the root of the artifacts: images/contract/step_contract/paths.py. market_smoke has its own root.
+# Where steps write, relative to the root of the artifacts (images/contract/step_contract/paths.py); market_smoke has its own.
 STEP_PREFIXES = ("checkpoints", "decisions", "headlines", "models", "plots", "prices", "smoke")
 # What steps delete: the checkpoints of a finished training, and the files of an attempt that was not committed.
 DELETED_PATTERNS = ("checkpoints/*", "smoke/*/checkpoints/*", "*/attempt=*")

@@ -111,16 +111,16 @@ def check_rollback(deployment: Deployment, revision: int) -> None:
         if deployment.read_airflow_version(last_revision) == version:
             return
         raise ToolError(
-            f"cannot verify that Airflow {version} supports the database, as no pod of Airflow runs: compare the output of "
-            f"SELECT version_num FROM alembic_version with the revision of {version} in airflow/utils/db.py "
-            f"(_REVISION_HEADS_MAP); if they are equal, run helm rollback airflow {revision}"
+            f"cannot verify that Airflow {version} supports the database, as no pod of Airflow responds. Read the "
+            f"database's table alembic_version; if it holds the revision of {version} in airflow/utils/db.py "
+            f"(_REVISION_HEADS_MAP), run helm rollback airflow {revision}"
         )
     if not is_supported(state, version):
         raise ToolError(explain_refusal(deployment, state, version, revision))
 
 
 def explain_refusal(deployment: Deployment, state: DatabaseState, version: str, revision: int) -> str:
-    """Return why the release cannot be rolled back to `revision`, which has Airflow `version`, and what to do in which order."""
+    """Return why the release cannot be rolled back to `revision`, with Airflow `version`, and what to do in which order."""
     head = find_head(version, state.heads)
     owner = f"of Airflow {state.version}" if state.version else f"that the Airflow in pod {state.pod} does not know"
     message = (

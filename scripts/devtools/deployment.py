@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from devtools import helm_charts, helm_revisions, kubernetes_secrets, pgbouncer, pods
+from devtools import api_server, helm_charts, helm_revisions, kubernetes_secrets, pgbouncer, pods
 from devtools.commands import ToolError, progress, run
 
 JOBS = ("airflow-run-airflow-migrations", "airflow-create-user")
@@ -67,8 +67,10 @@ class Deployment:
             Whether the secret `slack` was replaced by another connection.
 
         Raises:
-            ToolError: secrets are missing that must be created by hand; the message has the commands.
+            ToolError: secrets are missing that must be created by hand (the message has the commands), or the network policies
+                exclude the Kubernetes API.
         """
+        api_server.check_network_policy(self.kubectl, rendered, self.environment)
         steps = helm_charts.read_step_settings(rendered, self.namespace)
         in_steps_namespace = replace(self, namespace=steps.namespace)
         self.create_namespace()

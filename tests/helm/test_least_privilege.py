@@ -1,4 +1,4 @@
-"""Least privilege in every environment: the steps' namespace, roles, network policies, and the components with Slack's token."""
+"""Least privilege in every environment: the steps' namespace, roles, network policies, and who has Slack's token."""
 
 from __future__ import annotations
 

@@ -171,8 +171,10 @@ def check_access(environment: Environment) -> None:
         ]
         for name, option in options.items()
     }
-    nowhere: dict[str, list[str]] = dict.fromkeys(options, [])
-    assert created == nowhere | {"scheduler": [airflow.namespace], "triggerer": [steps.namespace]}
+    assert {name: places for name, places in created.items() if places} == {
+        "scheduler": [airflow.namespace],
+        "triggerer": [steps.namespace],
+    }
     deleters = [
         (name, place) for place in (airflow, steps) for name in options if is_permitted(place, options[name], "delete", "pods")
     ]

@@ -98,7 +98,7 @@ def test_the_policy_has_the_bucket_of_the_rendered_manifests() -> None:
 
 @pytest.fixture(scope="module")
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], dict[str, str]]]:
-    """An S3 server with the policy, and the environment of a client by its key. Skipped without versitygw, as moto has no users."""
+    """An S3 server with the policy; returns a client's environment. Skipped without versitygw: moto's server has no users."""
     if not (program := shutil.which("versitygw")):
         pytest.skip("versitygw is not on the PATH")
     data, users = tmp_path_factory.mktemp("data"), tmp_path_factory.mktemp("users")
