@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+from pathlib import Path
 
 import pytest
 from devtools import helm_charts
@@ -154,13 +156,32 @@ def test_the_heartbeats_address_is_open_only_if_it_is_set(official_chart: str) -
 
 
 def test_only_the_monitor_and_the_dag_processor_have_slacks_token(objects: list[Object]) -> None:
-    with_token = set()
-    for name, _, container in iterate_containers(objects):
-        sources = [source.get("secretRef", {}).get("name") for source in container.get("envFrom") or ()]
-        variables = [item.get("valueFrom", {}).get("secretKeyRef", {}) for item in container.get("env") or ()]
-        if "slack" in sources or "slack" in [variable.get("name") for variable in variables]:
-            with_token.add(name)
-    assert with_token == {"monitor/monitor", "airflow-dag-processor/dag-processor"}
+    references = {}
+    for name, pod, container in iterate_containers(objects):
+        sources = [source["secretRef"] for source in container.get("envFrom") or () if "secretRef" in source]
+        sources += [item["valueFrom"].get("secretKeyRef", {}) for item in container.get("env") or () if "valueFrom" in item]
+        mounts = {mount["name"] for mount in container.get("volumeMounts") or ()}
+        volumes = [volume["secret"] for volume in pod.get("volumes") or () if "secret" in volume and volume["name"] in mounts]
+        sources += [{"name": volume["secretName"], "optional": volume.get("optional")} for volume in volumes]
+        references |= {name: source["optional"] for source in sources if source.get("name") == "slack"}
+    # The chart mounts a component's volumes in its init container too.
+    processor = ("airflow-dag-processor/dag-processor", "airflow-dag-processor/wait-for-airflow-migrations")
+    assert references == dict.fromkeys(("monitor/monitor", *processor), True)
+
+
+def test_the_dag_processor_starts_with_and_without_slacks_token(objects: list[Object], tmp_path: Path) -> None:
+    [arguments] = [item["args"] for name, _, item in iterate_containers(objects) if name.endswith("/dag-processor")]
+    (tmp_path / "airflow").write_text('#!/bin/sh\necho "$1 ${AIRFLOW_CONN_SLACK_CONN-unset}"')
+    (tmp_path / "airflow").chmod(0o755)
+    file = tmp_path / "AIRFLOW_CONN_SLACK_CONN"
+    command = [argument.replace("/secrets/slack", str(tmp_path)) for argument in arguments]
+    outputs = []
+    for token in (None, "xoxb-1"):
+        if token:
+            file.write_text(token)
+        environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+        outputs.append(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
+    assert outputs == ["dag-processor unset\n", "dag-processor xoxb-1\n"]
 
 
 def test_a_peer_in_airflows_namespace_is_reached_from_the_steps_namespace(official_chart: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import subprocess
 import sys
@@ -275,7 +276,8 @@ def list_database_clients(environment: Environment) -> set[str]:
 @pytest.mark.timeout(2400)
 def test_a_deployment_to_production_during_a_run_loses_no_step(tmp_path: Path, pgbouncer_values: str) -> None:
     with environment("prod", tmp_path, pgbouncer_values) as prod:
-        prod.deployment.kubectl("create", "namespace", prod.deployment.namespace)
+        prod.deployment.create_namespace()
+        prod.steps.create_namespace()
         prod.create_external_secrets()
         kubernetes_secrets.create_secret(prod.deployment.kubectl, "airflow-admin", {"password": "-begins-with-a-dash"})
         by_tag = prod.run_deploy("deploy")
@@ -321,9 +323,15 @@ def test_a_deployment_to_production_during_a_run_loses_no_step(tmp_path: Path, p
 
 @pytest.mark.parametrize("name", ["staging", "prod"])
 def test_the_api_server_accepts_the_rendered_manifests(name: str) -> None:
-    deployment = Deployment(DEPLOYMENT.context, f"validated-{name}", name)
-    for namespace in (deployment.namespace, f"{deployment.namespace}-steps"):
-        deployment.kubectl("create", "namespace", namespace)
-    created = deployment.kubectl("create", "--dry-run=server", "--filename", "-", input=deployment.render())
-    assert "deployment.apps/airflow-scheduler created (server dry run)" in created
-    deployment.kubectl("delete", "namespace", deployment.namespace, f"{deployment.namespace}-steps", "--wait=false")
+    airflow = Deployment(DEPLOYMENT.context, f"validated-{name}", name)
+    steps = replace(airflow, namespace=f"{airflow.namespace}-steps")
+    documents = re.split(r"^---.*$", airflow.render(), flags=re.MULTILINE)
+    created = ""
+    for deployment in (airflow, steps):
+        deployment.create_namespace()
+        # kubectl refuses an object of another namespace than its option --namespace.
+        own = [text for text in documents if (f"\n  namespace: {steps.namespace}\n" in text) == (deployment is steps)]
+        created += deployment.kubectl("create", "--dry-run=server", "--filename", "-", input="\n---\n".join(own))
+    for line in ("deployment.apps/airflow-scheduler", "rolebinding.rbac.authorization.k8s.io/worker-step-pods"):
+        assert f"{line} created (server dry run)" in created
+    airflow.kubectl("delete", "namespace", airflow.namespace, steps.namespace, "--wait=false")
