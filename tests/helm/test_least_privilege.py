@@ -163,7 +163,9 @@ def test_only_the_monitor_and_the_dag_processor_have_slacks_token(objects: list[
         mounts = {mount["name"] for mount in container.get("volumeMounts") or ()}
         volumes = [volume["secret"] for volume in pod.get("volumes") or () if "secret" in volume and volume["name"] in mounts]
         sources += [{"name": volume["secretName"], "optional": volume.get("optional")} for volume in volumes]
-        references |= {name: source["optional"] for source in sources if source.get("name") == "slack"}
+        for source in sources:
+            if source.get("name") == "slack":
+                references[name] = source["optional"]
     # The chart mounts a component's volumes in its init container too.
     processor = ("airflow-dag-processor/dag-processor", "airflow-dag-processor/wait-for-airflow-migrations")
     assert references == dict.fromkeys(("monitor/monitor", *processor), True)
