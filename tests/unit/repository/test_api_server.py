@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 
 import pytest
 from devtools.api_server import check_network_policy
@@ -11,7 +12,7 @@ from devtools.commands import ToolError
 PRIVATE = [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.9.0.0/16"]}}, {"ipBlock": {"cidr": "fd00::/8"}}]
 
 
-def check(address: str, peers: list[dict[str, object]] | None) -> None:
+def check(address: str, peers: Sequence[object] | None) -> None:
     slices = {"items": [{"endpoints": [{"addresses": [address]}]}]}
     to = f"to: {json.dumps(peers)}\n      " if peers else ""
     rendered = (

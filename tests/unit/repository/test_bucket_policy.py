@@ -128,7 +128,7 @@ def _configure(program: str, address: str) -> None:
 
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        with suppress(OSError), socket.create_connection(address.split(":"), timeout=1):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", int(address.partition(":")[2])), timeout=1):
             break
         time.sleep(0.05)
     admin = [program, "admin", "--access", "root-key", "--secret", "root-key", "--endpoint-url", f"http://{address}"]
@@ -167,13 +167,14 @@ def test_a_server_enforces_the_policy(
     steps.write(f"{WRITTEN[0]}/attempt=0123456789ab/file", b"")
     steps.remove_folder(f"{WRITTEN[0]}/attempt=0123456789ab")
     assert steps.list(WRITTEN[-1]) == [] and steps.list(WRITTEN[0]) == [f"{WRITTEN[0]}/manifest.json"]
-    for refused in (
+    refusals: tuple[Callable[[], object], ...] = (
         lambda: steps.replace(paths.MONITOR_HEARTBEAT, b"forged"),
         lambda: steps.read(paths.MONITOR_HEARTBEAT),
         lambda: steps.write("elsewhere/file", b"{}"),
         lambda: open_store("steps-key", LOGS).replace("attempt=1.log", b"forged"),
         lambda: open_store("steps-key", LOGS).read("attempt=1.log"),
-    ):
+    )
+    for refused in refusals:
         with pytest.raises(StepError, match="cannot"):
             refused()
     assert open_store("root-key", LOGS).read("attempt=1.log") == b"log"
