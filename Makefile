@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 export PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format hooks lock clean setup-tests images push slack slack-test kind-up kind-down kind-status \
+.PHONY: help run test lint format hooks lock clean setup-tests images push bucket-policy slack slack-test kind-up kind-down kind-status \
 	render diff deploy rollback ui test-e2e bench bench-steps docs docs-serve
 
 # The version of the official chart. AIRFLOW_CHART replaces the chart, for example by a file.
@@ -68,6 +68,9 @@ deploy: ## Deploy to ENV: show the changes, ask (unless YES=1), upgrade, run the
 
 rollback: ## Roll ENV back to the previous revision, or to REVISION
 	@"$(PYTHON)" scripts/deploy.py rollback $(ENV)
+
+bucket-policy: ## Print a policy of ENV's bucket that restricts the steps' key; PRINCIPAL is the key's user
+	@"$(PYTHON)" scripts/deploy.py bucket-policy $(ENV)
 
 slack-test: ## Send a test message to Slack: from this machine if SLACK_TOKEN is set, otherwise from the monitor of ENV
 	@"$(PYTHON)" scripts/slack_test.py $(ENV)

@@ -115,7 +115,7 @@ def run_bare(deployment: Deployment, template: dict[str, Any], count: int, secon
 
 
 def run_dag(airflow: AirflowClient, dag_id: str, logical_date: str | None = None) -> float:
-    """Run the DAG; return the seconds from its trigger to its end. Raises ToolError unless it succeeds."""
+    """Run the DAG and return its duration in seconds, from `queued_at` to `end_date`. Raises ToolError unless it succeeds."""
     run_id = f"bench__{time.time():.3f}"
     airflow.unpause_dag(dag_id)
     airflow.trigger_dag(dag_id, run_id, logical_date)

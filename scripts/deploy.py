@@ -5,8 +5,9 @@
     python scripts/deploy.py deploy staging      # show the changes, ask, upgrade, run the smoke test; roll back on failure
     python scripts/deploy.py rollback staging    # roll back to the previous revision, or to REVISION
     python scripts/deploy.py ui staging          # forward a port to the UI
+    python scripts/deploy.py bucket-policy staging   # print a bucket policy that restricts the steps' key; needs no cluster
 
-CONTEXT, NAMESPACE, VALUES, YES, REVISION, UI_PORT, DEPLOY_SECONDS: see docs/settings.md.
+CONTEXT, NAMESPACE, VALUES, YES, REVISION, UI_PORT, DEPLOY_SECONDS, PRINCIPAL: see docs/settings.md.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Mapping
+from typing import NoReturn
 
-from devtools import container_images, helm_charts, helm_revisions, pgbouncer
+from devtools import bucket_policy, container_images, database_migrations, helm_charts, helm_revisions
 from devtools.commands import ToolError, print_error, require_programs, run
 from devtools.dag_runs import run_smoke_test
 from devtools.deployment import UPGRADE_TIMEOUT_SECONDS, Deployment
@@ -54,11 +57,11 @@ def describe(deployment: Deployment) -> str:
 
 
 def confirm(question: str) -> bool:
-    """Ask the user; YES=1 answers yes. Raises ToolError if standard input is no terminal."""
+    """Return whether the user confirms; with YES=1, nobody is asked. Raises ToolError without a terminal."""
     if os.environ.get("YES") == "1":
         return True
     if not sys.stdin.isatty():
-        raise ToolError(f"{question} Cannot ask, as standard input is not a terminal: set YES=1 to confirm")
+        raise ToolError(f"{question} Confirmation is required and standard input is not a terminal: set YES=1 to confirm")
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
 
 
@@ -66,7 +69,7 @@ def deploy(deployment: Deployment) -> None:
     """Show the changes, ask, upgrade and run the smoke test.
 
     Raises:
-        ToolError: the user declined, or the upgrade or the smoke test failed; then the releases are rolled back.
+        ToolError: the user declined, or the upgrade or the smoke test failed; then see `recover`.
     """
     previous, manifests = deployment.current_revisions(), deployment.render()
     changes = diff_manifests(deployment.read_manifests(), manifests)
@@ -75,23 +78,47 @@ def deploy(deployment: Deployment) -> None:
         raise ToolError("deployment cancelled")
     if deployment.is_upgrade_pending():
         print("An earlier deployment was interrupted; rolling it back …", flush=True)
-        deployment.roll_back(previous)
-    deployment.prepare_namespace(pgbouncer=pgbouncer.POOLED_SECRET in manifests)
+        roll_back_to(deployment, previous)
+    deployment.prepare_namespaces(manifests)
     try:
         if changes:
             deployment.upgrade(description=f"commit {container_images.get_commit()}")
         run_smoke_test(deployment)
     except ToolError as error:
-        print(f"\n{error}\n", file=sys.stderr)
         if not changes:
+            print(f"\n{error}\n", file=sys.stderr)
             raise ToolError(f"the smoke test of the current deployment failed: {describe(deployment)}") from error
-        # An interrupted first deployment may have left the other release alone.
-        revision = previous.get("airflow")
-        outcome = f"rolled back to revision {revision}" if revision else "uninstalled"
-        print("Rolling back …" if revision else "Uninstalling …", flush=True)
-        deployment.roll_back(previous)
-        raise ToolError(f"the deployment failed and was {outcome}; the cause is above") from error
+        recover(deployment, previous, error)
     print(f"\nDeployed {describe(deployment)}")
+
+
+def recover(deployment: Deployment, previous: Mapping[str, int], error: ToolError) -> NoReturn:
+    """Roll back a failed deployment, unless the database was migrated.
+
+    Args:
+        previous: the revision of each release before the deployment; those of a failed first deployment are uninstalled.
+        error: why it failed.
+
+    Raises:
+        ToolError: always; the message names the outcome, and what to do if the releases were not rolled back.
+    """
+    print(f"\n{error}\n", file=sys.stderr)
+    # An interrupted first deployment may have left the other release alone.
+    revision = previous.get("airflow")
+    outcome = f"rolled back to revision {revision}" if revision else "uninstalled"
+    print("Rolling back …" if revision else "Uninstalling …", flush=True)
+    try:
+        roll_back_to(deployment, previous)
+    except ToolError as failure:
+        raise ToolError(f"the deployment failed (the cause is above) and could not be rolled back: {failure}") from error
+    raise ToolError(f"the deployment failed and was {outcome}; the cause is above") from error
+
+
+def roll_back_to(deployment: Deployment, revisions: Mapping[str, int]) -> None:
+    """Roll the releases back. Raises ToolError, and changes nothing, if the database has newer migrations."""
+    if revision := revisions.get("airflow"):
+        database_migrations.check_rollback(deployment, revision)
+    deployment.roll_back(revisions)
 
 
 def roll_back(deployment: Deployment) -> None:
@@ -100,7 +127,7 @@ def roll_back(deployment: Deployment) -> None:
     revisions = helm_revisions.choose_rollback(histories, read_int("REVISION"))
     if not confirm(f"Roll {deployment} back to revision {revisions['airflow']}?"):
         raise ToolError("rollback cancelled")
-    deployment.roll_back(revisions)
+    roll_back_to(deployment, revisions)
     run_smoke_test(deployment)
     print(f"\nRolled back {deployment} to revision {revisions['airflow']}")
 
@@ -117,7 +144,7 @@ def open_ui(deployment: Deployment) -> None:
 def main(arguments: list[str]) -> int:
     """Run the command that the arguments name; return the exit code."""
     parser = argparse.ArgumentParser(prog="deploy.py", description="Deploy to an environment, helm/values-ENVIRONMENT.yaml.")
-    parser.add_argument("command", choices=("render", "diff", "deploy", "rollback", "ui"))
+    parser.add_argument("command", choices=("render", "diff", "deploy", "rollback", "ui", "bucket-policy"))
     parser.add_argument("environment")
     options = parser.parse_args(arguments)
     command, environment = options.command, options.environment
@@ -125,7 +152,7 @@ def main(arguments: list[str]) -> int:
         require_programs("helm", "kubectl", "git")
         if environment == "kind" and command in ("deploy", "rollback"):
             raise ToolError(f"make {command} does not support kind: use make kind-up")
-        if command == "render":
+        if command in ("render", "bucket-policy"):
             deployment = Deployment("", f"market-daily-{environment}", environment)
         else:
             deployment = find_deployment(environment)
@@ -136,6 +163,8 @@ def main(arguments: list[str]) -> int:
             print(diff_manifests(deployment.read_manifests(), deployment.render()) or NO_CHANGES)
         elif command == "render":
             print(deployment.render())
+        elif command == "bucket-policy":
+            print(bucket_policy.render(deployment.render(), os.environ.get("PRINCIPAL")))
         else:
             {"deploy": deploy, "rollback": roll_back, "ui": open_ui}[command](deployment)
     except ToolError as error:

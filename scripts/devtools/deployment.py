@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from devtools import helm_charts, helm_revisions, kubernetes_secrets, pods
+from devtools import api_server, helm_charts, helm_revisions, kubernetes_secrets, pgbouncer, pods
 from devtools.commands import ToolError, progress, run
 
 JOBS = ("airflow-run-airflow-migrations", "airflow-create-user")
@@ -55,34 +55,55 @@ class Deployment:
         """Run helm in the namespace; return its output."""
         return run(["helm", "--kube-context", self.context, "--namespace", self.namespace, *arguments], timeout=timeout)
 
-    def prepare_namespace(self, manifests: Sequence[str] = (), pgbouncer: bool = False, slack_connection: str = "") -> bool:
-        """Create the namespace and the missing secrets, apply the manifests, and wait until their pods are ready.
+    def prepare_namespaces(self, rendered: str, manifests: Sequence[str] = (), slack_connection: str = "") -> bool:
+        """Create the namespaces and the missing secrets, apply the manifests, and wait until their pods are ready.
 
         Args:
+            rendered: what `render` returns: it says where steps run, and whether PgBouncer is enabled.
             manifests: YAML of further objects.
-            pgbouncer: whether PgBouncer's secrets are needed.
             slack_connection: the Airflow connection to Slack; if it is set, the secret `slack` is created or replaced.
 
         Returns:
             Whether the secret `slack` was replaced by another connection.
+
+        Raises:
+            ToolError: secrets are missing that must be created by hand (the message has the commands), or the network policies
+                exclude the Kubernetes API.
         """
-        namespace = {
-            "apiVersion": "v1",
-            "kind": "Namespace",
-            "metadata": {"name": self.namespace, "labels": NAMESPACE_LABELS},
-        }
-        self.kubectl("apply", "--filename", "-", input=json.dumps(namespace))
-        kubernetes_secrets.create_missing_secrets(self.kubectl, self.namespace, self.environment)
+        api_server.check_network_policy(self.kubectl, rendered, self.environment)
+        steps = helm_charts.read_step_settings(rendered, self.namespace)
+        in_steps_namespace = replace(self, namespace=steps.namespace)
+        self.create_namespace()
+        if steps.namespace != self.namespace:
+            in_steps_namespace.create_namespace({"app.kubernetes.io/component": "steps"})
+        missing = kubernetes_secrets.create_missing_secrets(self.kubectl, self.namespace, self.environment)
+        if steps.namespace != self.namespace and steps.credentials:
+            missing += kubernetes_secrets.find_missing_step_credentials(
+                in_steps_namespace.kubectl, steps, self.environment, self.kubectl
+            )
+        if missing:
+            raise ToolError("secrets are missing; create them:\n" + "\n".join(missing))
         replaced = bool(slack_connection) and kubernetes_secrets.apply_secret(
             self.kubectl, "slack", {"AIRFLOW_CONN_SLACK_CONN": slack_connection}
         )
-        if pgbouncer:
+        if pgbouncer.POOLED_SECRET in rendered:
             kubernetes_secrets.apply_pgbouncer_secrets(self.kubectl)
+        self.apply_manifests(manifests)
+        return replaced
+
+    def create_namespace(self, labels: Mapping[str, str] | None = None) -> None:
+        """Create the namespace unless it exists, and set its labels."""
+        metadata = {"name": self.namespace, "labels": NAMESPACE_LABELS | dict(labels or {})}
+        self.kubectl(
+            "apply", "--filename", "-", input=json.dumps({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        )
+
+    def apply_manifests(self, manifests: Sequence[str]) -> None:
+        """Apply the manifests, and wait until their pods are ready."""
         applied = [self.kubectl("apply", "--filename", "-", input=manifest) for manifest in manifests]
         for line in "".join(applied).splitlines():
             if (resource := line.split()[0]).startswith(("statefulset", "deployment")):
                 self.kubectl("rollout", "status", resource, "--timeout=180s", timeout=200)
-        return replaced
 
     def helm_options(self, extra: Sequence[str] = ()) -> list[str]:
         """Return helm's options for the environment's values and images, then the options `extra`."""
@@ -109,6 +130,12 @@ class Deployment:
             return []
         history: list[dict[str, Any]] = json.loads(self.helm("history", release, "--output=json", "--max=50"))
         return history
+
+    def read_airflow_version(self, revision: int) -> str:
+        """Return the version of Airflow in a revision of its release."""
+        values = self.helm("get", "values", "airflow", "--all", f"--revision={revision}", "--output=json")
+        version: str = json.loads(values)["airflowVersion"]
+        return version
 
     def current_revisions(self) -> dict[str, int]:
         """Return the deployed revision of each release; a release that is not deployed is left out."""
@@ -146,7 +173,7 @@ class Deployment:
         if release == "airflow":
             self.kubectl("delete", "job", *JOBS, "--ignore-not-found", timeout=90)
 
-    def roll_back(self, revisions: dict[str, int]) -> None:
+    def roll_back(self, revisions: Mapping[str, int]) -> None:
         """Roll each release back to its revision, and wait; a release without one is uninstalled."""
         for release in reversed(helm_charts.RELEASES):
             self._delete_jobs(release)

@@ -6,6 +6,7 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from devtools import container_images
@@ -94,6 +95,31 @@ def environment_options(environment: str, extra: Sequence[str] = ()) -> list[str
     ids = {"airflow": container_images.find_id(names["airflow"])}
     version = ["--set-string", f"airflowVersion={container_images.read_airflow_version()}"]
     return [*(word for file in files for word in ("--values", str(file))), *version, *image_options(names, ids), *extra]
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """Where steps run.
+
+    Attributes:
+        namespace: the namespace of their pods.
+        credentials: the secret with the bucket's key in that namespace; empty if they need none.
+    """
+
+    namespace: str
+    credentials: str
+
+
+def read_setting(manifests: str, name: str) -> str:
+    """Return a setting of Airflow's configuration from the rendered manifests; empty if it is not set."""
+    line = re.search(rf"^ *{name} = *(\S*)$", manifests, re.MULTILINE)
+    return line[1] if line else ""
+
+
+def read_step_settings(manifests: str, release_namespace: str) -> StepSettings:
+    """Return where steps run, from the rendered manifests: by default in the release's namespace."""
+    namespace = read_setting(manifests, "step_namespace") or release_namespace
+    return StepSettings(namespace, read_setting(manifests, "step_credentials"))
 
 
 def list_environments() -> list[str]:

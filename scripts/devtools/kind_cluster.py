@@ -165,10 +165,11 @@ class KindCluster:
             self.load_images([*find_images(manifests), built["airflow"]])
             # Beside Airflow's start: no step runs before it.
             loading = pool.submit(self.load_images, [built[program] for program in container_images.PROGRAMS])
-            with progress("Deploying database, bucket and Slack simulator"):
-                replaced = deployment.prepare_namespace(manifests, slack_connection=connection)
             ui_url = f"config.market_daily.ui_url=http://localhost:{self.ui_port}"
-            deployment.upgrade([*trainer_options, "--set-string", ui_url, *helm_options])
+            options = [*trainer_options, "--set-string", ui_url, *helm_options]
+            with progress("Deploying database, bucket and Slack simulator"):
+                replaced = deployment.prepare_namespaces(deployment.render(options), manifests, connection)
+            deployment.upgrade(options)
             if replaced:  # pods read a secret only when they start
                 deployment.kubectl("rollout", "restart", "deployment", "monitor", "airflow-dag-processor")
             loading.result()

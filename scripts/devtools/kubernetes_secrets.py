@@ -13,15 +13,17 @@ from collections.abc import Callable
 
 from devtools import pgbouncer, slack_connection
 from devtools.commands import ToolError
+from devtools.helm_charts import StepSettings
 
 Kubectl = Callable[..., str]
 
 DATABASE_URL = "postgresql+psycopg2://airflow:{password}@postgres.{namespace}.svc:5432/airflow"
 SIMULATOR_CONNECTION = slack_connection.make_connection(slack_connection.SIMULATOR_TOKEN, slack_connection.SIMULATOR_URL)
 # Created by hand outside kind, by the options of kubectl create secret that follow --from-literal=.
+BUCKET_KEY = "AWS_ACCESS_KEY_ID=… --from-literal=AWS_SECRET_ACCESS_KEY=…"
 EXTERNAL = {
     "airflow-metadata": "connection=postgresql+psycopg2://USER:PASSWORD@HOST:5432/DATABASE",
-    "bucket": "AWS_ACCESS_KEY_ID=… --from-literal=AWS_SECRET_ACCESS_KEY=…",
+    "bucket": BUCKET_KEY,
 }
 
 
@@ -83,10 +85,10 @@ def apply_pgbouncer_secrets(kubectl: Kubectl) -> None:
 
 
 def create_missing_secrets(kubectl: Kubectl, namespace: str, environment: str) -> list[str]:
-    """Create the secrets that are missing and can be generated; return their names.
+    """Create the secrets that are missing and can be generated; return the commands that create the others by hand.
 
     Raises:
-        ToolError: secrets are missing that must be created by hand; the message has the commands.
+        ToolError: the database of kind has a password that Airflow does not know.
     """
     existing = list_secrets(kubectl)
     # Both contain the database's password.
@@ -99,10 +101,24 @@ def create_missing_secrets(kubectl: Kubectl, namespace: str, environment: str) -
     missing = {name: data for name, data in generated.items() if name not in existing}
     for name, data in missing.items():
         create_secret(kubectl, name, data)
-    if external := [name for name in EXTERNAL if name not in {*existing, *missing}]:
-        commands = "\n".join(
-            f"  kubectl --namespace {namespace} create secret generic {name} --from-literal={EXTERNAL[name]}"
-            for name in external
-        )
-        raise ToolError(f"secrets are missing in the namespace {namespace}; create them:\n{commands}")
-    return list(missing)
+    return [_make_command(namespace, name, EXTERNAL[name]) for name in EXTERNAL if name not in {*existing, *missing}]
+
+
+def find_missing_step_credentials(
+    kubectl: Kubectl, steps: StepSettings, environment: str, airflow_kubectl: Kubectl
+) -> list[str]:
+    """Return the command that creates the steps' key of the bucket by hand; none if it exists.
+
+    In kind, whose bucket has one key, it is copied from Airflow's namespace.
+    """
+    if steps.credentials in list_secrets(kubectl):
+        return []
+    if environment == "kind":
+        create_secret(kubectl, steps.credentials, read_secret(airflow_kubectl, "bucket"))
+        return []
+    hint = f"  # a key for steps only; its policy: make bucket-policy ENV={environment}"
+    return [f"{_make_command(steps.namespace, steps.credentials, BUCKET_KEY)}\n{hint}"]
+
+
+def _make_command(namespace: str, name: str, literal: str) -> str:
+    return f"  kubectl --namespace {namespace} create secret generic {name} --from-literal={literal}"

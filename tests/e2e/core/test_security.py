@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import pytest
 from devtools import container_images
@@ -15,52 +13,34 @@ from devtools.commands import ToolError
 from devtools.pods import PodWatch
 from step_contract.store import Store
 
+from ..access import as_account, find_reachable, list_privileges, make_pod, try_create
 from ..conftest import DEPLOYMENT, kubectl, start_run, step_pods, wait_for_run
 
 RUN_ID = "session__2026-01-16"
-PROBE = Path(__file__).with_name("network_probe.py").read_text()
 DATABASE, BUCKET = f"postgres.{DEPLOYMENT.namespace}.svc:5432", f"bucket.{DEPLOYMENT.namespace}.svc:7070"
 API, KUBERNETES = f"airflow-api-server.{DEPLOYMENT.namespace}.svc:8080", "kubernetes.default.svc:443"
-ADDRESSES = (DATABASE, BUCKET, API, KUBERNETES)
+SLACK = f"slack.{DEPLOYMENT.namespace}.svc:8081"
+ADDRESSES = (DATABASE, BUCKET, API, KUBERNETES, SLACK)
 STEP = {"app.kubernetes.io/component": "step", "app.kubernetes.io/name": "trainer"}
 # The labels of a pod, and the addresses that it can connect to.
 REACHABLE: dict[str, tuple[dict[str, str], set[str]]] = {
     "step": (STEP, {BUCKET}),
     "unrelated": ({"app": "unrelated"}, set()),
     "worker": ({"tier": "airflow", "component": "worker"}, {BUCKET, API, KUBERNETES}),
-    "scheduler": ({"tier": "airflow", "component": "probe"}, set(ADDRESSES)),
+    "scheduler": ({"tier": "airflow", "component": "scheduler"}, {DATABASE, BUCKET, API, KUBERNETES}),
+    "dag-processor": ({"tier": "airflow", "component": "dag-processor"}, {DATABASE, BUCKET, SLACK}),
+    "migrations": ({"tier": "airflow", "component": "run-airflow-migrations"}, {DATABASE}),
+    "invented": ({"tier": "airflow", "component": "invented"}, set()),
 }
-
-
-def probe(name: str, labels: dict[str, str]) -> set[str]:
-    """Return the addresses that a pod with these labels can connect to."""
-    container: dict[str, Any] = {
-        "name": "probe",
-        "image": container_images.name_of("collector"),
-        "command": ["python3", "-c", PROBE, *ADDRESSES],
-        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-    }
-    spec = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [container],
-    }
-    metadata = {"name": f"probe-{name}", "labels": labels}
-    kubectl(
-        "create", "--filename", "-", input=json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
-    )
-    kubectl("wait", "pod", f"probe-{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s")
-    lines = kubectl("logs", f"probe-{name}").splitlines()
-    kubectl("delete", "pod", f"probe-{name}", "--wait=false")
-    assert len(lines) == len(ADDRESSES)
-    return {line.split()[0] for line in lines if line.endswith(" reached")}
+ACCOUNTS = ("step", "monitor", *(f"airflow-{name}" for name in ("triggerer", "worker", "scheduler", "api-server")))
 
 
 def test_each_pod_connects_only_to_what_it_needs() -> None:
+    def probe(name: str) -> set[str]:
+        return find_reachable(DEPLOYMENT, name, REACHABLE[name][0], ADDRESSES)
+
     with ThreadPoolExecutor() as pool:
-        reached = dict(zip(REACHABLE, pool.map(probe, REACHABLE, (labels for labels, _ in REACHABLE.values())), strict=True))
+        reached = dict(zip(REACHABLE, pool.map(probe, REACHABLE), strict=True))
     assert reached == {name: addresses for name, (_, addresses) in REACHABLE.items()}
 
 
@@ -71,14 +51,15 @@ def test_the_namespace_rejects_a_pod_that_is_not_restricted() -> None:
         kubectl("create", "--filename", "-", input=json.dumps(pod))
 
 
-@pytest.mark.parametrize("account", ["step", "airflow-triggerer", "airflow-worker", "airflow-scheduler", "airflow-api-server"])
+@pytest.mark.parametrize("account", ACCOUNTS)
 def test_no_service_account_can_read_secrets_or_exec_in_pods(account: str) -> None:
-    granted = kubectl("auth", "can-i", "--list", "--no-headers", f"--as=system:serviceaccount:{DEPLOYMENT.namespace}:{account}")
-    resources = {line.split()[0] for line in granted.splitlines() if not line.startswith(("[", "selfsubject", " "))}
-    self_reviews = {"selfsubjectreviews.authentication.k8s.io", "selfsubjectaccessreviews.authorization.k8s.io"}
-    self_reviews |= {"selfsubjectrulesreviews.authorization.k8s.io"}
-    allowed: set[str] = set() if account == "step" else {"pods", "pods/log", "events"}
-    assert resources - self_reviews <= allowed
+    assert list_privileges(DEPLOYMENT, as_account(account, DEPLOYMENT)) == []
+
+
+@pytest.mark.parametrize("account", ["step", "monitor", "airflow-api-server"])
+def test_accounts_that_run_no_pods_cannot_create_any(account: str) -> None:
+    option = as_account(account, DEPLOYMENT)
+    assert "forbidden" in try_create(DEPLOYMENT, make_pod("created", {}), option, "--dry-run=server")
 
 
 def test_a_steps_pod_has_no_token_and_one_secret(airflow: AirflowClient, pod_watch: PodWatch) -> None:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import secrets
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
-from devtools import container_images, kubernetes_secrets
+from botocore.config import Config
+from botocore.session import get_session
+from devtools import bucket_policy, container_images, kubernetes_secrets
 from devtools.airflow_client import AirflowClient
 from devtools.commands import ROOT, run
 from devtools.container_images import name_of, variable_of
 from devtools.dag_runs import unpause_parsed_dag
 from devtools.deployment import Deployment
 
+from ..access import as_account, find_reachable, is_permitted, list_privileges, make_pod, try_create
 from ..conftest import CLUSTER, DEPLOYMENT, start_run, wait_for_log, wait_for_run, wait_until
 
 HERE = Path(__file__).parent
@@ -44,10 +52,12 @@ class Environment:
         self.name, self.folder = name, folder
         self.values = (HERE / "values-outside.yaml").read_text() + extra_values
         self.deployment = Deployment(DEPLOYMENT.context, f"market-daily-{name}", name)
+        self.steps = replace(self.deployment, namespace=f"market-daily-{name}-steps")
         self.services = Deployment(DEPLOYMENT.context, f"outside-{name}", "kind")
 
     def deploy_services(self) -> None:
-        self.services.prepare_namespace(CLUSTER.read_manifests(("postgres.yaml", "bucket.yaml")))
+        postgres, bucket = CLUSTER.read_manifests(("postgres.yaml", "bucket.yaml"))
+        self.services.prepare_namespaces("", [postgres, add_users(bucket)])
         source = (HERE / "source.yaml").read_text().replace("COLLECTOR_IMAGE", name_of("collector"))
         self.services.kubectl("apply", "--filename", "-", input=source)
         self.services.kubectl("rollout", "status", "deployment/source", "--timeout=60s", timeout=70)
@@ -55,6 +65,30 @@ class Environment:
     def create_external_secrets(self) -> None:
         for name in kubernetes_secrets.EXTERNAL:
             kubernetes_secrets.create_secret(self.deployment.kubectl, name, self.services.read_secret(name))
+        kubernetes_secrets.create_secret(self.steps.kubectl, "bucket-steps", self.create_step_key())
+
+    def create_step_key(self) -> dict[str, str]:
+        """Create a key of the bucket, with the policy that `make bucket-policy` prints for it; return it."""
+        key = {"AWS_ACCESS_KEY_ID": f"steps-{self.name}", "AWS_SECRET_ACCESS_KEY": secrets.token_hex(20)}
+        root = self.services.read_secret("bucket")
+        login = ("--access", root["AWS_ACCESS_KEY_ID"], "--secret", root["AWS_SECRET_ACCESS_KEY"])
+        user = ("--access", key["AWS_ACCESS_KEY_ID"], "--secret", key["AWS_SECRET_ACCESS_KEY"], "--role", "user")
+        admin = ("versitygw", "admin", *login, "--endpoint-url", "http://127.0.0.1:7070", "create-user", *user)
+        self.services.kubectl("exec", "statefulset/bucket", "--", *admin)
+        policy = bucket_policy.make_policy("s3://market/artifacts", "s3://market/logs", key["AWS_ACCESS_KEY_ID"])
+        # The tests' DAGs write here.
+        policy["Statement"][0]["Resource"].append("arn:aws:s3:::market/artifacts/drills/*")
+        with self.bucket(root) as client:
+            client.put_bucket_policy(Bucket="market", Policy=json.dumps(policy))
+        return key
+
+    @contextmanager
+    def bucket(self, key: Mapping[str, str]) -> Iterator[Any]:
+        """A client of the bucket's server with this key."""
+        with self.services.port_forward("bucket", 7070) as url:
+            options = {name.lower(): value for name, value in key.items()}
+            path_style = Config(s3={"addressing_style": "path"})
+            yield get_session().create_client("s3", "us-east-1", endpoint_url=url, config=path_style, **options)
 
     def run_deploy(self, command: str, channel: str = "workflows", **variables: str) -> subprocess.CompletedProcess[str]:
         """Run `make COMMAND ENV=…`, with YES=1 and the values of this environment."""
@@ -75,8 +109,21 @@ class Environment:
             yield AirflowClient(url, "admin", self.deployment.read_secret("airflow-admin")["password"])
 
     def delete(self) -> None:
-        for deployment in (self.deployment, self.services):
-            deployment.kubectl("delete", "namespace", deployment.namespace, "--wait=false")
+        for deployment in (self.deployment, self.steps, self.services):
+            deployment.kubectl("delete", "namespace", deployment.namespace, "--wait=false", "--ignore-not-found")
+
+
+def add_users(bucket: str) -> str:
+    """Return the bucket's manifest with a server that has users, which it keeps in a folder of its own."""
+    changes = {
+        '":7070", posix': '":7070", --iam-dir, /users, posix',
+        "          volumeMounts:\n": "          volumeMounts:\n            - {name: users, mountPath: /users}\n",
+        "  volumeClaimTemplates:\n": "      volumes: [{name: users, emptyDir: {}}]\n  volumeClaimTemplates:\n",
+    }
+    for old, new in changes.items():
+        assert bucket.count(old) == 1, old
+        bucket = bucket.replace(old, new)
+    return bucket
 
 
 @contextmanager
@@ -105,13 +152,82 @@ def tag_by_digest(name: str) -> str:
     return f"{repository}@{digest}"
 
 
+def check_access(environment: Environment) -> None:
+    """Check what service accounts, pods and the steps' key can do, by trying it."""
+    airflow, steps = environment.deployment, environment.steps
+    components = ("triggerer", "worker", "scheduler", "api-server", "dag-processor")
+    options = {name: as_account(f"airflow-{name}", airflow) for name in components}
+    options |= {"monitor": as_account("monitor", airflow), "step": as_account("step", steps)}
+    for name, option in options.items():
+        for deployment in (airflow, steps):
+            assert list_privileges(deployment, option) == [], f"{name} in {deployment}"
+
+    # A pod in Airflow's namespace could mount every secret, and its labels could open the database.
+    pod = make_pod("created", {"tier": "airflow", "component": "scheduler"})
+    created = {
+        name: [
+            deployment.namespace
+            for deployment in (airflow, steps)
+            if "forbidden" not in try_create(deployment, pod, option, "--dry-run=server")
+        ]
+        for name, option in options.items()
+    }
+    assert {name: places for name, places in created.items() if places} == {
+        "scheduler": [airflow.namespace],
+        "triggerer": [steps.namespace],
+    }
+    deleters = [
+        (name, place) for place in (airflow, steps) for name in options if is_permitted(place, options[name], "delete", "pods")
+    ]
+    assert deleters == [("scheduler", airflow), ("triggerer", steps), ("worker", steps)]
+
+    # The triggerer, for real: Airflow's secrets do not exist where it can create pods.
+    for name, key in (
+        ("airflow-metadata", "connection"),
+        ("airflow-jwt-secret", "jwt-secret"),
+        ("bucket", "AWS_ACCESS_KEY_ID"),
+    ):
+        variable = {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
+        assert not try_create(steps, make_pod(f"reads-{name}", {}, ["env"], [variable]), options["triggerer"])
+        waiting = (
+            f"pod/reads-{name}",
+            "--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=CreateContainerConfigError",
+        )
+        steps.kubectl("wait", *waiting, "--timeout=60s", timeout=70)
+        events = steps.kubectl("get", "events", f"--field-selector=involvedObject.name=reads-{name}", "--output=yaml")
+        assert f'secret "{name}" not found' in events
+        steps.kubectl("delete", "pod", f"reads-{name}", "--now", options["triggerer"])
+    privileged = make_pod("privileged", {})
+    privileged["spec"]["containers"][0]["securityContext"] = {"privileged": True}
+    assert "violates PodSecurity" in try_create(steps, privileged, options["triggerer"], "--dry-run=server")
+
+    outside = environment.services.namespace
+    database, bucket, source = f"postgres.{outside}.svc:5432", f"bucket.{outside}.svc:7070", f"source.{outside}.svc:8000"
+    api, kubernetes = f"airflow-api-server.{airflow.namespace}.svc:8080", "kubernetes.default.svc:443"
+    addresses = (database, bucket, source, api, kubernetes)
+    step = {"app.kubernetes.io/component": "step"}
+    assert find_reachable(steps, "trainer", step | {"app.kubernetes.io/name": "trainer"}, addresses) == {bucket}
+    assert find_reachable(steps, "collector", step | {"app.kubernetes.io/name": "collector"}, addresses) == {bucket, source}
+    assert find_reachable(steps, "disguised", {"tier": "airflow", "component": "scheduler"}, addresses) == set()
+
+    with environment.bucket(steps.read_secret("bucket-steps")) as client:
+        keys = [item["Key"] for item in client.list_objects_v2(Bucket="market")["Contents"]]
+        [log, record] = [next(key for key in keys if key.startswith(prefix)) for prefix in ("logs/", "artifacts/monitor/")]
+        for key in (log, record):
+            with pytest.raises(client.exceptions.ClientError, match="AccessDenied"):
+                client.put_object(Bucket="market", Key=key, Body=b"forged")
+            with pytest.raises(client.exceptions.ClientError, match="AccessDenied"):
+                client.get_object(Bucket="market", Key=key)
+
+
 @pytest.mark.staging
 @pytest.mark.timeout(1500)
 def test_staging_is_deployed_and_a_broken_deployment_is_rolled_back(tmp_path: Path) -> None:
     with environment("staging", tmp_path) as staging:
         without_secrets = staging.run_deploy("deploy")
         assert without_secrets.returncode == 1
-        assert "generic airflow-metadata" in without_secrets.stderr and "generic bucket" in without_secrets.stderr
+        for missing in ("airflow-metadata", "bucket", "bucket-steps"):
+            assert f"generic {missing} " in without_secrets.stderr
         staging.create_external_secrets()
 
         deployed = staging.run_deploy("deploy")
@@ -132,6 +248,7 @@ def test_staging_is_deployed_and_a_broken_deployment_is_rolled_back(tmp_path: Pa
             start_run(airflow, "market_daily", "session__2026-01-16", "2026-01-16T09:00:00Z")
             assert wait_for_run(airflow, "market_daily", "session__2026-01-16", 180) == "success"
             wait_for_log(airflow, "market_daily", "session__2026-01-16", PRICES, "http://source.outside-staging.svc:8000")
+        check_access(staging)
 
         broken = staging.run_deploy("deploy", COLLECTOR_IMAGE="market-daily/collector:missing")
         assert broken.returncode == 1
@@ -159,7 +276,8 @@ def list_database_clients(environment: Environment) -> set[str]:
 @pytest.mark.timeout(2400)
 def test_a_deployment_to_production_during_a_run_loses_no_step(tmp_path: Path, pgbouncer_values: str) -> None:
     with environment("prod", tmp_path, pgbouncer_values) as prod:
-        prod.deployment.kubectl("create", "namespace", prod.deployment.namespace)
+        prod.deployment.create_namespace()
+        prod.steps.create_namespace()
         prod.create_external_secrets()
         kubernetes_secrets.create_secret(prod.deployment.kubectl, "airflow-admin", {"password": "-begins-with-a-dash"})
         by_tag = prod.run_deploy("deploy")
@@ -185,7 +303,7 @@ def test_a_deployment_to_production_during_a_run_loses_no_step(tmp_path: Path, p
             unpause_parsed_dag(prod.deployment, airflow, "drill_long")
             start_run(airflow, "drill_long", "deployed")
             selector = "--selector=dag_id=drill_long,app.kubernetes.io/component=step"
-            wait_until("a running step", lambda: "Running" in prod.deployment.kubectl("get", "pods", selector), 60)
+            wait_until("a running step", lambda: "Running" in prod.steps.kubectl("get", "pods", selector), 60)
         changed = prod.run_deploy("deploy", channel="another", **names)
         assert changed.returncode == 0
         assert "-    slack_channel = workflows" in changed.stdout and "+    slack_channel = another" in changed.stdout
@@ -205,8 +323,15 @@ def test_a_deployment_to_production_during_a_run_loses_no_step(tmp_path: Path, p
 
 @pytest.mark.parametrize("name", ["staging", "prod"])
 def test_the_api_server_accepts_the_rendered_manifests(name: str) -> None:
-    deployment = Deployment(DEPLOYMENT.context, f"validated-{name}", name)
-    deployment.kubectl("create", "namespace", deployment.namespace)
-    created = deployment.kubectl("create", "--dry-run=server", "--filename", "-", input=deployment.render())
-    assert "deployment.apps/airflow-scheduler created (server dry run)" in created
-    deployment.kubectl("delete", "namespace", deployment.namespace, "--wait=false")
+    airflow = Deployment(DEPLOYMENT.context, f"validated-{name}", name)
+    steps = replace(airflow, namespace=f"{airflow.namespace}-steps")
+    documents = re.split(r"^---.*$", airflow.render(), flags=re.MULTILINE)
+    created = ""
+    for deployment in (airflow, steps):
+        deployment.create_namespace()
+        # kubectl refuses an object of another namespace than its option --namespace.
+        own = [text for text in documents if (f"\n  namespace: {steps.namespace}\n" in text) == (deployment is steps)]
+        created += deployment.kubectl("create", "--dry-run=server", "--filename", "-", input="\n---\n".join(own))
+    for line in ("deployment.apps/airflow-scheduler", "rolebinding.rbac.authorization.k8s.io/worker-step-pods"):
+        assert f"{line} created (server dry run)" in created
+    airflow.kubectl("delete", "namespace", airflow.namespace, steps.namespace, "--wait=false")

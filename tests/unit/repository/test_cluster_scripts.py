@@ -100,16 +100,12 @@ def test_a_tag_is_the_commit_with_a_mark_for_changes(tmp_path: Path, monkeypatch
 def test_existing_secrets_are_kept_and_no_value_is_an_argument(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = tmp_path / "calls"
     existing = "postgres airflow-metadata bucket airflow-fernet-key airflow-admin"
-    body = f'echo "$@" >> {calls}; case "$*" in *get*) echo {existing};; *) cat > {tmp_path}/in;; esac'
+    body = f'echo "$@" >> {calls}; case "$*" in *get*) echo {existing};; *) cat >> {tmp_path}/in; echo >> {tmp_path}/in;; esac'
     monkeypatch.setenv("PATH", make_path(tmp_path, kubectl=body))
     deployment = Deployment("context", "namespace", "kind")
-    assert kubernetes_secrets.create_missing_secrets(deployment.kubectl, "namespace", "kind") == [
-        "airflow-jwt-secret",
-        "airflow-api-secret-key",
-        "airflow-monitor",
-        "slack",
-    ]
-    assert "stringData" in (tmp_path / "in").read_text()
+    assert kubernetes_secrets.create_missing_secrets(deployment.kubectl, "namespace", "kind") == []
+    created = [json.loads(text)["metadata"]["name"] for text in (tmp_path / "in").read_text().splitlines()]
+    assert created == ["airflow-jwt-secret", "airflow-api-secret-key", "airflow-monitor", "slack"]
     assert "stringData" not in calls.read_text()
 
 
@@ -120,12 +116,66 @@ def test_outside_kind_passwords_are_generated_and_external_secrets_are_listed() 
         inputs.append(input)
         return ""
 
-    with pytest.raises(ToolError) as raised:
-        kubernetes_secrets.create_missing_secrets(kubectl, "namespace", "prod")
-    assert "generic airflow-metadata" in str(raised.value) and "generic bucket" in str(raised.value)
+    commands = "\n".join(kubernetes_secrets.create_missing_secrets(kubectl, "namespace", "prod"))
+    assert "generic airflow-metadata" in commands and "generic bucket" in commands
     [login] = [json.loads(text) for text in inputs if "airflow-admin" in text]
     assert len(login["stringData"]["password"]) > 20
     assert not [text for text in inputs if '"postgres"' in text]
+
+
+RENDERED = "    step_namespace = market-daily-prod-steps\n    step_credentials = bucket-steps\n"
+
+
+def record_kubectl(folder: Path, monkeypatch: pytest.MonkeyPatch, secrets: str) -> Path:
+    """Put a kubectl on the PATH that has the `secrets` in every namespace; return the file with its calls and their input."""
+    calls = folder / "calls"
+    bucket = '{"data": {"AWS_ACCESS_KEY_ID": "a2V5"}}'
+    body = f"""case "$*" in
+    *"get secrets"*) echo {secrets};; *"get secret bucket"*) echo '{bucket}';;
+    *) echo "$@" >> {calls}; cat >> {calls}; echo >> {calls};; esac"""
+    monkeypatch.setenv("PATH", make_path(folder, kubectl=body))
+    return calls
+
+
+def test_all_missing_secrets_are_listed_at_once_each_with_its_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = record_kubectl(tmp_path, monkeypatch, secrets="")
+    with pytest.raises(ToolError) as raised:
+        Deployment("context", "market-daily-prod", "prod").prepare_namespaces(RENDERED)
+    for command in ("prod create secret generic airflow-metadata", "prod-steps create secret generic bucket-steps"):
+        assert f"kubectl --namespace market-daily-{command}" in str(raised.value)
+    assert "make bucket-policy ENV=prod" in str(raised.value)
+    namespaces = [json.loads(line) for line in calls.read_text().splitlines() if '"Namespace"' in line]
+    assert [namespace["metadata"]["name"] for namespace in namespaces] == ["market-daily-prod", "market-daily-prod-steps"]
+    for namespace in namespaces:
+        assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_a_prepared_deployment_is_left_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [*kubernetes_secrets.generate_keys("prod"), *kubernetes_secrets.EXTERNAL, "bucket-steps"]
+    calls = record_kubectl(tmp_path, monkeypatch, secrets=" ".join(names))
+    assert not Deployment("context", "market-daily-prod", "prod").prepare_namespaces(RENDERED)
+    commands = [line for line in calls.read_text().splitlines() if line.startswith("--context")]
+    assert len(commands) == 2 and all("apply --filename -" in command for command in commands)  # the two namespaces
+    assert '"Secret"' not in calls.read_text()
+
+
+def test_in_kind_a_separate_steps_namespace_gets_the_buckets_only_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [*kubernetes_secrets.generate_keys("kind"), *kubernetes_secrets.generate_kind_credentials("airflow")]
+    calls = record_kubectl(tmp_path, monkeypatch, secrets=" ".join(names))
+    Deployment("context", "airflow", "kind").prepare_namespaces(RENDERED)
+    assert "--namespace market-daily-prod-steps create" in calls.read_text()
+    assert '"name": "bucket-steps"}, "stringData": {"AWS_ACCESS_KEY_ID": "key"}' in calls.read_text()
+
+
+def test_steps_that_share_airflows_namespace_need_no_further_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [*kubernetes_secrets.generate_keys("prod"), *kubernetes_secrets.EXTERNAL]
+    calls = record_kubectl(tmp_path, monkeypatch, secrets=" ".join(names))
+    Deployment("context", "market-daily-prod", "prod").prepare_namespaces(
+        "    step_namespace = \n    step_credentials = bucket\n"
+    )
+    assert "-steps" not in calls.read_text()
 
 
 def test_an_unhealthy_pod_is_described_by_events_and_log() -> None:
