@@ -69,7 +69,7 @@ class Store:
         return f"{self.root}/{path}"
 
     def _key(self, path: str) -> str:
-        """Return the object's name for fsspec, of which no method that expands wildcards may be used: `cat`, `glob`, S3's `rm`."""
+        """Return the object's name for fsspec. Do not use `cat`, `glob` and S3's `rm`, which expand wildcards."""
         if not _is_literal(path):
             raise DataError(f"invalid name {path[:200]!r} of an object in {self.root}: remove the reference to it")
         return f"{self._base}/{path}"
