@@ -268,12 +268,21 @@ class StepOperator(KubernetesPodOperator):
         try:
             return super().resume_execution(next_method, next_kwargs, context)
         except TaskDeferralTimeout:
-            self.pod = k8s.V1Pod(metadata=k8s.V1ObjectMeta(name=make_pod_name(context["ti"]), namespace=self.namespace))
-            self.on_kill()
+            self._delete_attempts_pod(context)
             raise
         except TaskDeferralError as error:
             self.log.warning("the trigger failed (%s); this worker runs the step", error)
-            return self.execute(context)
+            try:
+                return self.execute(context)
+            except ApiException as denied:
+                if denied.status != 403:
+                    raise
+                self._delete_attempts_pod(context)  # workers may not run steps: permissions.workersRunSteps in helm/values.yaml
+                raise error from denied
+
+    def _delete_attempts_pod(self, context: Context) -> None:
+        self.pod = k8s.V1Pod(metadata=k8s.V1ObjectMeta(name=make_pod_name(context["ti"]), namespace=self.namespace))
+        self.on_kill()
 
     def build_pod_request_obj(self, context: Context | None = None, *, dry_run: bool = False) -> k8s.V1Pod:
         """Build the pod as KubernetesPodOperator does, and with a `context` name it after the attempt."""

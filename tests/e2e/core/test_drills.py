@@ -35,6 +35,7 @@ def drills(airflow: AirflowClient, pod_watch: PodWatch) -> None:
     """Start the runs that need no interaction; the tests check them later."""
     start_run(airflow, "drill_runners", "drill")
     start_run(airflow, "drill_timeout", "drill")
+    start_run(airflow, "drill_oddities", "drill")
 
 
 def test_marking_or_clearing_a_task_deletes_its_pod(airflow: AirflowClient, pod_watch: PodWatch) -> None:
@@ -87,6 +88,17 @@ def test_a_step_that_exceeds_its_timeout_is_stopped_and_fails(airflow: AirflowCl
     assert not list_running_pods("dag_id=drill_timeout,run_id=drill")
 
 
+def test_chatty_steps_sidecars_and_failed_triggers_lose_no_step(airflow: AirflowClient, pod_watch: PodWatch) -> None:
+    assert wait_for_run(airflow, "drill_oddities", "drill", 240) == "success"
+    tis = airflow.get_task_instances("drill_oddities", "drill")
+    assert {ti["try_number"] for ti in tis.values()} == {1}
+    assert len(step_pods(pod_watch, "drill_oddities", "drill")) == len(tis)
+    # The pod with a sidecar is deleted, although the sidecar would sleep on.
+    wait_until("the deletion of all pods", lambda: not list_running_pods("dag_id=drill_oddities"), 60)
+    wait_for_log(airflow, "drill_oddities", "drill", "chatty", "lines omitted: the log exceeds 10 MiB")
+    wait_for_log(airflow, "drill_oddities", "drill", "unrendered", "the trigger failed")
+
+
 def test_each_failure_has_its_state_attempts_and_log(airflow: AirflowClient) -> None:
     # State, number of attempts, and a text in the last attempt's log.
     expected = {
@@ -95,6 +107,7 @@ def test_each_failure_has_its_state_attempts_and_log(airflow: AirflowClient) -> 
         "crash": ("failed", 2, f"signal SIGSEGV; image {platform.machine()}, node {platform.machine()}"),
         "rejected": ("failed", 1, 'violates PodSecurity "restricted:latest"'),
         "unpullable": ("failed", 1, "nowhere.invalid/no-such-image"),
+        "not_present": ("failed", 1, "ErrImageNeverPull"),
         "missing_program": ("failed", 1, "/no/such/program"),
         "unschedulable": ("failed", 1, "didn't match Pod's node affinity/selector"),
     }

@@ -27,6 +27,8 @@ ballast = b"x" * (int(option("--megabytes", "0")) * 2**20)
 if "--disk" in sys.argv:
     with open("/tmp/filled", "wb") as file:
         file.write(b"x" * (int(option("--disk", "0")) * 2**20))
+for number in range(int(option("--lines", "0"))):
+    print(f"line {number:06} of many, as long as a line of a training's log usually is: epoch 1, loss 0.123456, 12.3 s")
 for second in range(int(seconds)):
     print("second", second + 1, flush=True)
     time.sleep(1)
@@ -46,7 +48,7 @@ def python_step(
 ) -> StepOperator:
     """Return a step that prints for `seconds`, then exits with `code` or commits the artifact `drills/STEP`.
 
-    Other options: `crash`; `megabytes` of memory to allocate; `disk`, megabytes to write.
+    Other options: `crash`; `megabytes` of memory to allocate; `disk`, megabytes to write; `lines` to print at once.
     """
     return StepOperator(
         task_id=task_id,

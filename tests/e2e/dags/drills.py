@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG
+from airflow_steps.settings import get_setting
 from airflow_steps.timetable import SessionTimetable
 from drill_steps import python_step, shell_step
 from kubernetes.client import models as k8s
@@ -52,9 +54,26 @@ with DAG("drill_failures", schedule=None, catchup=False, default_args={"retries"
     python_step("crash", step="crash", options={"crash": "yes"})
     python_step("rejected", step="rejected", container_security_context=k8s.V1SecurityContext(privileged=True))
     python_step("unpullable", step="unpullable", image="nowhere.invalid/no-such-image:1", startup_timeout_seconds=20)
+    python_step("not_present", step="not-present", image="no-such-image:1", image_pull_policy="Never")
     python_step("missing_program", step="missing-program", cmds=["/no/such/program"])
     no_node = {"kubernetes.io/hostname": "no-such-node"}
     python_step("unschedulable", step="unschedulable", node_selector=no_node, startup_timeout_seconds=20)
+
+with DAG("drill_oddities", schedule=None, catchup=False):
+    python_step("chatty", step="chatty", options={"lines": "200000"})
+    python_step("quiet", step="quiet")
+    sleeper = k8s.V1Container(
+        name="sidecar",
+        image=get_setting(os.environ, "COLLECTOR_IMAGE"),
+        command=["sleep", "600"],
+        security_context=k8s.V1SecurityContext(allow_privilege_escalation=False, capabilities=k8s.V1Capabilities(drop=["ALL"])),
+        resources=k8s.V1ResourceRequirements(requests={"cpu": "10m", "memory": "16Mi"}, limits={"memory": "64Mi"}),
+    )
+    sidecar = k8s.V1Pod(spec=k8s.V1PodSpec(containers=[k8s.V1Container(name="base"), sleeper]))
+    python_step("sidecar", step="sidecar", full_pod_spec=sidecar)
+    # A triggerer cannot pull the XComs of all mapped instances; a worker can.
+    everywhere = "{{ ti.xcom_pull('quiet', map_indexes=None) }}"
+    python_step("unrendered", step="unrendered", options={"note": everywhere})
 
 with DAG("drill_many", schedule=None, catchup=False):
     first = python_step("noop", step="noop")
