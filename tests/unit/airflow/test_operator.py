@@ -9,7 +9,8 @@ from typing import Any, cast
 import psutil
 import pytest
 from airflow.sdk import DAG
-from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+from airflow.sdk.bases.operator import TriggerFailureReason
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferralTimeout
 from airflow_steps.operator import StepOperator
 from airflow_steps.outcome import StepFailedError
 from step_contract.commit import Committed, Content, commit
@@ -23,7 +24,7 @@ from .conftest import Program
 class WorkerTaskInstance:
     """Keeps the XComs that a task pushes."""
 
-    dag_id, task_id = "market_daily", "fetch_prices"
+    dag_id, task_id, run_id, map_index, try_number, id = "market_daily", "fetch_prices", "manual", -1, 1, "01a1"
 
     def __init__(self) -> None:
         self.xcoms: dict[str, Any] = {}
@@ -50,6 +51,25 @@ def commit_artifact(tmp_path: Path, step: str = "fetch-prices") -> Committed:
 
 def report(result: Result, code: int = 0) -> str:
     return f"open(os.environ['STEP_RESULT'], 'wb').write({result.to_json()!r}); sys.exit({code})"
+
+
+def resume_after(step: StepOperator, failure: TriggerFailureReason) -> str:
+    ti = WorkerTaskInstance()
+    next_kwargs = {"error": failure, "traceback": ["Traceback: the trigger's"]}
+    uri: str = step.resume_execution("__fail__", next_kwargs, {"ti": ti})  # type: ignore[typeddict-item]
+    return uri
+
+
+def test_a_worker_runs_the_step_if_its_trigger_failed(program: Program, tmp_path: Path) -> None:
+    uri = commit_artifact(tmp_path).uri
+    program(report(Result(uri)))
+    assert resume_after(make_step(), TriggerFailureReason.TRIGGER_FAILURE) == uri
+
+
+def test_a_worker_does_not_run_a_step_that_has_timed_out(program: Program, tmp_path: Path) -> None:
+    program(report(Result(commit_artifact(tmp_path).uri)))
+    with pytest.raises(TaskDeferralTimeout):
+        resume_after(make_step(), TriggerFailureReason.TRIGGER_TIMEOUT)
 
 
 def test_a_committed_step_succeeds_with_uri_and_facts(program: Program, tmp_path: Path) -> None:
