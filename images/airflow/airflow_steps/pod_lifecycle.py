@@ -39,7 +39,9 @@ from airflow_steps.termination import ExitStatus
 
 ADMISSION_RETRY_SECONDS = 2.0
 READ_TIMEOUT_SECONDS = 30.0
-LOG_TIMEOUT_SECONDS = 60.0  # for the end of a log to arrive after the container terminated
+# For the end of a log to be copied after the container has terminated, and then to be counted.
+LOG_TIMEOUT_SECONDS = 30.0
+SKIP_TIMEOUT_SECONDS = 15.0
 # The kubelet enforces the deadline and the end of a grace period; if its node is gone, the triggerer does, this much later.
 NODE_LOST_SECONDS = 60.0
 # A finished pod stays until its outcome is in Airflow's database: a triggerer that dies before that adopts the pod again.
@@ -284,10 +286,12 @@ class PodFollower:
             return
         self._pod_log.set_terminated()
         try:
-            async with asyncio.timeout(LOG_TIMEOUT_SECONDS):
+            await asyncio.wait([self._copy], timeout=LOG_TIMEOUT_SECONDS)
+            self._pod_log.skip_rest(LOG_TIMEOUT_SECONDS)
+            async with asyncio.timeout(SKIP_TIMEOUT_SECONDS):
                 await self._copy
         except TimeoutError:
-            self._pod_log.report_missing_end(LOG_TIMEOUT_SECONDS)
+            self._pod_log.report_missing_end(LOG_TIMEOUT_SECONDS + SKIP_TIMEOUT_SECONDS)
         except (ApiException, LogUnavailableError) as error:
             self._log.warning("the log is incomplete: %s", describe_error(error))
 

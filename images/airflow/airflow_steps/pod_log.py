@@ -64,6 +64,7 @@ class PodLog:
         # The time of the last line, and how many lines with this time were read: where to continue after a lost connection.
         self._last_time, self._last_count = "", 0
         self._size = 0
+        self._limit = f"the log exceeds {MAX_LOG_BYTES / 2**20:.0f} MiB"  # why lines are omitted
         self._error = ""
         self.last_lines: deque[str] = deque(maxlen=MAX_LAST_LINES)
         self.platform: str | None = None
@@ -93,18 +94,23 @@ class PodLog:
                     await (asyncio.sleep(RECONNECT_SECONDS) if final else self._terminated.wait())
         self._report_omitted()
 
+    def skip_rest(self, seconds: float) -> None:
+        """Only count the lines from now on: the step ended `seconds` ago."""
+        if self._size <= MAX_LOG_BYTES:
+            self._size = MAX_LOG_BYTES + 1
+            self._limit = f"the log was not copied within {seconds:.0f} s of the step's end"
+
     def report_missing_end(self, seconds: float) -> None:
         """Log that the end of the log is missing; `seconds` is how long it was waited for."""
         self._report_omitted()
         reason = f": {self._error}" if self._error else ""
-        step_log.warning(f"the end of the log is missing: it was not complete {seconds:.0f} s after the step had ended{reason}")
+        step_log.warning(f"the end of the log is missing: it was not read within {seconds:.0f} s of the step's end{reason}")
 
     def _report_omitted(self) -> None:
         if not self.omitted:
             return
-        limit = f"{MAX_LOG_BYTES / 2**20:.0f} MiB"
         last_lines = list(self.last_lines)[-self.omitted :]
-        step_log.warning(f"{self.omitted} lines omitted: the log exceeds {limit}; the last {len(last_lines)} lines are:")
+        step_log.warning(f"{self.omitted} lines omitted: {self._limit}; the last {len(last_lines)} lines are:")
         for line in last_lines:
             step_log.info(line)
 

@@ -74,8 +74,10 @@ def test_a_steps_pod_has_no_token_and_one_secret(airflow: AirflowClient, pod_wat
         assert pod["spec"]["automountServiceAccountToken"] is False
         assert [volume for volume in pod["spec"]["volumes"] if "emptyDir" not in volume] == []
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
-        variables = [variable for variable in container["env"] if "valueFrom" in variable]
-        assert {variable["valueFrom"]["secretKeyRef"]["name"] for variable in variables} == {"bucket"}
+        sources = [variable["valueFrom"] for variable in container["env"] if "valueFrom" in variable]
+        assert {source["secretKeyRef"]["name"] for source in sources if "secretKeyRef" in source} == {"bucket"}
+        # The pod's own CPU request.
+        assert {kind for source in sources for kind in source} == {"secretKeyRef", "resourceFieldRef"}
         assert not container.get("envFrom")
 
 

@@ -213,6 +213,7 @@ def test_a_log_that_cannot_be_read_says_so_and_the_step_ends(
     play: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pod_lifecycle, "LOG_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(pod_lifecycle, "SKIP_TIMEOUT_SECONDS", 0.3)
 
     async def scenario(api: KubernetesApi) -> Any:
         api.statuses["log"] = [503] * 1000
@@ -275,6 +276,26 @@ def test_lines_beyond_the_limit_are_counted_and_the_last_ones_kept(
     assert lines[:125] == [f"line {number:03}" for number in range(125)]
     assert "375 lines omitted" in lines[125]
     assert lines[126:] == [f"line {number:03}" for number in range(480, 500)] == list(status.last_lines)
+
+
+def test_a_log_that_is_copied_too_slowly_ends_with_its_last_lines(
+    play: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod_log, "LINES_PER_SECOND", 100)
+    monkeypatch.setattr(pod_lifecycle, "LOG_TIMEOUT_SECONDS", 0.5)
+
+    async def scenario(api: KubernetesApi) -> Any:
+        api.logs[NAME] = [f"line {number:04}" for number in range(5000)]
+        running = await start(api)
+        await api.start_container(NAME)
+        await api.terminate_container(NAME, 65)
+        return await running
+
+    play(scenario)
+    [position] = [number for number, line in enumerate(lines) if "lines omitted" in line]
+    assert lines[:position] == [f"line {number:04}" for number in range(position)]
+    assert lines[position].startswith(f"{5000 - position} lines omitted: the log was not copied within")
+    assert lines[position + 1 :] == [f"line {number:04}" for number in range(4980, 5000)]
 
 
 def test_a_line_without_end_is_truncated(play: Any, lines: list[str]) -> None:
