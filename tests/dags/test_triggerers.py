@@ -9,14 +9,17 @@ import sys
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.jobs.triggerer_job_runner import TriggerRunner
-from airflow.sdk import DAG
+from airflow.models.dagbag import DBDagBag
+from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
+from airflow.sdk import DAG, task
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow_steps.operator import StepOperator
-from airflow_steps.triggerer import has_success_callback, select_task
+from airflow_steps.triggerer import SingleTaskBag, has_success_callback, select_task
 
 HERE = Path(__file__).parent
 SETTINGS = {
@@ -60,13 +63,64 @@ def test_the_reduced_dag_has_the_task_as_airflow_serialized_it(monkeypatch: pyte
     )
     assert reduced.start_from_trigger and reduced.start_trigger_args == whole.start_trigger_args
     assert reduced.template_fields == whole.template_fields
-    assert DagSerialization.from_dict(select_task(data, "no_such_task")).tasks == []
+    assert select_task(data, "no_such_task") is None
     assert len(data["dag"]["tasks"]) == 3 and data["dag"]["tasks"][0]["__var"]["downstream_task_ids"]
 
 
 @pytest.mark.parametrize(("arguments", "expected"), [({}, False), ({"on_success_callback": print}, True)])
 def test_a_success_callback_is_recognized(monkeypatch: pytest.MonkeyPatch, arguments: Any, expected: bool) -> None:
     assert has_success_callback(serialize_dag(monkeypatch, 1, **arguments)) is expected
+
+
+class DagBag(DBDagBag):
+    """Airflow's bag with the versions of one DAG, without a database."""
+
+    def __init__(self, latest: str, **versions: dict[str, Any]) -> None:
+        super().__init__()
+        self.latest, self.versions, self.reads = latest, versions, 0
+
+    def _version_from_dag_run(self, dag_run: Any, *, session: Any) -> str:  # type: ignore[override]
+        return self.latest
+
+    def get_serialized_dag_model(self, version_id: str, session: Any) -> Any:
+        self.reads += 1
+        return SimpleNamespace(data=self.versions[version_id])
+
+
+@task
+def list_times() -> list[str]:
+    return []
+
+
+def test_a_mapped_task_gets_the_tasks_that_it_is_mapped_over() -> None:
+    with DAG("mapped", schedule=None, start_date=datetime(2026, 1, 1)) as dag:  # noqa: DTZ001
+        DateTimeSensorAsync.partial(task_id="wait").expand(target_time=list_times())
+    bag = SingleTaskBag(DagBag("v1", v1=DagSerialization.to_dict(dag)), "wait", {})
+    model = bag.get_serialized_dag_model("v1", session=None)
+    assert model and not model.dag.get_task("wait").start_from_trigger
+
+
+def test_runs_of_a_version_share_the_dag_that_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, dags = DagBag("v1", v1=serialize_dag(monkeypatch, 2)), {}
+    for number in range(20):
+        run = SimpleNamespace(dag_id="wide", run_id=f"run {number}")
+        assert SingleTaskBag(source, "step_0001", dags).get_serialized_dag_model_for_run(run, session=None)
+    assert source.reads == 1
+
+
+def test_a_new_version_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, dags = SimpleNamespace(dag_id="wide", run_id="run"), {}
+    source = DagBag("v1", v1=serialize_dag(monkeypatch, 1), v2=serialize_dag(monkeypatch, 2))
+    assert SingleTaskBag(source, "step_0000", dags).get_serialized_dag_model_for_run(run, session=None)
+    source.latest = "v2"
+    model = SingleTaskBag(source, "step_0001", dags).get_serialized_dag_model_for_run(run, session=None)
+    assert model and model.dag.get_task("step_0001").start_from_trigger
+
+
+def test_a_version_without_the_task_is_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow then uses the version that the task instance has."""
+    run, source = SimpleNamespace(dag_id="wide", run_id="run"), DagBag("v1", v1=serialize_dag(monkeypatch, 1))
+    assert SingleTaskBag(source, "removed", {}).get_serialized_dag_model_for_run(run, session=None) is None
 
 
 def test_airflows_runner_has_what_the_project_extends() -> None:

@@ -14,7 +14,7 @@ import asyncio
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Iterable, MutableMapping
 from contextlib import suppress
 from typing import Any
 from unittest.mock import patch
@@ -42,8 +42,8 @@ class SingleTaskModel:
     The task has no neighbours and no task groups: a trigger renders its own templates, whatever they pull.
     """
 
-    def __init__(self, data: dict[str, Any], task_id: str) -> None:
-        self.data = select_task(data, task_id)
+    def __init__(self, data: dict[str, Any]) -> None:
+        self.data = data
 
     @property
     def dag(self) -> Any:
@@ -51,13 +51,19 @@ class SingleTaskModel:
         return DagSerialization.from_dict(self.data)
 
 
-def select_task(data: dict[str, Any], task_id: str) -> dict[str, Any]:
-    """Return the serialized DAG with the task `task_id` only, or without tasks if it has none of that id."""
+def select_task(data: dict[str, Any], task_id: str) -> dict[str, Any] | None:
+    """Return the serialized DAG with the task `task_id` only; None if it has none of that id.
+
+    A mapped task may be mapped over the output of others, without which it cannot be deserialized: it gets the whole DAG.
+    """
+    tasks = [task for task in data["dag"]["tasks"] if task["__var"]["task_id"] == task_id]
+    if not tasks:
+        return None
+    if tasks[0]["__var"].get("_is_mapped"):
+        return data
     dag = {key: value for key, value in data["dag"].items() if key != "task_group"}
     dag["tasks"] = [
-        task | {"__var": {key: value for key, value in task["__var"].items() if key != "downstream_task_ids"}}
-        for task in data["dag"]["tasks"]
-        if task["__var"]["task_id"] == task_id
+        task | {"__var": {key: value for key, value in task["__var"].items() if key != "downstream_task_ids"}} for task in tasks
     ]
     return data | {"dag": dag}
 
@@ -65,28 +71,29 @@ def select_task(data: dict[str, Any], task_id: str) -> dict[str, Any]:
 class SingleTaskBag:
     """Airflow's DBDagBag for one trigger: it returns the model of the trigger's DAG with the trigger's task only.
 
-    `dags` keeps the serialized DAGs that were read, by run or version: reading one costs as much as it is long.
+    `dags` keeps the serialized DAGs that were read, by version: reading one costs as much as it is long.
     """
 
-    def __init__(self, dag_bag: Any, task_id: str, dags: MutableMapping[Any, dict[str, Any] | None]) -> None:
+    def __init__(self, dag_bag: Any, task_id: str, dags: MutableMapping[Any, dict[str, Any]]) -> None:
         self._dag_bag, self._task_id, self._dags = dag_bag, task_id, dags
 
     def get_serialized_dag_model_for_run(self, dag_run: Any, *, session: Any) -> SingleTaskModel | None:
-        """Return the model of the version that the run uses."""
-        read = self._dag_bag.get_serialized_dag_model_for_run
-        return self._get((dag_run.dag_id, dag_run.run_id), lambda: read(dag_run, session=session))
+        """Return the model of the version that the run uses; None if this version does not have the task (any more).
+
+        Airflow then asks for the version of the task instance.
+        """
+        version_id = self._dag_bag._version_from_dag_run(dag_run=dag_run, session=session)
+        return self.get_serialized_dag_model(version_id, session) if version_id else None
 
     def get_serialized_dag_model(self, version_id: Any, session: Any) -> SingleTaskModel | None:
-        """Return the model of the version."""
-        read = self._dag_bag.get_serialized_dag_model
-        return self._get(version_id, lambda: read(version_id=version_id, session=session))
-
-    def _get(self, key: Any, read: Callable[[], Any]) -> SingleTaskModel | None:
-        data = self._dags.get(key)
-        if data is None:
-            model = read()
-            data = self._dags[key] = model and model.data
-        return SingleTaskModel(data, self._task_id) if data else None
+        """Return the model of the version; None if it does not exist or does not have the task."""
+        data = self._dags.get(version_id)
+        selected = select_task(data, self._task_id) if data else None
+        # Airflow may replace the content of a version.
+        if selected is None and (model := self._dag_bag.get_serialized_dag_model(version_id=version_id, session=session)):
+            self._dags[version_id] = data = model.data
+            selected = select_task(data, self._task_id)
+        return SingleTaskModel(selected) if selected else None
 
 
 @attrs.define(kw_only=True)
