@@ -128,20 +128,34 @@ def test_airflows_runner_has_what_the_project_extends() -> None:
         assert callable(getattr(TriggerRunner, name))
 
 
+def run_triggerers(postgres: str, folder: Path, *options: str) -> dict[str, Any]:
+    """Run real triggerers with a DAG of many steps; return what was measured."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    locations = {
+        "AIRFLOW_HOME": str(folder),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres,
+        "ARTIFACTS": f"file://{folder}/artifacts",
+    }
+    command = [sys.executable, str(HERE / "run_triggerers.py"), str(folder), *options]
+    done = subprocess.run(command, env=inherited | locations | SETTINGS, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return outcome
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_steps_deferred_at_once_survive_the_death_of_a_triggerer(postgres: str, tmp_path: Path) -> None:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    locations = {
-        "AIRFLOW_HOME": str(tmp_path),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres,
-        "ARTIFACTS": f"file://{tmp_path}/artifacts",
-    }
-    command = [sys.executable, str(HERE / "run_triggerers.py"), str(tmp_path), "--steps=40", "--triggerers=2", "--kill=1"]
-    done = subprocess.run(command, env=inherited | locations | SETTINGS, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    outcome = json.loads(done.stdout.splitlines()[-1])
+    outcome = run_triggerers(postgres, tmp_path, "--steps=40", "--triggerers=2", "--kill=1")
     assert outcome["deferred"] == 40 and outcome["states"] == {"success": 40}
     assert outcome["created"] == outcome["distinct"] == 40
     assert outcome["peak_pods"] <= 32
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_step_that_prints_zero_bytes_does_not_stop_the_triggerer(postgres: str, tmp_path: Path) -> None:
+    """Postgres stores no U+0000 in JSON."""
+    outcome = run_triggerers(postgres, tmp_path, "--steps=2", "--code=65", r"--line=a\0b", "--lines=3", "--timeout=30")
+    assert outcome["states"] == {"scheduled": 2}

@@ -11,11 +11,12 @@ docs/decisions/0023-own-triggerer-process.md has the reasons and the figures.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
 from collections import deque
 from collections.abc import Iterable, MutableMapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 from unittest.mock import patch
 
@@ -27,6 +28,7 @@ from airflow.jobs.triggerer_job_runner import TriggerRunner, TriggerRunnerSuperv
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.triggers.base import TaskSuccessEvent
 from cachetools import TTLCache
+from sqlalchemy.exc import DataError
 
 GROUP_SIZE = 16  # triggers that start together
 # Serialized DAGs that are kept for the next group.
@@ -34,6 +36,8 @@ MAX_DAGS, DAG_SECONDS = 8, 30.0
 PASS_SECONDS = 0.2
 # Airflow's own loop is returned to this often: it checks the connection to the supervisor and logs the number of triggers.
 RETURN_SECONDS = 30.0
+
+log = logging.getLogger(__name__)
 
 
 class SingleTaskModel:
@@ -123,13 +127,23 @@ class StepTriggerSupervisor(TriggerRunnerSupervisor):
         return workload
 
     def on_trigger_event(self, trigger_id: int, event: Any) -> None:
-        """Store an event. A task without a callback for success costs no parse of its DAG file for that callback."""
-        if trigger_id in self._quiet_triggers and isinstance(event, TaskSuccessEvent):
-            with patch.object(DatabaseCallbackSink, "send"):
-                super().on_trigger_event(trigger_id, event)
-        else:
-            super().on_trigger_event(trigger_id, event)
+        """Store an event. A task without a callback for success costs no parse of its DAG file for that callback.
+
+        An event that the database rejects fails its task: the exception would end this triggerer, and every other one that
+        takes over the trigger.
+        """
+        is_quiet = trigger_id in self._quiet_triggers and isinstance(event, TaskSuccessEvent)
         self._quiet_triggers.discard(trigger_id)
+        try:
+            with patch.object(DatabaseCallbackSink, "send") if is_quiet else nullcontext():
+                super().on_trigger_event(trigger_id, event)
+        except DataError as error:
+            log.error("the database rejects the event of trigger %s: %s", trigger_id, error.orig)
+            self.on_trigger_failure(trigger_id, [f"the database rejects the trigger's event: {error.orig}"])
+
+    def on_trigger_failure(self, trigger_id: int, exc: list[str] | None) -> None:
+        """Store a failure; its text without null characters, which Postgres does not store in JSON."""
+        super().on_trigger_failure(trigger_id, exc and [line.replace("\0", "\N{REPLACEMENT CHARACTER}") for line in exc])
 
 
 def has_success_callback(data: dict[str, Any]) -> bool:
