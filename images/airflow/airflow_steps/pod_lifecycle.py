@@ -126,8 +126,7 @@ async def create_pod(client: PodClient, pod: Mapping[str, Any], slots: PodSlots,
     The slot stays acquired. Raises PodRejectedError if the cluster rejects the pod, or neither slot nor cluster had room
     within `timeout` seconds; None waits forever.
     """
-    loop, reason = asyncio.get_running_loop(), ""
-    deadline = None if timeout is None else loop.time() + timeout
+    deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
     if not slots.available:
         log.info("waiting for one of %d slots; %d steps ahead in the queue", slots.limit, slots.waiting)
     run_in_background(metrics.report_slots(slots))
@@ -136,6 +135,19 @@ async def create_pod(client: PodClient, pod: Mapping[str, Any], slots: PodSlots,
             await slots.acquire()
     except TimeoutError as error:
         raise PodRejectedError(f"timed out after {timeout:.0f} s waiting for one of {slots.limit} slots") from error
+    try:
+        return await _create_admitted_pod(client, pod, deadline, log)
+    except TimeoutError as error:
+        slots.release()
+        raise PodRejectedError(f"timed out after {timeout:.0f} s waiting for the cluster to admit the pod: {error}") from error
+    except BaseException:
+        slots.release()
+        raise
+
+
+async def _create_admitted_pod(client: PodClient, pod: Mapping[str, Any], deadline: float | None, log: Any) -> bool:
+    """Create the pod once the cluster admits it. Return False if it exists already. Raises TimeoutError with the reason."""
+    reason = ""
     try:
         async with asyncio.timeout_at(deadline):
             while True:
@@ -146,16 +158,11 @@ async def create_pod(client: PodClient, pod: Mapping[str, Any], slots: PodSlots,
                         log.info("waiting for the cluster to admit the pod: %s", error)
                     reason = str(error)
                     await asyncio.sleep(ADMISSION_RETRY_SECONDS)
-    except TimeoutError as error:
+    except TimeoutError:
         # The API server may have created the pod without a response.
         if await _exists(client, pod):
             return False
-        slots.release()
-        reason = reason or "the Kubernetes API does not respond"
-        raise PodRejectedError(f"timed out after {timeout:.0f} s waiting for the cluster to admit the pod: {reason}") from error
-    except BaseException:
-        slots.release()
-        raise
+        raise TimeoutError(reason or "the Kubernetes API does not respond") from None
 
 
 async def _exists(client: PodClient, pod: Mapping[str, Any]) -> bool:

@@ -1,0 +1,70 @@
+"""What a trigger meets in a long life: clocks that differ, kills at a bad moment, versions, large and odd objects."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from airflow_steps.pod_lifecycle import PodSlots
+from airflow_steps.pod_spec import make_pod_name
+from airflow_steps.termination import ExitStatus
+
+from .fake_kubernetes import KubernetesApi, make_container_status
+from .test_trigger_faults import get_status, lines, short_timeouts, start
+from .trigger_harness import TaskInstance, make_trigger, run_trigger, wait_for_pod, wait_until
+
+__all__ = ["lines", "short_timeouts"]
+NAME = make_pod_name(TaskInstance())
+
+
+def test_an_event_has_no_null_characters() -> None:
+    event = ExitStatus(65, b"a\0b", ("c\0d",), "e\0f", None, "g\0h").to_event()
+    assert "\0" not in str([event["result"], *event["last_lines"], event["reason"], event["platform"]])
+
+
+@pytest.mark.parametrize("verb", ["silent", "forbidden"])
+def test_a_kill_while_a_creation_is_unanswered_releases_the_slot(play: Any, verb: str) -> None:
+    async def scenario(api: KubernetesApi) -> None:
+        api.silent.add("create")
+        if verb == "silent":
+            api.silent.add("read")
+        else:
+            api.statuses["read"] = [403]
+        running = asyncio.create_task(run_trigger(make_trigger(TaskInstance(), queue_timeout=0.2)))
+        if verb == "silent":
+            await wait_until(lambda: api.hanging >= 2)
+            running.cancel()
+        await asyncio.wait([running])
+        assert PodSlots.get(8).acquired == 0
+
+    play(scenario)
+
+
+EARLY, LATE, MUCH_LATER = (
+    "0190163d-8694-739b-aea5-966c26f8ad90",
+    "0190163d-9a1c-739b-aea5-966c26f8ad90",  # 5 s later
+    "01901688-1c94-739b-aea5-966c26f8ad90",  # more than an hour later
+)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (TaskInstance(id=LATE), TaskInstance(id=EARLY, try_number=2)),  # the clocks of two schedulers differ
+        (TaskInstance(id=EARLY), TaskInstance(id=EARLY, try_number=2)),  # it failed while it was queued
+        (TaskInstance(id=EARLY), TaskInstance(id=MUCH_LATER, try_number=2)),
+        (TaskInstance(id=EARLY, try_number=3), TaskInstance(id=MUCH_LATER)),  # the run was created again
+        (TaskInstance(id=EARLY), TaskInstance(id=MUCH_LATER)),
+    ],
+)
+def test_the_later_of_two_attempts_runs(play: Any, first: TaskInstance, second: TaskInstance) -> None:
+    async def scenario(api: KubernetesApi) -> None:
+        (await start(api, first)).cancel()
+        running = await start(api, second)
+        assert api.deleted == [make_pod_name(first)]
+        assert [event async for event in make_trigger(first).run()] == []
+        assert list(api.pods) == [make_pod_name(second)]
+        running.cancel()
+
+    play(scenario)
