@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -13,13 +15,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.jobs.triggerer_job_runner import TriggerRunner
+from airflow.executors.workloads import RunTrigger
+from airflow.jobs.triggerer_job_runner import TriggerRunner, messages
 from airflow.models.dagbag import DBDagBag
+from airflow.models.trigger import Trigger
 from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
 from airflow.sdk import DAG, task
 from airflow.serialization.serialized_objects import DagSerialization
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow_steps import triggerer
 from airflow_steps.operator import StepOperator
-from airflow_steps.triggerer import SingleTaskBag, has_success_callback, select_task
+from airflow_steps.triggerer import SingleTaskBag, StepTriggerRunner, has_success_callback, select_task
 
 HERE = Path(__file__).parent
 SETTINGS = {
@@ -126,6 +132,53 @@ def test_a_version_without_the_task_is_no_model(monkeypatch: pytest.MonkeyPatch)
 def test_airflows_runner_has_what_the_project_extends() -> None:
     for name in ("cancel_triggers", "create_triggers", "cleanup_finished_triggers", "sync_state_to_supervisor"):
         assert callable(getattr(TriggerRunner, name))
+
+
+class SlowToKill(BaseTrigger):
+    """A trigger whose `on_kill` takes a moment, as that of any that calls an API."""
+
+    killed = False
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return f"{__name__}.SlowToKill", {}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        await asyncio.Event().wait()
+        yield TriggerEvent(None)
+
+    async def on_kill(self) -> None:
+        await asyncio.sleep(1)
+        SlowToKill.killed = True
+
+
+class Comms:
+    """The connection to a supervisor that repeats, with each response, which triggers it wants cancelled."""
+
+    def __init__(self, workload: RunTrigger) -> None:
+        self.to_create, self.finished = [workload], False
+        self._reader_task = asyncio.create_task(asyncio.Event().wait())
+
+    async def asend(self, message: Any) -> Any:
+        created, self.to_create = self.to_create, []
+        self.finished = self.finished or bool(message.finished)
+        return messages.TriggerStateSync(to_create=created, to_cancel=set() if created else {1})
+
+
+def test_a_kill_is_not_cancelled_by_the_next_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggerer, "PASS_SECONDS", 0.02)
+
+    async def scenario() -> None:
+        runner = StepTriggerRunner()
+        path, kwargs = SlowToKill().serialize()
+        workload = RunTrigger(id=1, classpath=path, encrypted_kwargs=Trigger.encrypt_kwargs(kwargs), ti=None)
+        runner.comms_decoder = comms = Comms(workload)  # type: ignore[assignment]
+        await runner.sync_state_to_supervisor([])
+        await runner.create_triggers()  # type: ignore[no-untyped-call]
+        await asyncio.sleep(0.1)  # until it runs
+        await runner.cancel_triggers()
+        assert SlowToKill.killed and comms.finished
+
+    asyncio.run(scenario())
 
 
 def run_triggerers(postgres: str, folder: Path, *options: str) -> dict[str, Any]:

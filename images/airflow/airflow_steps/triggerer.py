@@ -36,6 +36,8 @@ MAX_DAGS, DAG_SECONDS = 8, 30.0
 PASS_SECONDS = 0.2
 # Airflow's own loop is returned to this often: it checks the connection to the supervisor and logs the number of triggers.
 RETURN_SECONDS = 30.0
+# A trigger that is still there so long after it was cancelled is cancelled again. Airflow gives `on_kill` 30 s.
+CANCEL_SECONDS = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -171,13 +173,15 @@ class StepTriggerRunner(TriggerRunner):
         super().__init__()  # type: ignore[no-untyped-call]
         self._wake = asyncio.Event()
         self.events = Events(self._wake)
+        # The triggers that were cancelled: their tasks, and until when they are not cancelled again.
+        self._cancelled: dict[int, tuple[asyncio.Task[Any], float]] = {}
 
     async def cancel_triggers(self) -> None:
         """Cancel triggers, then pass events and triggers on until none runs.
 
         This is the last call in a pass of Airflow's loop, which then sleeps for a second.
         """
-        await super().cancel_triggers()  # type: ignore[no-untyped-call]
+        await self._cancel_once()
         return_at, reader = time.monotonic() + RETURN_SECONDS, self.comms_decoder._reader_task
         while self.triggers and not self.stop and reader and not reader.done() and time.monotonic() < return_at:
             with suppress(TimeoutError):
@@ -186,7 +190,23 @@ class StepTriggerRunner(TriggerRunner):
             self._wake.clear()
             await self.sync_state_to_supervisor(await self.cleanup_finished_triggers())
             await self.create_triggers()  # type: ignore[no-untyped-call]
-            await super().cancel_triggers()  # type: ignore[no-untyped-call]
+            await self._cancel_once()
+
+    async def _cancel_once(self) -> None:
+        """Cancel triggers once.
+
+        The supervisor repeats its request with each response until the trigger has finished, which would cancel its `on_kill`.
+        """
+        now = time.monotonic()
+        self._cancelled = {
+            trigger_id: (task, until)
+            for trigger_id, (task, until) in self._cancelled.items()
+            if until > now and trigger_id in self.triggers and self.triggers[trigger_id]["task"] is task
+        }
+        requested = {trigger_id for trigger_id in self.to_cancel if trigger_id in self.triggers} - self._cancelled.keys()
+        self._cancelled |= {trigger_id: (self.triggers[trigger_id]["task"], now + CANCEL_SECONDS) for trigger_id in requested}
+        self.to_cancel = deque(requested)
+        await super().cancel_triggers()  # type: ignore[no-untyped-call]
 
 
 def main(arguments: list[str]) -> None:
