@@ -11,7 +11,7 @@ import json
 import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -181,21 +181,25 @@ class PodClient:
             response.close()
 
     async def stream_log(
-        self, namespace: str, name: str, container: str, *, follow: bool, since_seconds: int | None
+        self, namespace: str, name: str, container: str, *, follow: bool, since: datetime | None
     ) -> AsyncIterator[bytes]:
         """Yield the container's log, each line with its time (RFC 3339) before it, in chunks of any size.
 
-        Raises LogUnavailableError if there is no log; otherwise what `is_transient` knows, or ApiException.
+        `since` is compared with the times of the lines, in whole seconds. Raises LogUnavailableError if there is no log;
+        otherwise what `is_transient` knows, or ApiException.
         """
-        response = await self._api.read_namespaced_pod_log(
-            name,
-            namespace,
-            container=container,
-            follow=follow,
-            timestamps=True,
+        # The client's read_namespaced_pod_log lacks sinceTime, and sinceSeconds would mix this host's clock with the node's.
+        query = {"container": container, "follow": str(follow).lower(), "timestamps": "true"}
+        query |= {"sinceTime": f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"} if since else {}
+        response = await self._api.api_client.call_api(
+            "/api/v1/namespaces/{namespace}/pods/{name}/log",
+            "GET",
+            {"namespace": namespace, "name": name},
+            list(query.items()),
+            auth_settings=["BearerToken"],
+            _return_http_data_only=True,
             _preload_content=False,
             _request_timeout=LOG_TIMEOUT,
-            **({} if since_seconds is None else {"since_seconds": since_seconds}),
         )
         try:
             if response.status in (400, 404):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from airflow_steps import pod_log
 from airflow_steps.pod_lifecycle import PodSlots
 from airflow_steps.pod_spec import make_pod_name
 from airflow_steps.termination import ExitStatus
@@ -68,3 +70,53 @@ def test_the_later_of_two_attempts_runs(play: Any, first: TaskInstance, second: 
         running.cancel()
 
     play(scenario)
+
+
+async def cut_log(api: KubernetesApi, times: list[datetime], lines: list[str]) -> None:
+    """Run a step that prints a line at each time, the connection lost after the second."""
+    api.log_times, api.log_cuts = times, [2]
+    running = await start(api)
+    await api.start_container(NAME)
+    await api.print_lines(NAME, "line 0", "line 1")
+    await wait_until(lambda: "line 1" in lines)
+    await api.print_lines(NAME, *(f"line {number}" for number in range(2, len(times))))
+    await wait_until(lambda: len(api.log_requests) >= 2 and len(lines) > 2)
+    await api.terminate_container(NAME, 65)
+    await running
+
+
+def test_no_line_is_lost_if_the_clock_of_the_node_is_ahead(play: Any, lines: list[str]) -> None:
+    async def scenario(api: KubernetesApi) -> None:
+        api.node_clock = timedelta(minutes=2)
+        now = datetime.now(UTC) + api.node_clock
+        await cut_log(api, [now + timedelta(seconds=number) for number in range(-40, -34)], lines)
+
+    play(scenario)
+    assert lines == [f"line {number}" for number in range(6)]
+
+
+def test_no_line_is_lost_if_the_clock_of_the_node_is_set_back(play: Any, lines: list[str]) -> None:
+    async def scenario(api: KubernetesApi) -> None:
+        now = datetime.now(UTC)
+        await cut_log(api, [now + timedelta(seconds=number) for number in (0, 1, 2, -3, -2, -1)], lines)
+
+    play(scenario)
+    assert lines == [f"line {number}" for number in range(6)]
+
+
+def test_each_line_is_copied_once_however_many_were_read(
+    play: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod_log, "MAX_RECENT_LINES", 3)
+
+    async def scenario(api: KubernetesApi) -> None:
+        api.log_cuts = [20, 41, 60]
+        running = await start(api)
+        await api.print_lines(NAME, *(f"line {number}" for number in range(100)))
+        await api.start_container(NAME)
+        await wait_until(lambda: len(lines) >= 100)
+        await api.terminate_container(NAME, 65)
+        await running
+
+    play(scenario)
+    assert lines == [f"line {number}" for number in range(100)]
