@@ -11,7 +11,9 @@ import json
 import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from datetime import UTC, datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -95,6 +97,8 @@ class PodClient:
         # Two streams per running step; a request that waited for a connection would exceed its deadline.
         configuration.connection_pool_maxsize = 0
         self._api: Any = client.CoreV1Api(client.ApiClient(configuration))
+        # The API server's clock and the event loop's at that moment.
+        self._server_time: tuple[datetime, float] | None = None
 
     @classmethod
     async def get(cls) -> PodClient:
@@ -109,15 +113,30 @@ class PodClient:
             cls._clients[loop] = cls(configuration)
         return cls._clients[loop]
 
+    def get_time(self) -> datetime:
+        """Return the time by the API server's clock, which timestamps pods; by this host's if no pod was read yet."""
+        if self._server_time is None:
+            return datetime.now(UTC)
+        time, read_at = self._server_time
+        return time + timedelta(seconds=asyncio.get_running_loop().time() - read_at)
+
     @_retry_transient
     async def read_pod(self, namespace: str, name: str) -> Any | None:
         """Return the pod, or None if it does not exist."""
         try:
-            return await self._api.read_namespaced_pod(name, namespace, _request_timeout=REQUEST_TIMEOUT_SECONDS)
+            pod, _, headers = await self._api.read_namespaced_pod_with_http_info(
+                name, namespace, _return_http_data_only=False, _request_timeout=REQUEST_TIMEOUT_SECONDS
+            )
+            self._read_server_time(headers.get("Date"))
+            return pod
         except client.ApiException as error:
             if error.status == 404:
                 return None
             raise
+
+    def _read_server_time(self, date: str | None) -> None:
+        with suppress(TypeError, ValueError):  # there is no date, or a proxy's is not one
+            self._server_time = parsedate_to_datetime(date or "").astimezone(UTC), asyncio.get_running_loop().time()
 
     async def create_pod(self, pod: Mapping[str, Any]) -> bool:
         """Create the pod. Return False if a pod of that name exists.

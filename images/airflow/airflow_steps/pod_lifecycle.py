@@ -9,7 +9,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -258,12 +258,14 @@ class PodFollower:
 
     def _count_seconds_left(self, pod: Any) -> float | None:
         """Return the seconds until the pod exceeds a timeout; None: no limit."""
-        now, limits = datetime.now(UTC), []
-        age = (now - pod.metadata.creation_timestamp).total_seconds()
+        now, limits = self._client.get_time(), []
+        start_deadline = pod.metadata.creation_timestamp + timedelta(seconds=self._start_timeout)
         if not has_started(pod, self._container):
-            limits.append(self._start_timeout - age)
+            limits.append((start_deadline - now).total_seconds())
         elif self._run_timeout is not None:
-            limits.append(self._start_timeout + self._run_timeout + NODE_LOST_SECONDS - age)
+            # The kubelet counts from the time at which it has accepted the pod, however late that was.
+            latest_start = max(start_deadline, pod.status.start_time or start_deadline)
+            limits.append(self._run_timeout + NODE_LOST_SECONDS - (now - latest_start).total_seconds())
         if pod.metadata.deletion_timestamp:  # the end of the grace period
             limits.append(NODE_LOST_SECONDS - (now - pod.metadata.deletion_timestamp).total_seconds())
         return min(limits, default=None)
@@ -345,11 +347,14 @@ _last_sweeps: WeakKeyDictionary[PodClient, float] = WeakKeyDictionary()
 
 
 async def sweep(client: PodClient, namespace: str) -> None:
-    """Delete finished pods that a triggerer left behind which died. Lists all pods, and so does it rarely."""
+    """Delete finished pods that a triggerer left behind which died. Lists all pods, and so does it rarely.
+
+    Not at first: after an outage of all triggerers, old pods may still be adopted.
+    """
     now = asyncio.get_running_loop().time()
-    if now - _last_sweeps.get(client, -SWEEP_SECONDS) >= SWEEP_SECONDS:
+    if now - _last_sweeps.setdefault(client, now) >= SWEEP_SECONDS:
         _last_sweeps[client] = now
-        await client.delete_old_pods(namespace, datetime.now(UTC) - MAX_POD_AGE)
+        await client.delete_old_pods(namespace, client.get_time() - MAX_POD_AGE)
 
 
 def run_in_background(coroutine: Coroutine[Any, Any, None]) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ class KubernetesApi:
         self.log_zone = "Z"
         self.log_times: list[datetime] = []  # the times of the first lines of each log
         self.node_clock = timedelta(0)  # how far the node's clock is ahead
+        self.clock = timedelta(0)  # how far the API server's clock is ahead
         self.log_requests: list[dict[str, str]] = []
         self.silent: set[str] = set()
         self.statuses: dict[str, list[int]] = {}
@@ -141,7 +143,7 @@ class KubernetesApi:
             return web.json_response({"message": self.rejection, "reason": "Forbidden"}, status=403)
         if self.quota is not None and self.count_active() >= self.quota:
             return web.json_response({"message": "exceeded quota: steps"}, status=403)
-        pod["metadata"]["creationTimestamp"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        pod["metadata"]["creationTimestamp"] = f"{datetime.now(UTC) + self.clock:%Y-%m-%dT%H:%M:%SZ}"
         self.version += 1
         pod["metadata"]["resourceVersion"] = str(self.version)
         pod["status"] = {"phase": "Pending"}
@@ -152,7 +154,8 @@ class KubernetesApi:
     async def _read(self, request: web.Request) -> web.Response:
         self.reads += 1
         pod = self.pods.get(request.match_info["name"])
-        return web.json_response(pod) if pod else web.json_response({}, status=404)
+        headers = {"Date": format_datetime(datetime.now(UTC) + self.clock, usegmt=True)}
+        return web.json_response(pod, headers=headers) if pod else web.json_response({}, status=404)
 
     async def _delete(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from airflow_steps import pod_log
+from airflow_steps import pod_lifecycle, pod_log
 from airflow_steps.pod_lifecycle import PodSlots
 from airflow_steps.pod_spec import make_pod_name
 from airflow_steps.termination import ExitStatus
@@ -120,3 +120,54 @@ def test_each_line_is_copied_once_however_many_were_read(
 
     play(scenario)
     assert lines == [f"line {number}" for number in range(100)]
+
+
+def test_a_pod_that_starts_is_not_deleted_because_clocks_differ(play: Any) -> None:
+    async def scenario(api: KubernetesApi) -> Any:
+        api.clock = timedelta(minutes=-5)
+        running = await start(api)
+        await wait_until(lambda: api.watches > 0 or bool(api.deleted))
+        await api.start_container(NAME)
+        await api.terminate_container(NAME, 69)
+        return await running
+
+    assert get_status(play(scenario)).code == 69
+
+
+def test_a_pod_that_started_late_may_run_as_long_as_any(play: Any) -> None:
+    """It waited for a node while no triggerer ran that would have deleted it."""
+
+    async def scenario(api: KubernetesApi) -> Any:
+        (await start(api)).cancel()
+        long_ago, now = datetime.now(UTC) - timedelta(hours=1), datetime.now(UTC)
+        api.pods[NAME]["metadata"]["creationTimestamp"] = f"{long_ago:%Y-%m-%dT%H:%M:%SZ}"
+        running = [make_container_status({"running": {}})]
+        await api.change(NAME, phase="Running", startTime=f"{now:%Y-%m-%dT%H:%M:%SZ}", containerStatuses=running)
+        watches = api.watches
+        adopted = asyncio.create_task(run_trigger(make_trigger(TaskInstance())))
+        await wait_until(lambda: api.watches > watches + 1 or bool(api.deleted))
+        await api.terminate_container(NAME, 69)
+        return await adopted
+
+    assert get_status(play(scenario)).code == 69
+
+
+def test_pods_that_wait_for_their_trigger_are_not_swept(play: Any) -> None:
+    """After an outage of the triggerer, thousands of triggers start one after the other."""
+    waiting = TaskInstance(task_id="waiting")
+
+    async def scenario(api: KubernetesApi) -> None:
+        (await start(api, waiting, on_finish="Succeeded,Failed")).cancel()
+        ti, name = TaskInstance(), make_pod_name(waiting)
+        long_ago = datetime.now(UTC) - timedelta(hours=2)
+        api.pods[name]["metadata"]["creationTimestamp"] = f"{long_ago:%Y-%m-%dT%H:%M:%SZ}"
+        await api.terminate_container(name, 0)
+        running = await start(api, ti, on_finish="Succeeded,Failed")
+        await api.terminate_container(NAME, 65)
+        await running
+        ti.state = "scheduled"
+        await wait_until(lambda: NAME in api.deleted)
+        await wait_until(lambda: not pod_lifecycle._background_tasks)
+        assert name in api.pods
+
+    play(scenario)
