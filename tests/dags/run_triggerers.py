@@ -80,16 +80,17 @@ def count_states() -> Counter[str | None]:
         return Counter({state: int(count) for state, count in rows})
 
 
-async def run_pods(api: KubernetesApi, result: str, seconds: float) -> int:
+async def run_pods(api: KubernetesApi, result: str, options: argparse.Namespace) -> int:
     """Start and terminate every pod that is created; return the highest number of pods that ran at once."""
+    line = options.line.encode().decode("unicode_escape")
     started, peak, tasks = 0, 0, set[asyncio.Task[None]]()
 
     async def run_pod(name: str) -> None:
         await api.start_container(name)
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(options.seconds)
         if name in api.pods:
-            await api.print_lines(name, f"{name} has run")
-            await api.terminate_container(name, 0, result)
+            await api.print_lines(name, f"{name} has run", *[line] * options.lines)
+            await api.terminate_container(name, options.code, line if options.code else result)
 
     with suppress(asyncio.CancelledError):
         while True:
@@ -141,7 +142,7 @@ async def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     os.environ["KUBECONFIG"] = str(await api.start(folder))
     await asyncio.to_thread(defer_all, folder / "dags", options.steps)
     deferred = await asyncio.to_thread(count_states)
-    pods = asyncio.create_task(run_pods(api, Result(artifact.uri).to_json().decode(), options.seconds))
+    pods = asyncio.create_task(run_pods(api, Result(artifact.uri).to_json().decode(), options))
     started = time.monotonic()
     triggerers = [Triggerer(folder, number, options.module) for number in range(options.triggerers)]
     killed = 0
@@ -180,6 +181,9 @@ def main() -> None:
     parser.add_argument("--triggerers", type=int, default=1)
     parser.add_argument("--kill", type=int, default=0, help="so many triggerers are killed after a third of the steps")
     parser.add_argument("--seconds", type=float, default=1.0, help="how long a step takes")
+    parser.add_argument("--code", type=int, default=0, help="the exit code of every step")
+    parser.add_argument("--line", default="", help="what every step prints, with Python's escapes")
+    parser.add_argument("--lines", type=int, default=0, help="how often a step prints it")
     parser.add_argument("--timeout", type=float, default=600.0)
     parser.add_argument("--module", default="airflow_steps.triggerer")
     options = parser.parse_args()

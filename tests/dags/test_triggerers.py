@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.jobs.triggerer_job_runner import TriggerRunner
-from airflow.sdk import DAG
+from airflow.executors.workloads import RunTrigger
+from airflow.jobs.triggerer_job_runner import TriggerRunner, messages
+from airflow.models.dagbag import DBDagBag
+from airflow.models.trigger import Trigger
+from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
+from airflow.sdk import DAG, task
 from airflow.serialization.serialized_objects import DagSerialization
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow_steps import triggerer
 from airflow_steps.operator import StepOperator
-from airflow_steps.triggerer import has_success_callback, select_task
+from airflow_steps.triggerer import SingleTaskBag, StepTriggerRunner, has_success_callback, select_task
 
 HERE = Path(__file__).parent
 SETTINGS = {
@@ -60,7 +69,7 @@ def test_the_reduced_dag_has_the_task_as_airflow_serialized_it(monkeypatch: pyte
     )
     assert reduced.start_from_trigger and reduced.start_trigger_args == whole.start_trigger_args
     assert reduced.template_fields == whole.template_fields
-    assert DagSerialization.from_dict(select_task(data, "no_such_task")).tasks == []
+    assert select_task(data, "no_such_task") is None
     assert len(data["dag"]["tasks"]) == 3 and data["dag"]["tasks"][0]["__var"]["downstream_task_ids"]
 
 
@@ -69,25 +78,137 @@ def test_a_success_callback_is_recognized(monkeypatch: pytest.MonkeyPatch, argum
     assert has_success_callback(serialize_dag(monkeypatch, 1, **arguments)) is expected
 
 
+class DagBag(DBDagBag):
+    """Airflow's bag with the versions of one DAG, without a database."""
+
+    def __init__(self, latest: str, **versions: dict[str, Any]) -> None:
+        super().__init__()
+        self.latest, self.versions, self.reads = latest, versions, 0
+
+    def _version_from_dag_run(self, dag_run: Any, *, session: Any) -> str:  # type: ignore[override]
+        return self.latest
+
+    def get_serialized_dag_model(self, version_id: str, session: Any) -> Any:
+        self.reads += 1
+        return SimpleNamespace(data=self.versions[version_id])
+
+
+@task
+def list_times() -> list[str]:
+    return []
+
+
+def test_a_mapped_task_gets_the_tasks_that_it_is_mapped_over() -> None:
+    with DAG("mapped", schedule=None, start_date=datetime(2026, 1, 1)) as dag:  # noqa: DTZ001
+        DateTimeSensorAsync.partial(task_id="wait").expand(target_time=list_times())
+    bag = SingleTaskBag(DagBag("v1", v1=DagSerialization.to_dict(dag)), "wait", {})
+    model = bag.get_serialized_dag_model("v1", session=None)
+    assert model and not model.dag.get_task("wait").start_from_trigger
+
+
+def test_runs_of_a_version_share_the_dag_that_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, dags = DagBag("v1", v1=serialize_dag(monkeypatch, 2)), {}
+    for number in range(20):
+        run = SimpleNamespace(dag_id="wide", run_id=f"run {number}")
+        assert SingleTaskBag(source, "step_0001", dags).get_serialized_dag_model_for_run(run, session=None)
+    assert source.reads == 1
+
+
+def test_a_new_version_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    run, dags = SimpleNamespace(dag_id="wide", run_id="run"), {}
+    source = DagBag("v1", v1=serialize_dag(monkeypatch, 1), v2=serialize_dag(monkeypatch, 2))
+    assert SingleTaskBag(source, "step_0000", dags).get_serialized_dag_model_for_run(run, session=None)
+    source.latest = "v2"
+    model = SingleTaskBag(source, "step_0001", dags).get_serialized_dag_model_for_run(run, session=None)
+    assert model and model.dag.get_task("step_0001").start_from_trigger
+
+
+def test_a_version_without_the_task_is_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow then uses the version that the task instance has."""
+    run, source = SimpleNamespace(dag_id="wide", run_id="run"), DagBag("v1", v1=serialize_dag(monkeypatch, 1))
+    assert SingleTaskBag(source, "removed", {}).get_serialized_dag_model_for_run(run, session=None) is None
+
+
 def test_airflows_runner_has_what_the_project_extends() -> None:
     for name in ("cancel_triggers", "create_triggers", "cleanup_finished_triggers", "sync_state_to_supervisor"):
         assert callable(getattr(TriggerRunner, name))
 
 
+class SlowToKill(BaseTrigger):
+    """A trigger whose `on_kill` takes a moment, as that of any that calls an API."""
+
+    killed = False
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return f"{__name__}.SlowToKill", {}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        await asyncio.Event().wait()
+        yield TriggerEvent(None)
+
+    async def on_kill(self) -> None:
+        await asyncio.sleep(1)
+        SlowToKill.killed = True
+
+
+class Comms:
+    """The connection to a supervisor that repeats, with each response, which triggers it wants cancelled."""
+
+    def __init__(self, workload: RunTrigger) -> None:
+        self.to_create, self.finished = [workload], False
+        self._reader_task = asyncio.create_task(asyncio.Event().wait())
+
+    async def asend(self, message: Any) -> Any:
+        created, self.to_create = self.to_create, []
+        self.finished = self.finished or bool(message.finished)
+        return messages.TriggerStateSync(to_create=created, to_cancel=set() if created else {1})
+
+
+def test_a_kill_is_not_cancelled_by_the_next_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggerer, "PASS_SECONDS", 0.02)
+
+    async def scenario() -> None:
+        runner = StepTriggerRunner()
+        path, kwargs = SlowToKill().serialize()
+        workload = RunTrigger(id=1, classpath=path, encrypted_kwargs=Trigger.encrypt_kwargs(kwargs), ti=None)
+        runner.comms_decoder = comms = Comms(workload)  # type: ignore[assignment]
+        await runner.sync_state_to_supervisor([])
+        await runner.create_triggers()  # type: ignore[no-untyped-call]
+        await asyncio.sleep(0.1)  # until it runs
+        await runner.cancel_triggers()
+        assert SlowToKill.killed and comms.finished
+
+    asyncio.run(scenario())
+
+
+def run_triggerers(postgres: str, folder: Path, *options: str) -> dict[str, Any]:
+    """Run real triggerers with a DAG of many steps; return what was measured."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
+    locations = {
+        "AIRFLOW_HOME": str(folder),
+        "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres,
+        "ARTIFACTS": f"file://{folder}/artifacts",
+    }
+    command = [sys.executable, str(HERE / "run_triggerers.py"), str(folder), *options]
+    done = subprocess.run(command, env=inherited | locations | SETTINGS, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return outcome
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_steps_deferred_at_once_survive_the_death_of_a_triggerer(postgres: str, tmp_path: Path) -> None:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    locations = {
-        "AIRFLOW_HOME": str(tmp_path),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(tmp_path / "dags"),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres,
-        "ARTIFACTS": f"file://{tmp_path}/artifacts",
-    }
-    command = [sys.executable, str(HERE / "run_triggerers.py"), str(tmp_path), "--steps=40", "--triggerers=2", "--kill=1"]
-    done = subprocess.run(command, env=inherited | locations | SETTINGS, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    outcome = json.loads(done.stdout.splitlines()[-1])
+    outcome = run_triggerers(postgres, tmp_path, "--steps=40", "--triggerers=2", "--kill=1")
     assert outcome["deferred"] == 40 and outcome["states"] == {"success": 40}
     assert outcome["created"] == outcome["distinct"] == 40
     assert outcome["peak_pods"] <= 32
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_step_that_prints_zero_bytes_does_not_stop_the_triggerer(postgres: str, tmp_path: Path) -> None:
+    """Postgres stores no U+0000 in JSON."""
+    outcome = run_triggerers(postgres, tmp_path, "--steps=2", "--code=65", r"--line=a\0b", "--lines=3", "--timeout=30")
+    assert outcome["states"] == {"scheduled": 2}

@@ -11,7 +11,9 @@ import json
 import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from datetime import datetime
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from types import SimpleNamespace
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
@@ -95,6 +97,8 @@ class PodClient:
         # Two streams per running step; a request that waited for a connection would exceed its deadline.
         configuration.connection_pool_maxsize = 0
         self._api: Any = client.CoreV1Api(client.ApiClient(configuration))
+        # The API server's clock and the event loop's at that moment.
+        self._server_time: tuple[datetime, float] | None = None
 
     @classmethod
     async def get(cls) -> PodClient:
@@ -109,15 +113,30 @@ class PodClient:
             cls._clients[loop] = cls(configuration)
         return cls._clients[loop]
 
+    def get_time(self) -> datetime:
+        """Return the time by the API server's clock, which timestamps pods; by this host's if no pod was read yet."""
+        if self._server_time is None:
+            return datetime.now(UTC)
+        time, read_at = self._server_time
+        return time + timedelta(seconds=asyncio.get_running_loop().time() - read_at)
+
     @_retry_transient
     async def read_pod(self, namespace: str, name: str) -> Any | None:
         """Return the pod, or None if it does not exist."""
         try:
-            return await self._api.read_namespaced_pod(name, namespace, _request_timeout=REQUEST_TIMEOUT_SECONDS)
+            pod, _, headers = await self._api.read_namespaced_pod_with_http_info(
+                name, namespace, _return_http_data_only=False, _request_timeout=REQUEST_TIMEOUT_SECONDS
+            )
+            self._read_server_time(headers.get("Date"))
+            return pod
         except client.ApiException as error:
             if error.status == 404:
                 return None
             raise
+
+    def _read_server_time(self, date: str | None) -> None:
+        with suppress(TypeError, ValueError):  # there is no date, or a proxy's is not one
+            self._server_time = parsedate_to_datetime(date or "").astimezone(UTC), asyncio.get_running_loop().time()
 
     async def create_pod(self, pod: Mapping[str, Any]) -> bool:
         """Create the pod. Return False if a pod of that name exists.
@@ -181,21 +200,25 @@ class PodClient:
             response.close()
 
     async def stream_log(
-        self, namespace: str, name: str, container: str, *, follow: bool, since_seconds: int | None
+        self, namespace: str, name: str, container: str, *, follow: bool, since: datetime | None
     ) -> AsyncIterator[bytes]:
         """Yield the container's log, each line with its time (RFC 3339) before it, in chunks of any size.
 
-        Raises LogUnavailableError if there is no log; otherwise what `is_transient` knows, or ApiException.
+        `since` is compared with the times of the lines, in whole seconds. Raises LogUnavailableError if there is no log;
+        otherwise what `is_transient` knows, or ApiException.
         """
-        response = await self._api.read_namespaced_pod_log(
-            name,
-            namespace,
-            container=container,
-            follow=follow,
-            timestamps=True,
+        # The client's read_namespaced_pod_log lacks sinceTime, and sinceSeconds would mix this host's clock with the node's.
+        query = {"container": container, "follow": str(follow).lower(), "timestamps": "true"}
+        query |= {"sinceTime": f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"} if since else {}
+        response = await self._api.api_client.call_api(
+            "/api/v1/namespaces/{namespace}/pods/{name}/log",
+            "GET",
+            {"namespace": namespace, "name": name},
+            list(query.items()),
+            auth_settings=["BearerToken"],
+            _return_http_data_only=True,
             _preload_content=False,
             _request_timeout=LOG_TIMEOUT,
-            **({} if since_seconds is None else {"since_seconds": since_seconds}),
         )
         try:
             if response.status in (400, 404):

@@ -9,7 +9,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -128,8 +128,7 @@ async def create_pod(client: PodClient, pod: Mapping[str, Any], slots: PodSlots,
     The slot stays acquired. Raises PodRejectedError if the cluster rejects the pod, or neither slot nor cluster had room
     within `timeout` seconds; None waits forever.
     """
-    loop, reason = asyncio.get_running_loop(), ""
-    deadline = None if timeout is None else loop.time() + timeout
+    deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
     if not slots.available:
         log.info("waiting for one of %d slots; %d steps ahead in the queue", slots.limit, slots.waiting)
     run_in_background(metrics.report_slots(slots))
@@ -138,6 +137,19 @@ async def create_pod(client: PodClient, pod: Mapping[str, Any], slots: PodSlots,
             await slots.acquire()
     except TimeoutError as error:
         raise PodRejectedError(f"timed out after {timeout:.0f} s waiting for one of {slots.limit} slots") from error
+    try:
+        return await _create_admitted_pod(client, pod, deadline, log)
+    except TimeoutError as error:
+        slots.release()
+        raise PodRejectedError(f"timed out after {timeout:.0f} s waiting for the cluster to admit the pod: {error}") from error
+    except BaseException:
+        slots.release()
+        raise
+
+
+async def _create_admitted_pod(client: PodClient, pod: Mapping[str, Any], deadline: float | None, log: Any) -> bool:
+    """Create the pod once the cluster admits it. Return False if it exists already. Raises TimeoutError with the reason."""
+    reason = ""
     try:
         async with asyncio.timeout_at(deadline):
             while True:
@@ -148,16 +160,11 @@ async def create_pod(client: PodClient, pod: Mapping[str, Any], slots: PodSlots,
                         log.info("waiting for the cluster to admit the pod: %s", error)
                     reason = str(error)
                     await asyncio.sleep(ADMISSION_RETRY_SECONDS)
-    except TimeoutError as error:
+    except TimeoutError:
         # The API server may have created the pod without a response.
         if await _exists(client, pod):
             return False
-        slots.release()
-        reason = reason or "the Kubernetes API does not respond"
-        raise PodRejectedError(f"timed out after {timeout:.0f} s waiting for the cluster to admit the pod: {reason}") from error
-    except BaseException:
-        slots.release()
-        raise
+        raise TimeoutError(reason or "the Kubernetes API does not respond") from None
 
 
 async def _exists(client: PodClient, pod: Mapping[str, Any]) -> bool:
@@ -253,12 +260,14 @@ class PodFollower:
 
     def _count_seconds_left(self, pod: Any) -> float | None:
         """Return the seconds until the pod exceeds a timeout; None: no limit."""
-        now, limits = datetime.now(UTC), []
-        age = (now - pod.metadata.creation_timestamp).total_seconds()
+        now, limits = self._client.get_time(), []
+        start_deadline = pod.metadata.creation_timestamp + timedelta(seconds=self._start_timeout)
         if not has_started(pod, self._container):
-            limits.append(self._start_timeout - age)
+            limits.append((start_deadline - now).total_seconds())
         elif self._run_timeout is not None:
-            limits.append(self._start_timeout + self._run_timeout + NODE_LOST_SECONDS - age)
+            # The kubelet counts from the time at which it has accepted the pod, however late that was.
+            latest_start = max(start_deadline, pod.status.start_time or start_deadline)
+            limits.append(self._run_timeout + NODE_LOST_SECONDS - (now - latest_start).total_seconds())
         if pod.metadata.deletion_timestamp:  # the end of the grace period
             limits.append(NODE_LOST_SECONDS - (now - pod.metadata.deletion_timestamp).total_seconds())
         return min(limits, default=None)
@@ -342,11 +351,14 @@ _last_sweeps: WeakKeyDictionary[PodClient, float] = WeakKeyDictionary()
 
 
 async def sweep(client: PodClient, namespace: str) -> None:
-    """Delete finished pods that a triggerer left behind which died. Lists all pods, and so does it rarely."""
+    """Delete finished pods that a triggerer left behind which died. Lists all pods, and so does it rarely.
+
+    Not at first: after an outage of all triggerers, old pods may still be adopted.
+    """
     now = asyncio.get_running_loop().time()
-    if now - _last_sweeps.get(client, -SWEEP_SECONDS) >= SWEEP_SECONDS:
+    if now - _last_sweeps.setdefault(client, now) >= SWEEP_SECONDS:
         _last_sweeps[client] = now
-        await client.delete_old_pods(namespace, datetime.now(UTC) - MAX_POD_AGE)
+        await client.delete_old_pods(namespace, client.get_time() - MAX_POD_AGE)
 
 
 def run_in_background(coroutine: Coroutine[Any, Any, None]) -> None:

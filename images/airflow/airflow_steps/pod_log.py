@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -23,6 +23,10 @@ LINES_PER_SECOND = 2_000
 BYTES_PER_SECOND = 2 * 2**20
 BURST_SECONDS = 1.0
 BATCH_LINES = 50
+# A stream that continues another starts so long before the last line, as clocks are set back.
+REPEATED_SECONDS = 10
+MAX_RECENT_LINES = 1_000
+MAX_TIME_LENGTH = 40
 
 # Lines are logged with the time at which the step printed them. If two triggerers copy the same log, Airflow's UI drops the
 # second of two equal lines.
@@ -61,8 +65,10 @@ class PodLog:
     def __init__(self, client: PodClient, namespace: str, name: str, container: str) -> None:
         self._client, self._key = client, (namespace, name, container)
         self._terminated = asyncio.Event()
-        # The time of the last line, and how many lines with this time were read: where to continue after a lost connection.
-        self._last_time, self._last_count = "", 0
+        # What a stream that continues another repeats: the times of the last lines, in the order of the log, and the latest time
+        # among the lines before these. Times are not in order if the node's clock is set back, and of two output streams.
+        self._recent: deque[str] = deque()
+        self._latest_before = ""
         self._size = 0
         self._limit = f"the log exceeds {MAX_LOG_BYTES / 2**20:.0f} MiB"  # why lines are omitted
         self._error = ""
@@ -115,23 +121,29 @@ class PodLog:
             step_log.info(line)
 
     async def _copy_stream(self, *, follow: bool) -> None:
-        resume_time, skip = self._last_time, self._last_count
-        since = _seconds_since(resume_time) if resume_time else None
-        chunks = self._client.stream_log(*self._key, follow=follow, since_seconds=since)
+        repeated, latest_before = Counter(self._recent), self._latest_before
+        since = _subtract_margin(self._recent[-1]) if self._recent else None
+        chunks = self._client.stream_log(*self._key, follow=follow, since=since)
         pacer = LogPacer.get()
         async with contextlib.aclosing(_split_batches(chunks, complete=not follow)) as batches:
             async for batch in batches:
                 lines = []
                 for line in batch:
                     time, _, text = line.partition(" ")
-                    order = _compare_times(time, resume_time) if resume_time else 1
-                    if order < 0 or (order == 0 and skip > 0):
-                        skip -= order == 0
-                        continue
-                    self._last_count = self._last_count + 1 if time == self._last_time else 1
-                    self._last_time = time
-                    lines.append((time, text))
+                    time = time[:MAX_TIME_LENGTH]
+                    if repeated[time] > 0:
+                        repeated[time] -= 1
+                    elif not latest_before or _compare_times(time, latest_before) > 0:
+                        self._remember(time)
+                        lines.append((time, text))
                 await self._log_lines(lines, pacer)
+
+    def _remember(self, time: str) -> None:
+        self._recent.append(time)
+        if len(self._recent) > MAX_RECENT_LINES:
+            oldest = self._recent.popleft()
+            if not self._latest_before or _compare_times(oldest, self._latest_before) > 0:
+                self._latest_before = oldest
 
     async def _log_lines(self, lines: list[tuple[str, str]], pacer: LogPacer) -> None:
         copied = []
@@ -161,8 +173,8 @@ def _compare_times(first: str, second: str) -> int:
         digits = fraction[: next((index for index, char in enumerate(fraction) if not char.isdigit()), len(fraction))]
         return _parse_time(text), digits.ljust(9, "0")
 
-    if first == second:
-        return 0
+    if len(first) == len(second) and first[-1:] == second[-1:] == "Z":
+        return (first > second) - (first < second)
     try:
         one, other = make_key(first), make_key(second)
     except ValueError:
@@ -170,13 +182,12 @@ def _compare_times(first: str, second: str) -> int:
     return (one > other) - (one < other)
 
 
-def _seconds_since(time: str) -> int:
-    """Return the age of a line in seconds, with a margin for clocks that differ: lines that were read are skipped."""
+def _subtract_margin(time: str) -> datetime | None:
+    """Return from when on to read lines again after one of this time; lines that were read are skipped."""
     try:
-        age = (datetime.now(UTC) - _parse_time(time)).total_seconds()
-    except ValueError:
-        age = 0.0
-    return max(1, int(age) + 10)
+        return _parse_time(time) - timedelta(seconds=REPEATED_SECONDS)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _to_utc(time: str) -> str:

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+from uuid import UUID
 
 from airflow.providers.cncf.kubernetes.backcompat.backwards_compat_converters import convert_env_vars
 from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
@@ -23,6 +24,7 @@ MAX_NAME_LENGTH = 63  # the name is also the pod's host name
 STEP_LABELS = {"app.kubernetes.io/component": "step", "app.kubernetes.io/part-of": "market-daily"}
 TASK_INSTANCE_ID = "market-daily/task-instance-id"  # an annotation
 CPU_VARIABLE = "STEP_CPU_MILLICORES"
+MAX_CLOCK_DIFFERENCE_MS = 30_000
 TERMINATION_LOG = "/dev/termination-log"
 SECRET_VARIABLES = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 TAINT = re.compile(r"(?P<key>[\w./-]+)(=(?P<value>[\w.-]*))?:(?P<effect>NoSchedule|PreferNoSchedule|NoExecute)", re.ASCII)
@@ -86,14 +88,28 @@ def make_pod(template: Mapping[str, Any], ti: TaskInstanceKey) -> dict[str, Any]
 def is_later_attempt(pod: Any, ti: TaskInstanceKey) -> bool:
     """Return whether `pod`, one of the same task and run, belongs to a later attempt than `ti`.
 
-    Airflow gives each attempt an id (UUID version 7) that is greater than those before, also if the run was deleted and created
-    again, which starts the numbers of attempts anew.
+    The number of the attempt decides between two attempts of one run. A run that is deleted and created again starts these
+    numbers anew: then the times of the ids decide, which are of UUID version 7. Ids that are close belong to one run: the clocks
+    of the processes that create them differ, and an attempt that failed before it ran leaves its id to the next.
     """
-    other = (pod.metadata.annotations or {}).get(TASK_INSTANCE_ID)
-    if other:
-        return bool(other > str(ti.id))
+    other_id = (pod.metadata.annotations or {}).get(TASK_INSTANCE_ID)
     number = (pod.metadata.labels or {}).get("try_number", "")
-    return number.isdecimal() and int(number) > ti.try_number
+    is_later_number = number.isdecimal() and int(number) > ti.try_number
+    other_time, time = _get_milliseconds(other_id), _get_milliseconds(ti.id)
+    if other_time is None or time is None:
+        return is_later_number
+    if number != str(ti.try_number) and abs(other_time - time) < MAX_CLOCK_DIFFERENCE_MS:
+        return is_later_number
+    return bool(str(other_id) > str(ti.id))
+
+
+def _get_milliseconds(uuid: object) -> int | None:
+    """Return the time in a UUID of version 7; None if it is not one."""
+    try:
+        parsed = UUID(str(uuid))
+    except ValueError:
+        return None
+    return parsed.int >> 80 if parsed.version == 7 else None
 
 
 def describe_command(pod: Mapping[str, Any], container_name: str) -> str:

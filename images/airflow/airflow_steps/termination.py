@@ -41,14 +41,14 @@ class ExitStatus:
     platform: str | None = None
 
     def to_event(self) -> dict[str, Any]:
-        """Serialize the status as the payload of a trigger event."""
+        """Serialize the status as the payload of a trigger event, without null characters: Postgres stores none in JSON."""
         return {
             "code": self.code,
-            "result": self.result.decode(errors="replace"),
-            "last_lines": list(self.last_lines),
-            "reason": self.reason,
+            "result": _replace_nulls(self.result.decode(errors="replace")),
+            "last_lines": [_replace_nulls(line) for line in self.last_lines],
+            "reason": self.reason and _replace_nulls(self.reason),
             "termination": self.termination and self.termination.value,
-            "platform": self.platform,
+            "platform": self.platform and _replace_nulls(self.platform),
         }
 
     @classmethod
@@ -57,6 +57,10 @@ class ExitStatus:
         termination = Termination(event["termination"]) if event["termination"] else None
         lines = tuple(event["last_lines"])
         return cls(event["code"], event["result"].encode(), lines, event["reason"], termination, event["platform"])
+
+
+def _replace_nulls(text: str) -> str:
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def classify_termination(status: ExitStatus) -> ExitCode | Termination:

@@ -11,11 +11,12 @@ docs/decisions/0023-own-triggerer-process.md has the reasons and the figures.
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, MutableMapping
-from contextlib import suppress
+from collections.abc import Iterable, MutableMapping
+from contextlib import nullcontext, suppress
 from typing import Any
 from unittest.mock import patch
 
@@ -27,6 +28,7 @@ from airflow.jobs.triggerer_job_runner import TriggerRunner, TriggerRunnerSuperv
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.triggers.base import TaskSuccessEvent
 from cachetools import TTLCache
+from sqlalchemy.exc import DataError
 
 GROUP_SIZE = 16  # triggers that start together
 # Serialized DAGs that are kept for the next group.
@@ -34,6 +36,10 @@ MAX_DAGS, DAG_SECONDS = 8, 30.0
 PASS_SECONDS = 0.2
 # Airflow's own loop is returned to this often: it checks the connection to the supervisor and logs the number of triggers.
 RETURN_SECONDS = 30.0
+# A trigger that is still there so long after it was cancelled is cancelled again. Airflow gives `on_kill` 30 s.
+CANCEL_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
 
 
 class SingleTaskModel:
@@ -42,8 +48,8 @@ class SingleTaskModel:
     The task has no neighbours and no task groups: a trigger renders its own templates, whatever they pull.
     """
 
-    def __init__(self, data: dict[str, Any], task_id: str) -> None:
-        self.data = select_task(data, task_id)
+    def __init__(self, data: dict[str, Any]) -> None:
+        self.data = data
 
     @property
     def dag(self) -> Any:
@@ -51,13 +57,19 @@ class SingleTaskModel:
         return DagSerialization.from_dict(self.data)
 
 
-def select_task(data: dict[str, Any], task_id: str) -> dict[str, Any]:
-    """Return the serialized DAG with the task `task_id` only, or without tasks if it has none of that id."""
+def select_task(data: dict[str, Any], task_id: str) -> dict[str, Any] | None:
+    """Return the serialized DAG with the task `task_id` only; None if it has none of that id.
+
+    A mapped task may be mapped over the output of others, without which it cannot be deserialized: it gets the whole DAG.
+    """
+    tasks = [task for task in data["dag"]["tasks"] if task["__var"]["task_id"] == task_id]
+    if not tasks:
+        return None
+    if tasks[0]["__var"].get("_is_mapped"):
+        return data
     dag = {key: value for key, value in data["dag"].items() if key != "task_group"}
     dag["tasks"] = [
-        task | {"__var": {key: value for key, value in task["__var"].items() if key != "downstream_task_ids"}}
-        for task in data["dag"]["tasks"]
-        if task["__var"]["task_id"] == task_id
+        task | {"__var": {key: value for key, value in task["__var"].items() if key != "downstream_task_ids"}} for task in tasks
     ]
     return data | {"dag": dag}
 
@@ -65,28 +77,29 @@ def select_task(data: dict[str, Any], task_id: str) -> dict[str, Any]:
 class SingleTaskBag:
     """Airflow's DBDagBag for one trigger: it returns the model of the trigger's DAG with the trigger's task only.
 
-    `dags` keeps the serialized DAGs that were read, by run or version: reading one costs as much as it is long.
+    `dags` keeps the serialized DAGs that were read, by version: reading one costs as much as it is long.
     """
 
-    def __init__(self, dag_bag: Any, task_id: str, dags: MutableMapping[Any, dict[str, Any] | None]) -> None:
+    def __init__(self, dag_bag: Any, task_id: str, dags: MutableMapping[Any, dict[str, Any]]) -> None:
         self._dag_bag, self._task_id, self._dags = dag_bag, task_id, dags
 
     def get_serialized_dag_model_for_run(self, dag_run: Any, *, session: Any) -> SingleTaskModel | None:
-        """Return the model of the version that the run uses."""
-        read = self._dag_bag.get_serialized_dag_model_for_run
-        return self._get((dag_run.dag_id, dag_run.run_id), lambda: read(dag_run, session=session))
+        """Return the model of the version that the run uses; None if this version does not have the task (any more).
+
+        Airflow then asks for the version of the task instance.
+        """
+        version_id = self._dag_bag._version_from_dag_run(dag_run=dag_run, session=session)
+        return self.get_serialized_dag_model(version_id, session) if version_id else None
 
     def get_serialized_dag_model(self, version_id: Any, session: Any) -> SingleTaskModel | None:
-        """Return the model of the version."""
-        read = self._dag_bag.get_serialized_dag_model
-        return self._get(version_id, lambda: read(version_id=version_id, session=session))
-
-    def _get(self, key: Any, read: Callable[[], Any]) -> SingleTaskModel | None:
-        data = self._dags.get(key)
-        if data is None:
-            model = read()
-            data = self._dags[key] = model and model.data
-        return SingleTaskModel(data, self._task_id) if data else None
+        """Return the model of the version; None if it does not exist or does not have the task."""
+        data = self._dags.get(version_id)
+        selected = select_task(data, self._task_id) if data else None
+        # Airflow may replace the content of a version.
+        if selected is None and (model := self._dag_bag.get_serialized_dag_model(version_id=version_id, session=session)):
+            self._dags[version_id] = data = model.data
+            selected = select_task(data, self._task_id)
+        return SingleTaskModel(selected) if selected else None
 
 
 @attrs.define(kw_only=True)
@@ -116,13 +129,23 @@ class StepTriggerSupervisor(TriggerRunnerSupervisor):
         return workload
 
     def on_trigger_event(self, trigger_id: int, event: Any) -> None:
-        """Store an event. A task without a callback for success costs no parse of its DAG file for that callback."""
-        if trigger_id in self._quiet_triggers and isinstance(event, TaskSuccessEvent):
-            with patch.object(DatabaseCallbackSink, "send"):
-                super().on_trigger_event(trigger_id, event)
-        else:
-            super().on_trigger_event(trigger_id, event)
+        """Store an event. A task without a callback for success costs no parse of its DAG file for that callback.
+
+        An event that the database rejects fails its task: the exception would end this triggerer, and every other one that
+        takes over the trigger.
+        """
+        is_quiet = trigger_id in self._quiet_triggers and isinstance(event, TaskSuccessEvent)
         self._quiet_triggers.discard(trigger_id)
+        try:
+            with patch.object(DatabaseCallbackSink, "send") if is_quiet else nullcontext():
+                super().on_trigger_event(trigger_id, event)
+        except DataError as error:
+            log.error("the database rejects the event of trigger %s: %s", trigger_id, error.orig)
+            self.on_trigger_failure(trigger_id, [f"the database rejects the trigger's event: {error.orig}"])
+
+    def on_trigger_failure(self, trigger_id: int, exc: list[str] | None) -> None:
+        """Store a failure; its text without null characters, which Postgres does not store in JSON."""
+        super().on_trigger_failure(trigger_id, exc and [line.replace("\0", "\N{REPLACEMENT CHARACTER}") for line in exc])
 
 
 def has_success_callback(data: dict[str, Any]) -> bool:
@@ -150,13 +173,15 @@ class StepTriggerRunner(TriggerRunner):
         super().__init__()  # type: ignore[no-untyped-call]
         self._wake = asyncio.Event()
         self.events = Events(self._wake)
+        # The triggers that were cancelled: their tasks, and until when they are not cancelled again.
+        self._cancelled: dict[int, tuple[asyncio.Task[Any], float]] = {}
 
     async def cancel_triggers(self) -> None:
         """Cancel triggers, then pass events and triggers on until none runs.
 
         This is the last call in a pass of Airflow's loop, which then sleeps for a second.
         """
-        await super().cancel_triggers()  # type: ignore[no-untyped-call]
+        await self._cancel_once()
         return_at, reader = time.monotonic() + RETURN_SECONDS, self.comms_decoder._reader_task
         while self.triggers and not self.stop and reader and not reader.done() and time.monotonic() < return_at:
             with suppress(TimeoutError):
@@ -165,7 +190,23 @@ class StepTriggerRunner(TriggerRunner):
             self._wake.clear()
             await self.sync_state_to_supervisor(await self.cleanup_finished_triggers())
             await self.create_triggers()  # type: ignore[no-untyped-call]
-            await super().cancel_triggers()  # type: ignore[no-untyped-call]
+            await self._cancel_once()
+
+    async def _cancel_once(self) -> None:
+        """Cancel triggers once.
+
+        The supervisor repeats its request with each response until the trigger has finished, which would cancel its `on_kill`.
+        """
+        now = time.monotonic()
+        self._cancelled = {
+            trigger_id: (task, until)
+            for trigger_id, (task, until) in self._cancelled.items()
+            if until > now and trigger_id in self.triggers and self.triggers[trigger_id]["task"] is task
+        }
+        requested = {trigger_id for trigger_id in self.to_cancel if trigger_id in self.triggers} - self._cancelled.keys()
+        self._cancelled |= {trigger_id: (self.triggers[trigger_id]["task"], now + CANCEL_SECONDS) for trigger_id in requested}
+        self.to_cancel = deque(requested)
+        await super().cancel_triggers()  # type: ignore[no-untyped-call]
 
 
 def main(arguments: list[str]) -> None:

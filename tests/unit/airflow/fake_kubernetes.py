@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,9 @@ class KubernetesApi:
         self.logs: dict[str, list[str]] = {}
         self.log_cuts: list[int] = []  # after so many lines, the next streams of a log end although the container runs
         self.log_zone = "Z"
+        self.log_times: list[datetime] = []  # the times of the first lines of each log
+        self.node_clock = timedelta(0)  # how far the node's clock is ahead
+        self.clock = timedelta(0)  # how far the API server's clock is ahead
         self.log_requests: list[dict[str, str]] = []
         self.silent: set[str] = set()
         self.statuses: dict[str, list[int]] = {}
@@ -139,7 +143,7 @@ class KubernetesApi:
             return web.json_response({"message": self.rejection, "reason": "Forbidden"}, status=403)
         if self.quota is not None and self.count_active() >= self.quota:
             return web.json_response({"message": "exceeded quota: steps"}, status=403)
-        pod["metadata"]["creationTimestamp"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        pod["metadata"]["creationTimestamp"] = f"{datetime.now(UTC) + self.clock:%Y-%m-%dT%H:%M:%SZ}"
         self.version += 1
         pod["metadata"]["resourceVersion"] = str(self.version)
         pod["status"] = {"phase": "Pending"}
@@ -150,7 +154,8 @@ class KubernetesApi:
     async def _read(self, request: web.Request) -> web.Response:
         self.reads += 1
         pod = self.pods.get(request.match_info["name"])
-        return web.json_response(pod) if pod else web.json_response({}, status=404)
+        headers = {"Date": format_datetime(datetime.now(UTC) + self.clock, usegmt=True)}
+        return web.json_response(pod, headers=headers) if pod else web.json_response({}, status=404)
 
     async def _delete(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]
@@ -208,19 +213,34 @@ class KubernetesApi:
 
     async def _log(self, request: web.Request) -> web.StreamResponse:
         self.log_requests.append(dict(request.query))
-        name, follow, sent = request.match_info["name"], request.query.get("follow") == "True", 0
+        name, follow, sent = request.match_info["name"], request.query.get("follow") == "true", 0
         cut = self.log_cuts.pop(0) if self.log_cuts and follow else None
         response = web.StreamResponse()
         await response.prepare(request)
-        hour = 9 if self.log_zone == "Z" else 18
+        since = self._get_since(request)
         while True:
             for line in self.logs.get(name, [])[sent:cut]:
-                await response.write(f"2026-01-15T{hour:02}:00:00.{sent:09d}{self.log_zone} {line}\n".encode())
+                time, text = self._format_log_time(sent)
+                if time >= since:
+                    await response.write(f"{text} {line}\n".encode())
                 sent += 1
             if not follow or sent == cut or self._has_terminated(name):
                 return response
             async with self.changed:
                 await self.changed.wait_for(partial(self._has_more, name, sent))
+
+    def _get_since(self, request: web.Request) -> datetime:
+        """Return the time from which lines are wanted. The kubelet counts seconds by the node's clock."""
+        if seconds := request.query.get("sinceSeconds"):
+            return datetime.now(UTC) + self.node_clock - timedelta(seconds=int(seconds))
+        return datetime.fromisoformat(request.query.get("sinceTime", "2000-01-01T00:00:00Z"))
+
+    def _format_log_time(self, number: int) -> tuple[datetime, str]:
+        if number < len(self.log_times):
+            time = self.log_times[number]
+            return time, time.isoformat(timespec="microseconds").replace("+00:00", "000Z")
+        text = f"2026-01-15T{9 if self.log_zone == 'Z' else 18:02}:00:00.{number:09d}{self.log_zone}"
+        return datetime.fromisoformat(text), text
 
     def _has_terminated(self, name: str) -> bool:
         return name not in self.pods or self.pods[name]["status"].get("phase") in ("Succeeded", "Failed")
