@@ -30,6 +30,9 @@ from airflow.triggers.base import TaskSuccessEvent
 from cachetools import TTLCache
 from sqlalchemy.exc import DataError
 
+# Both processes have these modules before the first trigger starts: importing them in the event loop would block it for seconds.
+import airflow_steps.trigger  # noqa: F401
+
 GROUP_SIZE = 16  # triggers that start together
 # Serialized DAGs that are kept for the next group.
 MAX_DAGS, DAG_SECONDS = 8, 30.0
@@ -109,6 +112,16 @@ class StepTriggerSupervisor(TriggerRunnerSupervisor):
     _dags: TTLCache[Any, Any] = attrs.field(factory=lambda: TTLCache(MAX_DAGS, DAG_SECONDS), init=False)
     # Triggers of tasks without callbacks for success.
     _quiet_triggers: set[int] = attrs.field(factory=set, init=False)
+
+    @classmethod
+    def start(cls, **options: Any) -> Any:
+        """Start the child process. The API that serves its requests takes seconds to build: not while a trigger waits."""
+        supervisor = super().start(**options)
+        try:
+            supervisor.client.task_instances.get_task_states(dag_id="none")
+        except Exception:  # the first trigger will wait, or meet the same error
+            log.exception("the API for triggers does not respond")
+        return supervisor
 
     @classmethod
     def run_in_process(cls) -> None:
