@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -13,19 +14,23 @@ from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import uuid4
 
+import psutil
 import pytest
+import structlog
 from airflow.executors.workloads import RunTrigger
 from airflow.jobs.triggerer_job_runner import TriggerRunner, messages
 from airflow.models.dagbag import DBDagBag
 from airflow.models.trigger import Trigger
 from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
 from airflow.sdk import DAG, task
+from airflow.sdk.execution_time.supervisor import PsutilTracker
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_steps import triggerer
 from airflow_steps.operator import StepOperator
-from airflow_steps.triggerer import SingleTaskBag, StepTriggerRunner, has_success_callback, select_task
+from airflow_steps.triggerer import SingleTaskBag, StepTriggerRunner, StepTriggerSupervisor, has_success_callback, select_task
 
 HERE = Path(__file__).parent
 SETTINGS = {
@@ -179,6 +184,20 @@ def test_a_kill_is_not_cancelled_by_the_next_pass(monkeypatch: pytest.MonkeyPatc
         assert SlowToKill.killed and comms.finished
 
     asyncio.run(scenario())
+
+
+def test_one_pass_of_the_supervisor_reads_many_log_lines() -> None:
+    (stdin, _), (stdout, _), (stderr, _), (requests, _), (logs, writer) = (socket.socketpair() for _ in range(5))
+    process: Any = PsutilTracker(psutil.Process())
+    supervisor = StepTriggerSupervisor(
+        id=uuid4(), pid=os.getpid(), stdin=stdin, process=process, process_log=structlog.get_logger(), capacity=1
+    )
+    supervisor._register_pipe_readers(stdout, stderr, requests, logs, data={})
+    line = json.dumps({"event": "x" * 250, "level": "debug"}).encode() + b"\n"
+    writer.sendall(line * 100)
+    supervisor._service_subprocess(0.1)
+    with pytest.raises(BlockingIOError):
+        logs.recv(1, socket.MSG_DONTWAIT)
 
 
 def run_triggerers(postgres: str, folder: Path, *options: str) -> dict[str, Any]:
