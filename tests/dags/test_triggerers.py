@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from datetime import datetime
 from itertools import pairwise
@@ -186,18 +187,42 @@ def test_a_kill_is_not_cancelled_by_the_next_pass(monkeypatch: pytest.MonkeyPatc
     asyncio.run(scenario())
 
 
+class Runner:
+    """The sockets of a runner, and its supervisor."""
+
+    def __init__(self) -> None:
+        (stdin, self.stdin), (stdout, _), (stderr, _), (self.logs, self.log_writer) = (socket.socketpair() for _ in range(4))
+        process: Any = PsutilTracker(psutil.Process())
+        self.supervisor = StepTriggerSupervisor(
+            id=uuid4(), pid=os.getpid(), stdin=stdin, process=process, process_log=structlog.get_logger(), capacity=1
+        )
+        self.supervisor._register_pipe_readers(stdout, stderr, stdin, self.logs, data={})
+
+    def log(self, lines: int) -> None:
+        line = json.dumps({"event": "x" * 250, "level": "debug"}).encode() + b"\n"
+        self.log_writer.sendall(line * lines)
+
+
 def test_one_pass_of_the_supervisor_reads_many_log_lines() -> None:
-    (stdin, _), (stdout, _), (stderr, _), (requests, _), (logs, writer) = (socket.socketpair() for _ in range(5))
-    process: Any = PsutilTracker(psutil.Process())
-    supervisor = StepTriggerSupervisor(
-        id=uuid4(), pid=os.getpid(), stdin=stdin, process=process, process_log=structlog.get_logger(), capacity=1
-    )
-    supervisor._register_pipe_readers(stdout, stderr, requests, logs, data={})
-    line = json.dumps({"event": "x" * 250, "level": "debug"}).encode() + b"\n"
-    writer.sendall(line * 100)
-    supervisor._service_subprocess(0.1)
+    runner = Runner()
+    runner.log(100)
+    runner.supervisor._service_subprocess(0.1)
     with pytest.raises(BlockingIOError):
-        logs.recv(1, socket.MSG_DONTWAIT)
+        runner.logs.recv(1, socket.MSG_DONTWAIT)
+
+
+def test_a_large_response_and_a_long_log_do_not_wait_for_each_other() -> None:
+    runner, response = Runner(), messages.TriggerStateSync(to_create=[], to_cancel=set(range(500_000)))
+    sending = threading.Thread(target=lambda: runner.supervisor.send_msg(response, request_id=1), daemon=True)
+    logging = threading.Thread(target=lambda: runner.log(5_000), daemon=True)
+    sending.start()
+    logging.start()
+    logging.join(20)
+    assert not logging.is_alive()
+    length = int.from_bytes(runner.stdin.recv(4, socket.MSG_WAITALL), "big")
+    assert len(runner.stdin.recv(length, socket.MSG_WAITALL)) == length > 1_000_000
+    sending.join(20)
+    assert not sending.is_alive()
 
 
 def run_triggerers(postgres: str, folder: Path, *options: str) -> dict[str, Any]:

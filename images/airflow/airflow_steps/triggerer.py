@@ -16,9 +16,10 @@ import selectors
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from contextlib import nullcontext, suppress
-from typing import Any
+from socket import MSG_DONTWAIT, socket
+from typing import Any, cast
 from unittest.mock import patch
 
 import attrs
@@ -105,6 +106,32 @@ class SingleTaskBag:
         return SingleTaskModel(selected) if selected else None
 
 
+class ResponseSocket:
+    """The supervisor's socket for responses to the runner. It reads the runner's log while it sends one."""
+
+    def __init__(self, responses: socket, logs: socket, read_log: Callable[[socket], bool]) -> None:
+        self._responses, self._logs, self._read_log = responses, logs, read_log
+
+    def sendall(self, data: bytes) -> None:
+        """Send the data."""
+        rest = memoryview(data)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._responses, selectors.EVENT_WRITE)
+            if self._logs.fileno() >= 0:
+                selector.register(self._logs, selectors.EVENT_READ)
+            while rest:
+                for key, _ in selector.select():
+                    if key.fileobj is self._responses:
+                        with suppress(BlockingIOError):
+                            rest = rest[self._responses.send(rest, MSG_DONTWAIT) :]
+                    elif not self._read_log(self._logs):
+                        selector.unregister(self._logs)  # its end; the supervisor's own selector closes it
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._responses.close()
+
+
 @attrs.define(kw_only=True)
 class StepTriggerSupervisor(TriggerRunnerSupervisor):
     """The process that reads triggers from the database and stores their events."""
@@ -119,13 +146,25 @@ class StepTriggerSupervisor(TriggerRunnerSupervisor):
         StepTriggerRunner().run()  # type: ignore[no-untyped-call]
 
     def _register_pipe_readers(self, stdout: Any, stderr: Any, requests: Any, logs: Any, *, data: Any) -> None:
-        """Read more of the runner's log in each pass than Airflow's 4 kB, 900 lines a second: the runner waits meanwhile."""
+        """Read the runner's log in large pieces, and also while a response to the runner is sent.
+
+        Airflow reads 4 kB between two rounds of database queries, 900 lines a second; the runner waits meanwhile. It would wait
+        forever while the supervisor waits for it to read a response that exceeds the socket's buffer.
+        """
         super()._register_pipe_readers(stdout, stderr, requests, logs, data=data)
         self.selector.unregister(logs)
-        reader = make_buffered_socket_reader(
+        read, on_close = make_buffered_socket_reader(
             self._process_log_messages_from_subprocess(), on_close=self._on_socket_closed, buffer_size=LOG_BUFFER_BYTES
         )
-        self.selector.register(logs, selectors.EVENT_READ, reader)
+
+        def read_available(sock: socket) -> bool:
+            with suppress(BlockingIOError):  # read meanwhile
+                return bool(read(sock))
+            return True
+
+        logs.setblocking(False)
+        self.selector.register(logs, selectors.EVENT_READ, (read_available, on_close))
+        self.stdin = cast("socket", ResponseSocket(self.stdin, logs, read_available))
 
     def build_trigger_workloads(self, new_trigger_ids: set[int]) -> list[Any]:
         """Return the first new triggers; Airflow asks for the others in the next pass."""
