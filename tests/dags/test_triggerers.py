@@ -20,6 +20,7 @@ from uuid import uuid4
 import psutil
 import pytest
 import structlog
+from airflow.exceptions import TaskNotFound
 from airflow.executors.workloads import RunTrigger
 from airflow.jobs.triggerer_job_runner import TriggerRunner, messages
 from airflow.models.dagbag import DBDagBag
@@ -135,6 +136,31 @@ def test_a_version_without_the_task_is_no_model(monkeypatch: pytest.MonkeyPatch)
     assert SingleTaskBag(source, "removed", {}).get_serialized_dag_model_for_run(run, session=None) is None
 
 
+def test_a_task_whose_dag_cannot_be_deserialized_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow then starts the trigger without a DAG; an exception would end the triggerer."""
+    data = serialize_dag(monkeypatch, 1)
+    data["dag"]["timetable"] = {"__type": "plugin.that.is.gone.Timetable", "__var": {}}
+    model = SingleTaskBag(DagBag("v1", v1=data), "step_0000", {}).get_serialized_dag_model("v1", session=None)
+    with pytest.raises(TaskNotFound):
+        assert model and model.dag
+
+
+class Supervisor(StepTriggerSupervisor):
+    """A supervisor with triggers that Airflow skips, as none of their tasks waits for them, and one that it starts."""
+
+    def fetch_trigger_details(self, trigger_ids: set[int], *, session: Any) -> dict[int, Any]:
+        trigger = {"classpath": "x", "encrypted_kwargs": "", "task_instance": None, "assets": []}
+        return {trigger_id: SimpleNamespace(id=trigger_id, **trigger) for trigger_id in trigger_ids}
+
+    def fetch_non_task_trigger_ids(self, *, session: Any) -> set[int]:
+        return {99}
+
+
+def test_triggers_that_are_skipped_do_not_keep_others_from_starting() -> None:
+    workloads = Runner(Supervisor).supervisor.build_trigger_workloads(set(range(100)))
+    assert [workload.id for workload in workloads] == [99]
+
+
 def test_airflows_runner_has_what_the_project_extends() -> None:
     for name in ("cancel_triggers", "create_triggers", "cleanup_finished_triggers", "sync_state_to_supervisor"):
         assert callable(getattr(TriggerRunner, name))
@@ -190,10 +216,10 @@ def test_a_kill_is_not_cancelled_by_the_next_pass(monkeypatch: pytest.MonkeyPatc
 class Runner:
     """The sockets of a runner, and its supervisor."""
 
-    def __init__(self) -> None:
+    def __init__(self, supervisor: type[StepTriggerSupervisor] = StepTriggerSupervisor) -> None:
         (stdin, self.stdin), (stdout, _), (stderr, _), (self.logs, self.log_writer) = (socket.socketpair() for _ in range(4))
         process: Any = PsutilTracker(psutil.Process())
-        self.supervisor = StepTriggerSupervisor(
+        self.supervisor = supervisor(
             id=uuid4(), pid=os.getpid(), stdin=stdin, process=process, process_log=structlog.get_logger(), capacity=1
         )
         self.supervisor._register_pipe_readers(stdout, stderr, stdin, self.logs, data={})

@@ -25,6 +25,7 @@ from unittest.mock import patch
 import attrs
 from airflow.__main__ import main as run_airflow
 from airflow.callbacks.database_callback_sink import DatabaseCallbackSink
+from airflow.exceptions import TaskNotFound
 from airflow.jobs import triggerer_job_runner
 from airflow.jobs.triggerer_job_runner import TriggerRunner, TriggerRunnerSupervisor
 from airflow.sdk.execution_time.supervisor import make_buffered_socket_reader
@@ -57,8 +58,15 @@ class SingleTaskModel:
 
     @property
     def dag(self) -> Any:
-        """The deserialized DAG."""
-        return DagSerialization.from_dict(self.data)
+        """The deserialized DAG. Raises TaskNotFound if that fails, with which Airflow starts the trigger without a DAG.
+
+        A timetable may not be registered here, for example. Any other exception would end every triggerer.
+        """
+        try:
+            return DagSerialization.from_dict(self.data)
+        except Exception as error:
+            log.warning("cannot deserialize DAG %s: %s", self.data["dag"].get("dag_id"), error)
+            raise TaskNotFound(str(error)) from error
 
 
 def select_task(data: dict[str, Any], task_id: str) -> dict[str, Any] | None:
@@ -167,8 +175,13 @@ class StepTriggerSupervisor(TriggerRunnerSupervisor):
         self.stdin = cast("socket", ResponseSocket(self.stdin, logs, read_available))
 
     def build_trigger_workloads(self, new_trigger_ids: set[int]) -> list[Any]:
-        """Return the first new triggers; Airflow asks for the others in the next pass."""
-        return super().build_trigger_workloads(set(sorted(new_trigger_ids)[:GROUP_SIZE]))
+        """Return the first new triggers; Airflow asks for the others in the next pass.
+
+        It also asks again for triggers that it has skipped, for example because their task instances have no DAG version.
+        """
+        trigger_ids = sorted(new_trigger_ids)
+        groups = (set(trigger_ids[start : start + GROUP_SIZE]) for start in range(0, len(trigger_ids), GROUP_SIZE))
+        return next(filter(None, map(super().build_trigger_workloads, groups)), [])
 
     def _create_workload(self, trigger: Any, dag_bag: Any, render_log_fname: Any, session: Any) -> Any:
         if trigger.task_instance is None:

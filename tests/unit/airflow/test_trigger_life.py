@@ -106,9 +106,7 @@ def test_no_line_is_lost_if_the_clock_of_the_node_is_set_back(play: Any, lines: 
     assert lines == [f"line {number}" for number in range(6)]
 
 
-def test_each_line_is_copied_once_however_many_were_read(
-    play: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_line_is_copied_once_however_many_were_read(play: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod_log, "MAX_RECENT_LINES", 3)
 
     async def scenario(api: KubernetesApi) -> None:
