@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import psutil
@@ -217,12 +219,17 @@ class Runner:
     """The sockets of a runner, and its supervisor."""
 
     def __init__(self, supervisor: type[StepTriggerSupervisor] = StepTriggerSupervisor) -> None:
-        (stdin, self.stdin), (stdout, _), (stderr, _), (self.logs, self.log_writer) = (socket.socketpair() for _ in range(4))
+        (stdin, stdout, stderr, self.logs), self._peers = zip(*(socket.socketpair() for _ in range(4)), strict=True)
+        self.stdin, _, _, self.log_writer = self._peers
         process: Any = PsutilTracker(psutil.Process())
         self.supervisor = supervisor(
             id=uuid4(), pid=os.getpid(), stdin=stdin, process=process, process_log=structlog.get_logger(), capacity=1
         )
         self.supervisor._register_pipe_readers(stdout, stderr, stdin, self.logs, data={})
+
+    def close(self) -> None:
+        for peer in self._peers:
+            peer.close()
 
     def log(self, lines: int) -> None:
         line = json.dumps({"event": "x" * 250, "level": "debug"}).encode() + b"\n"
@@ -235,6 +242,17 @@ def test_one_pass_of_the_supervisor_reads_many_log_lines() -> None:
     runner.supervisor._service_subprocess(0.1)
     with pytest.raises(BlockingIOError):
         runner.logs.recv(1, socket.MSG_DONTWAIT)
+
+
+def test_the_end_of_the_runner_is_noticed_at_once() -> None:
+    """Until the supervisor ends, other triggerers do not take over its triggers."""
+    with psutil.Popen(["sleep", "100"]) as process:
+        runner = Runner()
+        runner.supervisor._process = cast("Any", PsutilTracker(process))
+        runner.close()
+        started = time.monotonic()
+        runner.supervisor.kill(signal.SIGTERM, escalation_delay=10)
+        assert time.monotonic() - started < 5
 
 
 def test_a_large_response_and_a_long_log_do_not_wait_for_each_other() -> None:

@@ -174,6 +174,13 @@ class StepTriggerSupervisor(TriggerRunnerSupervisor):
         self.selector.register(logs, selectors.EVENT_READ, (read_available, on_close))
         self.stdin = cast("socket", ResponseSocket(self.stdin, logs, read_available))
 
+    def _service_subprocess(self, max_wait_time: float, *args: Any, **kwargs: Any) -> Any:
+        """Check at least once a second whether the runner has exited, which Airflow's caller does each time this returns.
+
+        Once the sockets are closed, nothing would interrupt its wait of 10 s, during which no triggerer has these triggers.
+        """
+        return super()._service_subprocess(min(max_wait_time, 1.0), *args, **kwargs)
+
     def build_trigger_workloads(self, new_trigger_ids: set[int]) -> list[Any]:
         """Return the first new triggers; Airflow asks for the others in the next pass.
 
