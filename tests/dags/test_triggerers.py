@@ -5,27 +5,36 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
+from uuid import uuid4
 
+import psutil
 import pytest
+import structlog
+from airflow.exceptions import TaskNotFound
 from airflow.executors.workloads import RunTrigger
 from airflow.jobs.triggerer_job_runner import TriggerRunner, messages
 from airflow.models.dagbag import DBDagBag
 from airflow.models.trigger import Trigger
 from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync
 from airflow.sdk import DAG, task
+from airflow.sdk.execution_time.supervisor import PsutilTracker
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_steps import triggerer
 from airflow_steps.operator import StepOperator
-from airflow_steps.triggerer import SingleTaskBag, StepTriggerRunner, has_success_callback, select_task
+from airflow_steps.triggerer import SingleTaskBag, StepTriggerRunner, StepTriggerSupervisor, has_success_callback, select_task
 
 HERE = Path(__file__).parent
 SETTINGS = {
@@ -129,6 +138,31 @@ def test_a_version_without_the_task_is_no_model(monkeypatch: pytest.MonkeyPatch)
     assert SingleTaskBag(source, "removed", {}).get_serialized_dag_model_for_run(run, session=None) is None
 
 
+def test_a_task_whose_dag_cannot_be_deserialized_gets_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow then starts the trigger without a DAG; an exception would end the triggerer."""
+    data = serialize_dag(monkeypatch, 1)
+    data["dag"]["timetable"] = {"__type": "plugin.that.is.gone.Timetable", "__var": {}}
+    model = SingleTaskBag(DagBag("v1", v1=data), "step_0000", {}).get_serialized_dag_model("v1", session=None)
+    with pytest.raises(TaskNotFound):
+        assert model and model.dag
+
+
+class Supervisor(StepTriggerSupervisor):
+    """A supervisor with triggers that Airflow skips, as none of their tasks waits for them, and one that it starts."""
+
+    def fetch_trigger_details(self, trigger_ids: set[int], *, session: Any) -> dict[int, Any]:
+        trigger = {"classpath": "x", "encrypted_kwargs": "", "task_instance": None, "assets": []}
+        return {trigger_id: SimpleNamespace(id=trigger_id, **trigger) for trigger_id in trigger_ids}
+
+    def fetch_non_task_trigger_ids(self, *, session: Any) -> set[int]:
+        return {99}
+
+
+def test_triggers_that_are_skipped_do_not_keep_others_from_starting() -> None:
+    workloads = Runner(Supervisor).supervisor.build_trigger_workloads(set(range(100)))
+    assert [workload.id for workload in workloads] == [99]
+
+
 def test_airflows_runner_has_what_the_project_extends() -> None:
     for name in ("cancel_triggers", "create_triggers", "cleanup_finished_triggers", "sync_state_to_supervisor"):
         assert callable(getattr(TriggerRunner, name))
@@ -179,6 +213,60 @@ def test_a_kill_is_not_cancelled_by_the_next_pass(monkeypatch: pytest.MonkeyPatc
         assert SlowToKill.killed and comms.finished
 
     asyncio.run(scenario())
+
+
+class Runner:
+    """The sockets of a runner, and its supervisor."""
+
+    def __init__(self, supervisor: type[StepTriggerSupervisor] = StepTriggerSupervisor) -> None:
+        (stdin, stdout, stderr, self.logs), self._peers = zip(*(socket.socketpair() for _ in range(4)), strict=True)
+        self.stdin, _, _, self.log_writer = self._peers
+        process: Any = PsutilTracker(psutil.Process())
+        self.supervisor = supervisor(
+            id=uuid4(), pid=os.getpid(), stdin=stdin, process=process, process_log=structlog.get_logger(), capacity=1
+        )
+        self.supervisor._register_pipe_readers(stdout, stderr, stdin, self.logs, data={})
+
+    def close(self) -> None:
+        for peer in self._peers:
+            peer.close()
+
+    def log(self, lines: int) -> None:
+        line = json.dumps({"event": "x" * 250, "level": "debug"}).encode() + b"\n"
+        self.log_writer.sendall(line * lines)
+
+
+def test_one_pass_of_the_supervisor_reads_many_log_lines() -> None:
+    runner = Runner()
+    runner.log(100)
+    runner.supervisor._service_subprocess(0.1)
+    with pytest.raises(BlockingIOError):
+        runner.logs.recv(1, socket.MSG_DONTWAIT)
+
+
+def test_the_end_of_the_runner_is_noticed_at_once() -> None:
+    """Until the supervisor ends, other triggerers do not take over its triggers."""
+    with psutil.Popen(["sleep", "100"]) as process:
+        runner = Runner()
+        runner.supervisor._process = cast("Any", PsutilTracker(process))
+        runner.close()
+        started = time.monotonic()
+        runner.supervisor.kill(signal.SIGTERM, escalation_delay=10)
+        assert time.monotonic() - started < 5
+
+
+def test_a_large_response_and_a_long_log_do_not_wait_for_each_other() -> None:
+    runner, response = Runner(), messages.TriggerStateSync(to_create=[], to_cancel=set(range(500_000)))
+    sending = threading.Thread(target=lambda: runner.supervisor.send_msg(response, request_id=1), daemon=True)
+    logging = threading.Thread(target=lambda: runner.log(5_000), daemon=True)
+    sending.start()
+    logging.start()
+    logging.join(20)
+    assert not logging.is_alive()
+    length = int.from_bytes(runner.stdin.recv(4, socket.MSG_WAITALL), "big")
+    assert len(runner.stdin.recv(length, socket.MSG_WAITALL)) == length > 1_000_000
+    sending.join(20)
+    assert not sending.is_alive()
 
 
 def run_triggerers(postgres: str, folder: Path, *options: str) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from airflow_steps.pod_status import (
     get_durations,
     get_exit_status,
     get_pull_failure,
+    get_step_phase,
     get_waiting_reason,
     has_started,
     has_terminated,
@@ -339,12 +340,23 @@ async def delete_pod(client: PodClient, pod: Mapping[str, Any], is_stored: Calla
 
 
 async def discard_pod(client: PodClient, pod: Mapping[str, Any]) -> None:
-    """Delete the pod, also if the API server creates it only now: a request to create it may be on its way."""
+    """Delete the pod, also if the API server creates it only now: a request to create it may be on its way.
+
+    A pod whose step has finished is kept if it is to be kept.
+    """
     namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
-    await client.delete_pod(namespace, name)
-    log.info("pod %s deleted", name)
+    await _discard_existing_pod(client, namespace, name)
     await asyncio.sleep(CREATE_TIMEOUT_SECONDS)
-    await client.delete_pod(namespace, name)
+    await _discard_existing_pod(client, namespace, name)
+
+
+async def _discard_existing_pod(client: PodClient, namespace: str, name: str) -> None:
+    pod = await client.read_pod(namespace, name)
+    if pod is not None and get_step_phase(pod):
+        await client.delete_finished_pod(namespace, name)
+    elif pod is not None:
+        await client.delete_pod(namespace, name)
+        log.info("pod %s deleted", name)
 
 
 _last_sweeps: WeakKeyDictionary[PodClient, float] = WeakKeyDictionary()

@@ -65,8 +65,8 @@ class PodLog:
     def __init__(self, client: PodClient, namespace: str, name: str, container: str) -> None:
         self._client, self._key = client, (namespace, name, container)
         self._terminated = asyncio.Event()
-        # What a stream that continues another repeats: the times of the last lines, in the order of the log, and the latest time
-        # among the lines before these. Times are not in order if the node's clock is set back, and of two output streams.
+        # What a stream that continues another repeats: the times of the last lines, in the order of the log, and the latest
+        # time of the lines before these. Times are not in order if the node's clock is set back, and of two output streams.
         self._recent: deque[str] = deque()
         self._latest_before = ""
         self._size = 0

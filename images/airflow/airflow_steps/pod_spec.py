@@ -89,8 +89,8 @@ def is_later_attempt(pod: Any, ti: TaskInstanceKey) -> bool:
     """Return whether `pod`, one of the same task and run, belongs to a later attempt than `ti`.
 
     The number of the attempt decides between two attempts of one run. A run that is deleted and created again starts these
-    numbers anew: then the times of the ids decide, which are of UUID version 7. Ids that are close belong to one run: the clocks
-    of the processes that create them differ, and an attempt that failed before it ran leaves its id to the next.
+    numbers anew: then the times of the ids decide, which are of UUID version 7. Ids that are close belong to one run: the
+    clocks of the processes that create them differ, and an attempt that failed before it ran leaves its id to the next.
     """
     other_id = (pod.metadata.annotations or {}).get(TASK_INSTANCE_ID)
     number = (pod.metadata.labels or {}).get("try_number", "")

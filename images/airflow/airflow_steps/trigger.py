@@ -118,7 +118,9 @@ class StepTrigger(BaseTrigger):
             ) from error
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Yield one event, the step's outcome."""
+        """Yield one event, the step's outcome. Raises AirflowException if the templates cannot be rendered: a worker can."""
+        if not hasattr(self.task_instance, "get_task_states"):
+            raise AirflowException(f"{self.step}: its templates cannot be rendered: Airflow has found no DAG with this task")
         await self._render_templates()
         client, pod = await PodClient.get(), self._make_pod()
         name, ti = pod["metadata"]["name"], cast("Any", self.task_instance)

@@ -12,19 +12,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import selectors
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
 from contextlib import nullcontext, suppress
-from typing import Any
+from socket import MSG_DONTWAIT, socket
+from typing import Any, cast
 from unittest.mock import patch
 
 import attrs
 from airflow.__main__ import main as run_airflow
 from airflow.callbacks.database_callback_sink import DatabaseCallbackSink
+from airflow.exceptions import TaskNotFound
 from airflow.jobs import triggerer_job_runner
 from airflow.jobs.triggerer_job_runner import TriggerRunner, TriggerRunnerSupervisor
+from airflow.sdk.execution_time.supervisor import make_buffered_socket_reader
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.triggers.base import TaskSuccessEvent
 from cachetools import TTLCache
@@ -33,6 +37,7 @@ from sqlalchemy.exc import DataError
 # Both processes have these modules before the first trigger starts: importing them in the event loop would block it for seconds.
 import airflow_steps.trigger  # noqa: F401
 
+LOG_BUFFER_BYTES = 2**16
 GROUP_SIZE = 16  # triggers that start together
 # Serialized DAGs that are kept for the next group.
 MAX_DAGS, DAG_SECONDS = 8, 30.0
@@ -56,8 +61,15 @@ class SingleTaskModel:
 
     @property
     def dag(self) -> Any:
-        """The deserialized DAG."""
-        return DagSerialization.from_dict(self.data)
+        """The deserialized DAG. Raises TaskNotFound if that fails, with which Airflow starts the trigger without a DAG.
+
+        A timetable may not be registered here, for example. Any other exception would end every triggerer.
+        """
+        try:
+            return DagSerialization.from_dict(self.data)
+        except Exception as error:
+            log.warning("cannot deserialize DAG %s: %s", self.data["dag"].get("dag_id"), error)
+            raise TaskNotFound(str(error)) from error
 
 
 def select_task(data: dict[str, Any], task_id: str) -> dict[str, Any] | None:
@@ -105,6 +117,32 @@ class SingleTaskBag:
         return SingleTaskModel(selected) if selected else None
 
 
+class ResponseSocket:
+    """The supervisor's socket for responses to the runner. It reads the runner's log while it sends one."""
+
+    def __init__(self, responses: socket, logs: socket, read_log: Callable[[socket], bool]) -> None:
+        self._responses, self._logs, self._read_log = responses, logs, read_log
+
+    def sendall(self, data: bytes) -> None:
+        """Send the data."""
+        rest = memoryview(data)
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._responses, selectors.EVENT_WRITE)
+            if self._logs.fileno() >= 0:
+                selector.register(self._logs, selectors.EVENT_READ)
+            while rest:
+                for key, _ in selector.select():
+                    if key.fileobj is self._responses:
+                        with suppress(BlockingIOError):
+                            rest = rest[self._responses.send(rest, MSG_DONTWAIT) :]
+                    elif not self._read_log(self._logs):
+                        selector.unregister(self._logs)  # its end; the supervisor's own selector closes it
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._responses.close()
+
+
 @attrs.define(kw_only=True)
 class StepTriggerSupervisor(TriggerRunnerSupervisor):
     """The process that reads triggers from the database and stores their events."""
@@ -128,9 +166,42 @@ class StepTriggerSupervisor(TriggerRunnerSupervisor):
         """Run the triggers, in the child process."""
         StepTriggerRunner().run()  # type: ignore[no-untyped-call]
 
+    def _register_pipe_readers(self, stdout: Any, stderr: Any, requests: Any, logs: Any, *, data: Any) -> None:
+        """Read the runner's log in large pieces, and also while a response to the runner is sent.
+
+        Airflow reads 4 kB between two rounds of database queries, 900 lines a second; the runner waits meanwhile. It would wait
+        forever while the supervisor waits for it to read a response that exceeds the socket's buffer.
+        """
+        super()._register_pipe_readers(stdout, stderr, requests, logs, data=data)
+        self.selector.unregister(logs)
+        read, on_close = make_buffered_socket_reader(
+            self._process_log_messages_from_subprocess(), on_close=self._on_socket_closed, buffer_size=LOG_BUFFER_BYTES
+        )
+
+        def read_available(sock: socket) -> bool:
+            with suppress(BlockingIOError):  # read meanwhile
+                return bool(read(sock))
+            return True
+
+        logs.setblocking(False)
+        self.selector.register(logs, selectors.EVENT_READ, (read_available, on_close))
+        self.stdin = cast("socket", ResponseSocket(self.stdin, logs, read_available))
+
+    def _service_subprocess(self, max_wait_time: float, *args: Any, **kwargs: Any) -> Any:
+        """Check at least once a second whether the runner has exited, which Airflow's caller does each time this returns.
+
+        Once the sockets are closed, nothing would interrupt its wait of 10 s, during which no triggerer has these triggers.
+        """
+        return super()._service_subprocess(min(max_wait_time, 1.0), *args, **kwargs)
+
     def build_trigger_workloads(self, new_trigger_ids: set[int]) -> list[Any]:
-        """Return the first new triggers; Airflow asks for the others in the next pass."""
-        return super().build_trigger_workloads(set(sorted(new_trigger_ids)[:GROUP_SIZE]))
+        """Return the first new triggers; Airflow asks for the others in the next pass.
+
+        It also asks again for triggers that it has skipped, for example because their task instances have no DAG version.
+        """
+        trigger_ids = sorted(new_trigger_ids)
+        groups = (set(trigger_ids[start : start + GROUP_SIZE]) for start in range(0, len(trigger_ids), GROUP_SIZE))
+        return next(filter(None, map(super().build_trigger_workloads, groups)), [])
 
     def _create_workload(self, trigger: Any, dag_bag: Any, render_log_fname: Any, session: Any) -> Any:
         if trigger.task_instance is None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowException
 from airflow_steps import pod_lifecycle, pod_log
 from airflow_steps.pod_lifecycle import PodSlots
 from airflow_steps.pod_spec import make_pod_name
@@ -104,9 +106,7 @@ def test_no_line_is_lost_if_the_clock_of_the_node_is_set_back(play: Any, lines: 
     assert lines == [f"line {number}" for number in range(6)]
 
 
-def test_each_line_is_copied_once_however_many_were_read(
-    play: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_line_is_copied_once_however_many_were_read(play: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod_log, "MAX_RECENT_LINES", 3)
 
     async def scenario(api: KubernetesApi) -> None:
@@ -169,5 +169,35 @@ def test_pods_that_wait_for_their_trigger_are_not_swept(play: Any) -> None:
         await wait_until(lambda: NAME in api.deleted)
         await wait_until(lambda: not pod_lifecycle._background_tasks)
         assert name in api.pods
+
+    play(scenario)
+
+
+def test_no_pod_is_created_with_templates_that_were_not_rendered(play: Any) -> None:
+    """Airflow gives a trigger no DAG if no version that it finds has the task."""
+    plain = SimpleNamespace(**vars(TaskInstance()))
+
+    async def scenario(api: KubernetesApi) -> None:
+        with pytest.raises(AirflowException, match="templates"):
+            await run_trigger(make_trigger(plain))  # type: ignore[arg-type]
+        assert not api.created
+
+    play(scenario)
+
+
+def test_a_late_kill_keeps_a_finished_pod_that_is_to_be_kept(play: Any) -> None:
+    """Another triggerer took over the task and has completed it."""
+    ti = TaskInstance(state="success")
+
+    async def scenario(api: KubernetesApi) -> None:
+        trigger = make_trigger(ti, on_finish="")
+        running = asyncio.create_task(run_trigger(trigger))
+        await wait_for_pod(api, NAME)
+        running.cancel()
+        await api.terminate_container(NAME, 0)
+        reads = api.reads
+        await trigger.on_kill()
+        await wait_until(lambda: api.reads >= reads + 2 or bool(api.deleted))
+        assert not api.deleted
 
     play(scenario)
