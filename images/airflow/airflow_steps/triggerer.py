@@ -34,7 +34,7 @@ from airflow.triggers.base import TaskSuccessEvent
 from cachetools import TTLCache
 from sqlalchemy.exc import DataError
 
-# Both processes have these modules before the first trigger starts: importing them in the event loop would block it for seconds.
+# Imported before the first trigger starts: importing it in the event loop would block that for seconds.
 import airflow_steps.trigger  # noqa: F401
 
 LOG_BUFFER_BYTES = 2**16
