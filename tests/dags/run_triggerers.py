@@ -65,18 +65,20 @@ def defer_all(folder: Path, steps: int) -> None:
             session.add(DagBundleModel(name="dags-folder"))
             session.flush()
         sync_bag_to_db(bag, "dags-folder", None, session=session)
-    trigger_dag("wide", triggered_by=DagRunTriggeredByType.TEST, run_id="all")
+    trigger_dag("wide", triggered_by=DagRunTriggeredByType.TEST, run_id=str(folder))
     with create_session() as session:
-        run = session.scalars(select(DagRun).where(DagRun.dag_id == "wide")).one()
+        run = session.scalars(select(DagRun).where(DagRun.run_id == str(folder))).one()
         run.dag = DBDagBag().get_dag_for_run(run, session=session)
         decision = run.task_instance_scheduling_decisions(session=session)
         run.schedule_tis(decision.schedulable_tis, session=session)
 
 
-def count_states() -> Counter[str | None]:
-    """Return how many task instances are in each state."""
+def count_states(folder: Path) -> Counter[str | None]:
+    """Return how many task instances of the run that `defer_all` created are in each state."""
     with create_session() as session:
-        rows = session.execute(select(TaskInstance.state, func.count()).group_by(TaskInstance.state))
+        rows = session.execute(
+            select(TaskInstance.state, func.count()).where(TaskInstance.run_id == str(folder)).group_by(TaskInstance.state)
+        )
         return Counter({state: int(count) for state, count in rows})
 
 
@@ -141,13 +143,13 @@ async def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     api = KubernetesApi()
     os.environ["KUBECONFIG"] = str(await api.start(folder))
     await asyncio.to_thread(defer_all, folder / "dags", options.steps)
-    deferred = await asyncio.to_thread(count_states)
+    deferred = await asyncio.to_thread(count_states, folder / "dags")
     pods = asyncio.create_task(run_pods(api, Result(artifact.uri).to_json().decode(), options))
     started = time.monotonic()
     triggerers = [Triggerer(folder, number, options.module) for number in range(options.triggerers)]
     killed = 0
     while True:
-        states = await asyncio.to_thread(count_states)
+        states = await asyncio.to_thread(count_states, folder / "dags")
         for triggerer in triggerers:
             triggerer.sample()
         if options.kill > killed and states[SUCCESS] > options.steps // 3:
