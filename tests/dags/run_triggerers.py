@@ -65,9 +65,9 @@ def defer_all(folder: Path, steps: int) -> None:
             session.add(DagBundleModel(name="dags-folder"))
             session.flush()
         sync_bag_to_db(bag, "dags-folder", None, session=session)
-    trigger_dag("wide", triggered_by=DagRunTriggeredByType.TEST, run_id=str(folder))
+    trigger_dag("wide", triggered_by=DagRunTriggeredByType.TEST, run_id=folder.parent.name)
     with create_session() as session:
-        run = session.scalars(select(DagRun).where(DagRun.run_id == str(folder))).one()
+        run = session.scalars(select(DagRun).where(DagRun.run_id == folder.parent.name)).one()
         run.dag = DBDagBag().get_dag_for_run(run, session=session)
         decision = run.task_instance_scheduling_decisions(session=session)
         run.schedule_tis(decision.schedulable_tis, session=session)
@@ -77,7 +77,7 @@ def count_states(folder: Path) -> Counter[str | None]:
     """Return how many task instances of the run that `defer_all` created are in each state."""
     with create_session() as session:
         rows = session.execute(
-            select(TaskInstance.state, func.count()).where(TaskInstance.run_id == str(folder)).group_by(TaskInstance.state)
+            select(TaskInstance.state, func.count()).where(TaskInstance.run_id == folder.parent.name).group_by(TaskInstance.state)
         )
         return Counter({state: int(count) for state, count in rows})
 
