@@ -34,7 +34,8 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_steps import triggerer
 from airflow_steps.operator import StepOperator
-from airflow_steps.triggerer import SingleTaskBag, StepTriggerRunner, StepTriggerSupervisor, has_success_callback, select_task
+from airflow_steps.single_task_dag import SingleTaskBag, has_success_callback, select_task
+from airflow_steps.triggerer import StepTriggerRunner, StepTriggerSupervisor
 
 HERE = Path(__file__).parent
 SETTINGS = {
