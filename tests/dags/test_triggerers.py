@@ -23,7 +23,7 @@ import psutil
 import pytest
 import structlog
 from airflow.exceptions import TaskNotFound
-from airflow.executors.workloads import RunTrigger
+from airflow.executors.workloads.trigger import RunTrigger
 from airflow.jobs.triggerer_job_runner import TriggerRunner, messages
 from airflow.models.dagbag import DBDagBag
 from airflow.models.trigger import Trigger
@@ -34,7 +34,8 @@ from airflow.serialization.serialized_objects import DagSerialization
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_steps import triggerer
 from airflow_steps.operator import StepOperator
-from airflow_steps.triggerer import SingleTaskBag, StepTriggerRunner, StepTriggerSupervisor, has_success_callback, select_task
+from airflow_steps.single_task_dag import SingleTaskBag, has_success_callback, select_task
+from airflow_steps.triggerer import StepTriggerRunner, StepTriggerSupervisor
 
 HERE = Path(__file__).parent
 SETTINGS = {
@@ -72,10 +73,10 @@ def test_a_trigger_costs_the_same_in_a_dag_of_any_width(monkeypatch: pytest.Monk
 
 def test_the_reduced_dag_has_the_task_as_airflow_serialized_it(monkeypatch: pytest.MonkeyPatch) -> None:
     data = serialize_dag(monkeypatch, 3)
-    [whole], [reduced] = (
-        [task for task in DagSerialization.from_dict(dag).tasks if task.task_id == "step_0001"]
-        for dag in (data, select_task(data, "step_0001"))
-    )
+    selected = select_task(data, "step_0001")
+    assert selected
+    whole = DagSerialization.from_dict(data).get_task("step_0001")
+    [reduced] = DagSerialization.from_dict(selected).tasks
     assert reduced.start_from_trigger and reduced.start_trigger_args == whole.start_trigger_args
     assert reduced.template_fields == whole.template_fields
     assert select_task(data, "no_such_task") is None
@@ -97,7 +98,7 @@ class DagBag(DBDagBag):
     def _version_from_dag_run(self, dag_run: Any, *, session: Any) -> str:  # type: ignore[override]
         return self.latest
 
-    def get_serialized_dag_model(self, version_id: str, session: Any) -> Any:
+    def get_serialized_dag_model(self, version_id: Any, session: Any) -> Any:
         self.reads += 1
         return SimpleNamespace(data=self.versions[version_id])
 
@@ -116,7 +117,8 @@ def test_a_mapped_task_gets_the_tasks_that_it_is_mapped_over() -> None:
 
 
 def test_runs_of_a_version_share_the_dag_that_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    source, dags = DagBag("v1", v1=serialize_dag(monkeypatch, 2)), {}
+    source = DagBag("v1", v1=serialize_dag(monkeypatch, 2))
+    dags: dict[Any, Any] = {}
     for number in range(20):
         run = SimpleNamespace(dag_id="wide", run_id=f"run {number}")
         assert SingleTaskBag(source, "step_0001", dags).get_serialized_dag_model_for_run(run, session=None)
@@ -124,7 +126,8 @@ def test_runs_of_a_version_share_the_dag_that_was_read(monkeypatch: pytest.Monke
 
 
 def test_a_new_version_is_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    run, dags = SimpleNamespace(dag_id="wide", run_id="run"), {}
+    run = SimpleNamespace(dag_id="wide", run_id="run")
+    dags: dict[Any, Any] = {}
     source = DagBag("v1", v1=serialize_dag(monkeypatch, 1), v2=serialize_dag(monkeypatch, 2))
     assert SingleTaskBag(source, "step_0000", dags).get_serialized_dag_model_for_run(run, session=None)
     source.latest = "v2"
@@ -151,7 +154,7 @@ class Supervisor(StepTriggerSupervisor):
     """A supervisor with triggers that Airflow skips, as none of their tasks waits for them, and one that it starts."""
 
     def fetch_trigger_details(self, trigger_ids: set[int], *, session: Any) -> dict[int, Any]:
-        trigger = {"classpath": "x", "encrypted_kwargs": "", "task_instance": None, "assets": []}
+        trigger: dict[str, Any] = {"classpath": "x", "encrypted_kwargs": "", "task_instance": None, "assets": []}
         return {trigger_id: SimpleNamespace(id=trigger_id, **trigger) for trigger_id in trigger_ids}
 
     def fetch_non_task_trigger_ids(self, *, session: Any) -> set[int]:
@@ -203,7 +206,7 @@ def test_a_kill_is_not_cancelled_by_the_next_pass(monkeypatch: pytest.MonkeyPatc
 
     async def scenario() -> None:
         runner = StepTriggerRunner()
-        path, kwargs = SlowToKill().serialize()
+        path, kwargs = SlowToKill().serialize()  # type: ignore[no-untyped-call]
         workload = RunTrigger(id=1, classpath=path, encrypted_kwargs=Trigger.encrypt_kwargs(kwargs), ti=None)
         runner.comms_decoder = comms = Comms(workload)  # type: ignore[assignment]
         await runner.sync_state_to_supervisor([])

@@ -13,13 +13,11 @@ from datetime import timedelta
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
-from kubernetes_asyncio.client import ApiException
 from step_contract.errors import Termination
 
 from airflow_steps import metrics
 from airflow_steps.pod_client import (
     CREATE_TIMEOUT_SECONDS,
-    LogUnavailableError,
     PodClient,
     PodNotAdmittedError,
     PodRejectedError,
@@ -302,7 +300,8 @@ class PodFollower:
                 await self._copy
         except TimeoutError:
             self._pod_log.report_missing_end(LOG_TIMEOUT_SECONDS + SKIP_TIMEOUT_SECONDS)
-        except (ApiException, LogUnavailableError) as error:
+        except Exception as error:
+            # The outcome of the step does not depend on its log.
             self._log.warning("the log is incomplete: %s", describe_error(error))
 
     async def wait_for_sidecars(self) -> None:

@@ -193,7 +193,7 @@ def _subtract_margin(time: str) -> datetime | None:
 def _to_utc(time: str) -> str:
     try:
         return _parse_time(time).astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    except ValueError:
+    except (ValueError, OverflowError):
         return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 

@@ -46,6 +46,14 @@ RENDER_TIMEOUT_SECONDS = 60.0
 STATE_TIMEOUT_SECONDS = 30.0
 STATE_RETRY_SECONDS = 5.0
 UNKNOWN = "unknown"
+# Another triggerer has taken over the task, or a worker continues the attempt after an event or failure there. A task that is
+# killed or cleared has another state.
+CONTINUED_STATES = (
+    TaskInstanceState.DEFERRED,
+    TaskInstanceState.SCHEDULED,
+    TaskInstanceState.QUEUED,
+    TaskInstanceState.RUNNING,
+)
 # The XCom with the terminations of a task's earlier attempts: a trigger cannot read the task state store.
 FAILURES_KEY = "failures"
 
@@ -180,8 +188,8 @@ class StepTrigger(BaseTrigger):
         pod = self._make_pod()
         while (state := await self._find_task_state()) is UNKNOWN:
             await asyncio.sleep(STATE_RETRY_SECONDS)
-        if state == TaskInstanceState.DEFERRED:
-            self.log.info("pod %s is left to another triggerer or attempt", pod["metadata"]["name"])
+        if state in CONTINUED_STATES:
+            self.log.info("pod %s is left to another triggerer, attempt or a worker", pod["metadata"]["name"])
         else:
             await discard_pod(await PodClient.get(), pod)
 

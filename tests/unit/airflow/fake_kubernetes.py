@@ -29,6 +29,7 @@ class KubernetesApi:
         self.logs: dict[str, list[str]] = {}
         self.log_cuts: list[int] = []  # after so many lines, the next streams of a log end although the container runs
         self.log_zone = "Z"
+        self.log_prefix = ""  # instead of the time of each line
         self.log_times: list[datetime] = []  # the times of the first lines of each log
         self.node_clock = timedelta(0)  # how far the node's clock is ahead
         self.clock = timedelta(0)  # how far the API server's clock is ahead
@@ -222,7 +223,7 @@ class KubernetesApi:
             for line in self.logs.get(name, [])[sent:cut]:
                 time, text = self._format_log_time(sent)
                 if time >= since:
-                    await response.write(f"{text} {line}\n".encode())
+                    await response.write(f"{self.log_prefix or text} {line}\n".encode())
                 sent += 1
             if not follow or sent == cut or self._has_terminated(name):
                 return response

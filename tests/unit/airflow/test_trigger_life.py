@@ -201,3 +201,33 @@ def test_a_late_kill_keeps_a_finished_pod_that_is_to_be_kept(play: Any) -> None:
         assert not api.deleted
 
     play(scenario)
+
+
+def test_a_line_with_an_odd_time_does_not_lose_the_outcome(play: Any) -> None:
+    async def scenario(api: KubernetesApi) -> Any:
+        api.log_prefix = "0001-01-01T00:00:00.000000000+09:00"
+        running = await start(api)
+        await api.print_lines(NAME, "before the calendar began")
+        await api.start_container(NAME)
+        await api.terminate_container(NAME, 65)
+        return await running
+
+    assert get_status(play(scenario)).code == 65
+
+
+@pytest.mark.parametrize("state", ["scheduled", "queued", "running"])
+def test_a_late_kill_leaves_the_pod_to_a_worker_that_continues_the_attempt(play: Any, state: str) -> None:
+    """The trigger has failed in the triggerer that took it over."""
+    ti = TaskInstance(state=state)
+
+    async def scenario(api: KubernetesApi) -> None:
+        trigger = make_trigger(ti)
+        running = asyncio.create_task(run_trigger(trigger))
+        await wait_for_pod(api, NAME)
+        running.cancel()
+        await trigger.on_kill()
+        await wait_until(lambda: ti.lookups > 0)
+        await asyncio.wait(pod_lifecycle._background_tasks, timeout=0.5)
+        assert not api.deleted
+
+    play(scenario)
