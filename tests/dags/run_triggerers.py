@@ -77,7 +77,9 @@ def count_states(folder: Path) -> Counter[str | None]:
     """Return how many task instances of the run that `defer_all` created are in each state."""
     with create_session() as session:
         rows = session.execute(
-            select(TaskInstance.state, func.count()).where(TaskInstance.run_id == folder.parent.name).group_by(TaskInstance.state)
+            select(TaskInstance.state, func.count())
+            .where(TaskInstance.run_id == folder.parent.name)
+            .group_by(TaskInstance.state)
         )
         return Counter({state: int(count) for state, count in rows})
 

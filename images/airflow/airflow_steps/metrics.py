@@ -19,8 +19,8 @@ from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
 if TYPE_CHECKING:
     from step_contract.errors import ExitCode, Termination
 
-    from airflow_steps.pod_lifecycle import PodSlots
-    from airflow_steps.pod_spec import TaskInstanceKey
+    from airflow_steps.pods.slots import PodSlots
+    from airflow_steps.pods.spec import TaskInstanceKey
 
 # Gauges of one triggerer, repeated: the exporter drops those of a triggerer that is gone.
 POD_SLOTS = "market_daily.pod_slots.{measure}.{triggerer}"  # `limit`, `acquired`, `waiting`

@@ -25,8 +25,8 @@ from airflow_steps.links import LINKS
 from airflow_steps.local_runner import StepProcess
 from airflow_steps.operator_arguments import IN_WORKER, find_worker_arguments, select_runner
 from airflow_steps.outcome import PermanentStepError, StepFailedError, StepOutput, counted, verify_outcome
-from airflow_steps.pod_client import DELETE_PHASES, is_quota_exceeded
-from airflow_steps.pod_spec import (
+from airflow_steps.pods.client import DELETE_PHASES, is_quota_exceeded
+from airflow_steps.pods.spec import (
     increase_container_memory,
     make_pod_annotations,
     make_pod_arguments,
@@ -34,7 +34,7 @@ from airflow_steps.pod_spec import (
     make_pod_name,
     merge_env_vars,
 )
-from airflow_steps.pod_status import get_exit_status
+from airflow_steps.pods.status import get_exit_status
 from airflow_steps.retry_policy import LOST_RETRY_DELAY, StepRetryPolicy, read_retry_rules
 from airflow_steps.settings import Settings
 from airflow_steps.termination import ExitStatus

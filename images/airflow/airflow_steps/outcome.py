@@ -17,7 +17,7 @@ from airflow_steps.metrics import count_termination
 from airflow_steps.termination import ExitStatus, classify_termination, describe_exit_status, get_last_line
 
 if TYPE_CHECKING:
-    from airflow_steps.pod_spec import TaskInstanceKey
+    from airflow_steps.pods.spec import TaskInstanceKey
 
 
 class StepFailedError(AirflowException):

@@ -19,24 +19,24 @@ from airflow_steps import metrics
 from airflow_steps.failure_log import record_termination
 from airflow_steps.links import make_link_xcoms
 from airflow_steps.outcome import verify_outcome
-from airflow_steps.pod_client import PodClient, PodRejectedError
-from airflow_steps.pod_lifecycle import (
-    PodFollower,
-    PodSlots,
+from airflow_steps.pods.client import PodClient, PodRejectedError
+from airflow_steps.pods.follower import PodFollower
+from airflow_steps.pods.lifecycle import (
     create_pod,
     delete_pod,
     discard_pod,
     finish_pod,
     run_in_background,
 )
-from airflow_steps.pod_spec import (
+from airflow_steps.pods.slots import PodSlots
+from airflow_steps.pods.spec import (
     describe_command,
     increase_container_memory,
     is_later_attempt,
     make_pod,
     select_task_labels,
 )
-from airflow_steps.pod_status import has_terminated
+from airflow_steps.pods.status import has_terminated
 from airflow_steps.termination import ExitStatus
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
 from airflow.sdk import DAG, chain
-from airflow_steps.pod_spec import make_pod_arguments
+from airflow_steps.pods.spec import make_pod_arguments
 from drill_steps import REPORT_MANIFEST, python_step, shell_step
 
 MANIFEST = "s3://market/artifacts/drills/noop/manifest.json"

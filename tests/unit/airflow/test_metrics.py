@@ -18,7 +18,7 @@ from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
 from airflow.triggers.base import TaskSuccessEvent
 from airflow_steps import metrics
 from airflow_steps.operator import StepOperator
-from airflow_steps.pod_spec import make_pod_name
+from airflow_steps.pods.spec import make_pod_name
 from step_contract.result import Result
 
 from .conftest import Program

@@ -10,7 +10,7 @@ from airflow.sdk import DAG, RetryAction
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 from airflow_steps.operator import StepOperator
 from airflow_steps.outcome import StepFailedError, verify_outcome
-from airflow_steps.pod_spec import increase_container_memory, increase_memory
+from airflow_steps.pods.spec import increase_container_memory, increase_memory
 from airflow_steps.retry_policy import StepRetryPolicy, count_until_midnight, read_retry_rules
 from airflow_steps.termination import ExitStatus, classify_termination
 from step_contract.errors import RETRY_RULES, ConfigurationError, ExitCode, Termination

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from airflow.triggers.base import TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
 from airflow_steps.failure_log import FailureRecord
-from airflow_steps.pod_spec import make_pod_name
+from airflow_steps.pods.spec import make_pod_name
 from airflow_steps.termination import ExitStatus, classify_termination
 from step_contract.errors import Termination
 from step_contract.result import Result
@@ -165,7 +165,7 @@ def test_no_more_pods_run_at_once_than_the_limit(play: Any) -> None:
 
 
 def test_a_pod_waits_for_an_exhausted_quota(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_steps.pod_lifecycle.ADMISSION_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("airflow_steps.pods.lifecycle.ADMISSION_RETRY_SECONDS", 0.05)
     first, second = TaskInstance(task_id="first"), TaskInstance(task_id="second")
 
     async def scenario(api: KubernetesApi) -> list[str]:
@@ -186,7 +186,7 @@ def test_a_pod_waits_for_an_exhausted_quota(play: Any, monkeypatch: pytest.Monke
 
 
 def test_waiting_for_admission_times_out_with_the_clusters_message(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("airflow_steps.pod_lifecycle.ADMISSION_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("airflow_steps.pods.lifecycle.ADMISSION_RETRY_SECONDS", 0.05)
     expected = {
         "quota": "exceeded quota: steps",
         "webhook": "failed calling webhook",

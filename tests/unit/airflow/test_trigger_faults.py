@@ -10,9 +10,10 @@ from typing import Any
 import aiohttp
 import pytest
 from airflow.triggers.base import TaskSuccessEvent
-from airflow_steps import pod_client, pod_lifecycle, pod_log
-from airflow_steps.pod_lifecycle import PodSlots
-from airflow_steps.pod_spec import make_pod_name
+from airflow_steps.pods import client, follower, lifecycle
+from airflow_steps.pods import log as pod_log
+from airflow_steps.pods.slots import PodSlots
+from airflow_steps.pods.spec import make_pod_name
 from airflow_steps.termination import ExitStatus, classify_termination
 from step_contract.errors import Termination
 from step_contract.result import Result
@@ -25,13 +26,13 @@ NAME = make_pod_name(TaskInstance())
 
 @pytest.fixture(autouse=True)
 def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pod_client, "REQUEST_TIMEOUT_SECONDS", 0.3)
-    monkeypatch.setattr(pod_client, "RECONNECT_SECONDS", 0.05)
+    monkeypatch.setattr(client, "REQUEST_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(client, "RECONNECT_SECONDS", 0.05)
     monkeypatch.setattr(pod_log, "RECONNECT_SECONDS", 0.05)
-    monkeypatch.setattr(pod_client, "WATCH_TIMEOUT", aiohttp.ClientTimeout(total=0.3))
-    monkeypatch.setattr(pod_client, "LOG_TIMEOUT", aiohttp.ClientTimeout(sock_read=0.3))
-    monkeypatch.setattr(pod_lifecycle, "READ_TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(pod_lifecycle, "DELETE_DELAY_SECONDS", 0.05)
+    monkeypatch.setattr(client, "WATCH_TIMEOUT", aiohttp.ClientTimeout(total=0.3))
+    monkeypatch.setattr(client, "LOG_TIMEOUT", aiohttp.ClientTimeout(sock_read=0.3))
+    monkeypatch.setattr(lifecycle, "READ_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(lifecycle, "DELETE_DELAY_SECONDS", 0.05)
 
 
 async def start(api: KubernetesApi, ti: TaskInstance | None = None, **more: Any) -> asyncio.Task[Any]:
@@ -58,7 +59,7 @@ def test_a_termination_is_noticed_although_the_watch_is_silent(play: Any) -> Non
 
 
 def test_a_pod_that_started_unnoticed_is_not_deleted(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pod_client, "WATCH_TIMEOUT", aiohttp.ClientTimeout(total=60))
+    monkeypatch.setattr(client, "WATCH_TIMEOUT", aiohttp.ClientTimeout(total=60))
 
     async def scenario(api: KubernetesApi) -> Any:
         api.silent.add("watch")
@@ -211,8 +212,8 @@ def test_error_answers_are_no_log_lines(play: Any, lines: list[str]) -> None:
 def test_a_log_that_cannot_be_read_says_so_and_the_step_ends(
     play: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pod_lifecycle, "LOG_TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(pod_lifecycle, "SKIP_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(follower, "LOG_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(follower, "SKIP_TIMEOUT_SECONDS", 0.3)
 
     async def scenario(api: KubernetesApi) -> Any:
         api.statuses["log"] = [503] * 1000
@@ -229,7 +230,7 @@ def test_a_log_that_cannot_be_read_says_so_and_the_step_ends(
 def test_a_chatty_step_neither_blocks_nor_delays_its_neighbours(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """20 MB in 200,000 lines, printed before the neighbour terminates."""
     chatty, quiet = TaskInstance(task_id="chatty"), TaskInstance(task_id="quiet")
-    monkeypatch.setattr(pod_client, "REQUEST_TIMEOUT_SECONDS", 10.0)
+    monkeypatch.setattr(client, "REQUEST_TIMEOUT_SECONDS", 10.0)
 
     async def scenario(api: KubernetesApi) -> tuple[float, float]:
         api.logs[make_pod_name(chatty)] = ["x" * 100] * 200_000
@@ -281,7 +282,7 @@ def test_a_log_that_is_copied_too_slowly_ends_with_its_last_lines(
     play: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pod_log, "LINES_PER_SECOND", 100)
-    monkeypatch.setattr(pod_lifecycle, "LOG_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(follower, "LOG_TIMEOUT_SECONDS", 0.5)
 
     async def scenario(api: KubernetesApi) -> Any:
         api.logs[NAME] = [f"line {number:04}" for number in range(5000)]

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException
-from airflow_steps import pod_lifecycle, pod_log
-from airflow_steps.pod_lifecycle import PodSlots
-from airflow_steps.pod_spec import make_pod_name
+from airflow_steps.pods import lifecycle
+from airflow_steps.pods import log as pod_log
+from airflow_steps.pods.slots import PodSlots
+from airflow_steps.pods.spec import make_pod_name
 from airflow_steps.termination import ExitStatus
 
 from .fake_kubernetes import KubernetesApi, make_container_status
@@ -167,7 +168,7 @@ def test_pods_that_wait_for_their_trigger_are_not_swept(play: Any) -> None:
         await running
         ti.state = "scheduled"
         await wait_until(lambda: NAME in api.deleted)
-        await wait_until(lambda: not pod_lifecycle._background_tasks)
+        await wait_until(lambda: not lifecycle._background_tasks)
         assert name in api.pods
 
     play(scenario)
@@ -227,7 +228,7 @@ def test_a_late_kill_leaves_the_pod_to_a_worker_that_continues_the_attempt(play:
         running.cancel()
         await trigger.on_kill()
         await wait_until(lambda: ti.lookups > 0)
-        await asyncio.wait(pod_lifecycle._background_tasks, timeout=0.5)
+        await asyncio.wait(lifecycle._background_tasks, timeout=0.5)
         assert not api.deleted
 
     play(scenario)

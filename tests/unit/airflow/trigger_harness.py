@@ -14,7 +14,7 @@ import pytest
 from airflow.sdk.execution_time import task_runner
 from airflow.sdk.execution_time.comms import GetXCom, XComResult
 from airflow.triggers.base import TriggerEvent
-from airflow_steps.pod_client import DELETE_PHASES
+from airflow_steps.pods.client import DELETE_PHASES
 from airflow_steps.trigger import StepTrigger
 from kubernetes_asyncio.config import kube_config
 from step_contract.commit import Content, commit

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 import structlog
 
-from airflow_steps.pod_client import RECONNECT_SECONDS, LogUnavailableError, PodClient, describe_error, is_transient
+from airflow_steps.pods.client import RECONNECT_SECONDS, LogUnavailableError, PodClient, describe_error, is_transient
 from airflow_steps.termination import MAX_LAST_LINES, parse_platform
 
 MAX_LINE_BYTES = 16_384

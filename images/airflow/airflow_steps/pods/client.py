@@ -22,8 +22,8 @@ import aiohttp
 from kubernetes_asyncio import client, config
 from tenacity import RetryCallState, retry, retry_if_exception, wait_random_exponential
 
-from airflow_steps.pod_spec import STEP_LABELS
-from airflow_steps.pod_status import get_step_phase, has_terminated
+from airflow_steps.pods.spec import STEP_LABELS
+from airflow_steps.pods.status import get_step_phase, has_terminated
 
 CONNECTION_ERRORS = (aiohttp.ClientError, asyncio.TimeoutError, ssl.SSLError, ConnectionError)
 RECONNECT_SECONDS = 1.0
