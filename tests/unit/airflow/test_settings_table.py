@@ -70,7 +70,7 @@ def find_settings(tree: ast.Module) -> Iterator[str]:
 
 
 def list_settings_in_code() -> set[str]:
-    files = [*ROOT.glob("scripts/**/*.py"), *ROOT.glob("images/*/*/*.py"), *ROOT.glob("dags/*.py")]
+    files = [*ROOT.glob("scripts/**/*.py"), *ROOT.glob("images/*/*/**/*.py"), *ROOT.glob("dags/*.py")]
     files.append(ROOT / "tests" / "helm" / "conftest.py")
     found = {name for file in files for name in find_settings(ast.parse(file.read_text()))}
     makefile = (ROOT / "Makefile").read_text()
@@ -102,7 +102,7 @@ def test_the_docs_name_all_settings_of_the_values_files() -> None:
 
 def find_cluster_settings() -> dict[str, ast.Call]:
     """Return the settings that Airflow's image reads from its configuration, each with the call that reads it."""
-    trees = [ast.parse(file.read_text()) for file in ROOT.glob("images/airflow/*/*.py")]
+    trees = [ast.parse(file.read_text()) for file in ROOT.glob("images/airflow/*/**/*.py")]
     calls = [node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call)]
     reads = [call for call in calls if ast.unparse(call.func) in READERS]
     settings = {name: call for call in reads for argument in call.args[:2] for name in get_names(argument)}
