@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from airflow.sdk.exceptions import AirflowException
+from airflow_steps import metrics
 from airflow_steps.pods import lifecycle
 from airflow_steps.pods import log as pod_log
 from airflow_steps.pods.slots import PodSlots
@@ -153,8 +154,9 @@ def test_a_pod_that_started_late_may_run_as_long_as_any(play: Any) -> None:
     assert get_status(play(scenario)).code == 69
 
 
-def test_pods_that_wait_for_their_trigger_are_not_swept(play: Any) -> None:
+def test_pods_that_wait_for_their_trigger_are_not_swept(play: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """After an outage of the triggerer, thousands of triggers start one after the other."""
+    monkeypatch.setattr(metrics, "POD_SLOTS_SECONDS", 0.05)
     waiting = TaskInstance(task_id="waiting")
 
     async def scenario(api: KubernetesApi) -> None:
