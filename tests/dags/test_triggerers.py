@@ -36,6 +36,7 @@ from airflow_steps import triggerer
 from airflow_steps.operator import StepOperator
 from airflow_steps.single_task_dag import SingleTaskBag, has_success_callback, select_task
 from airflow_steps.triggerer import StepTriggerRunner, StepTriggerSupervisor
+from sqlalchemy import create_engine, make_url, text
 
 HERE = Path(__file__).parent
 SETTINGS = {
@@ -273,12 +274,16 @@ def test_a_large_response_and_a_long_log_do_not_wait_for_each_other() -> None:
 
 
 def run_triggerers(postgres: str, folder: Path, *options: str) -> dict[str, Any]:
-    """Run real triggerers with a DAG of many steps; return what was measured."""
+    """Run real triggerers with a DAG of many steps, in a database of their own; return what was measured."""
+    database = f"triggerers_{folder.name}"
+    with create_engine(postgres, isolation_level="AUTOCOMMIT").connect() as connection:
+        connection.execute(text(f'CREATE DATABASE "{database}"'))
+    uri = make_url(postgres).set(database=database).render_as_string(hide_password=False)
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
     locations = {
         "AIRFLOW_HOME": str(folder),
         "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres,
+        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": uri,
         "ARTIFACTS": f"file://{folder}/artifacts",
     }
     command = [sys.executable, str(HERE / "run_triggerers.py"), str(folder), *options]
