@@ -42,13 +42,14 @@ def test_each_failure_is_one_alert_with_reason_and_advice(airflow: AirflowClient
     start_run_once(airflow, "drill_failures", "drill")  # exists if the part core has run
     assert wait_for_run(airflow, "drill_failures", "drill", 300) == "failed"
     wait_until("the finished run's message", lambda: get_run_text("drill_failures", "drill").startswith(":red_circle:"), 60)
-    wait_until("five alerts", lambda: len(get_alerts("drill_failures", "drill")) == 5, 90)
+    wait_until("six alerts", lambda: len(get_alerts("drill_failures", "drill")) == 6, 90)
     replies = get_replies("drill_failures", "drill")
     failed = {reply["text"].split("`")[1]: to_json(reply) for reply in replies if reply.get("subtype") == "thread_broadcast"}
     reasons = {
         "crash": ("crashed", "SIGSEGV", "attempt 2 of 2", "Compare the architectures of image and node"),
         "rejected": ("its pod did not start", "violates PodSecurity", "attempt 1 of 1", "then clear the task"),
         "unpullable": ("its pod did not start", "no-such-image", "attempt 1 of 1", "then clear the task"),
+        "not_present": ("its pod did not start", "ErrImageNeverPull", "attempt 1 of 1", "then clear the task"),
         "missing_program": ("its pod did not start", "/no/such/program", "attempt 1 of 1", "then clear the task"),
         "unschedulable": ("its pod did not start", "node affinity", "attempt 1 of 1", "then clear the task"),
     }
