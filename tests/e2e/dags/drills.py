@@ -59,7 +59,7 @@ with DAG("drill_failures", schedule=None, catchup=False, default_args={"retries"
     no_node = {"kubernetes.io/hostname": "no-such-node"}
     python_step("unschedulable", step="unschedulable", node_selector=no_node, startup_timeout_seconds=20)
 
-with DAG("drill_oddities", schedule=None, catchup=False):
+with DAG("drill_oddities", schedule=None, catchup=False, user_defined_macros={"greet": lambda: "hello"}):
     python_step("chatty", step="chatty", options={"lines": "200000"})
     python_step("quiet", step="quiet")
     sleeper = k8s.V1Container(
@@ -71,9 +71,8 @@ with DAG("drill_oddities", schedule=None, catchup=False):
     )
     sidecar = k8s.V1Pod(spec=k8s.V1PodSpec(containers=[k8s.V1Container(name="base"), sleeper]))
     python_step("sidecar", step="sidecar", full_pod_spec=sidecar)
-    # A triggerer cannot pull the XComs of all mapped instances; a worker can.
-    everywhere = "{{ ti.xcom_pull('quiet', map_indexes=None) }}"
-    python_step("unrendered", step="unrendered", options={"note": everywhere})
+    # A triggerer has the serialized DAG, without the macros of its file; a worker has the file.
+    python_step("unrendered", step="unrendered", options={"note": "{{ greet() }}"})
 
 with DAG("drill_many", schedule=None, catchup=False):
     first = python_step("noop", step="noop")
