@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import pendulum
@@ -22,7 +18,6 @@ from airflow.timetables.base import DataInterval, TimeRestriction
 from airflow.utils.types import DagRunType
 from airflow_steps.timetable import SessionTimetable
 
-HERE = Path(__file__).parent
 SETTINGS = {
     "AIRFLOW__API_AUTH__JWT_SECRET": "not-a-secret-of-anyone",
     "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
@@ -34,19 +29,10 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def outcome(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def outcome(postgres: str, run_program: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the output of run_scheduler.py."""
     home = tmp_path_factory.mktemp("airflow")
-    locations = {
-        "AIRFLOW_HOME": str(home),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(home / "dags"),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres,
-    }
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    command = [sys.executable, str(HERE / "run_scheduler.py"), str(home / "dags")]
-    done = subprocess.run(command, env=inherited | SETTINGS | locations, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    output: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    output: dict[str, Any] = run_program("run_scheduler.py", home, postgres, SETTINGS, str(home / "dags"))
     return output
 
 

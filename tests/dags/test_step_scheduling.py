@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
-HERE = Path(__file__).parent
 SETTINGS = {
     "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -20,15 +16,12 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def states(postgres: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[list[str]]]:
+def states(
+    postgres: str, run_program: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[list[str]]]:
     """Return the output of run_step_scheduling.py: the states of each DAG's step in two runs."""
     home = tmp_path_factory.mktemp("airflow")
-    locations = {"AIRFLOW_HOME": str(home), "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": postgres}
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    command = [sys.executable, str(HERE / "run_step_scheduling.py"), str(home / "dags")]
-    done = subprocess.run(command, env=inherited | SETTINGS | locations, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    output: dict[str, list[list[str]]] = json.loads(done.stdout.splitlines()[-1])
+    output: dict[str, list[list[str]]] = run_program("run_step_scheduling.py", home, postgres, SETTINGS, str(home / "dags"))
     return output
 
 

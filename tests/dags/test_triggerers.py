@@ -7,11 +7,9 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -38,7 +36,6 @@ from airflow_steps.single_task_dag import SingleTaskBag, has_success_callback, s
 from airflow_steps.triggerer import StepTriggerRunner, StepTriggerSupervisor
 from sqlalchemy import create_engine, make_url, text
 
-HERE = Path(__file__).parent
 SETTINGS = {
     "AIRFLOW__API_AUTH__JWT_SECRET": "not-a-secret-of-anyone",
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -273,30 +270,26 @@ def test_a_large_response_and_a_long_log_do_not_wait_for_each_other() -> None:
     assert not sending.is_alive()
 
 
-def run_triggerers(postgres: str, folder: Path, *options: str) -> dict[str, Any]:
-    """Run real triggerers with a DAG of many steps, in a database of their own; return what was measured."""
-    database = f"triggerers_{folder.name}"
-    with create_engine(postgres, isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(text(f'CREATE DATABASE "{database}"'))
-    uri = make_url(postgres).set(database=database).render_as_string(hide_password=False)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW")}
-    locations = {
-        "AIRFLOW_HOME": str(folder),
-        "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
-        "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": uri,
-        "ARTIFACTS": f"file://{folder}/artifacts",
-    }
-    command = [sys.executable, str(HERE / "run_triggerers.py"), str(folder), *options]
-    done = subprocess.run(command, env=inherited | locations | SETTINGS, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
-    outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return outcome
+@pytest.fixture
+def run_triggerers(postgres: str, run_program: Callable[..., Any], tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Runs real triggerers with a DAG of many steps, in a database of their own; returns what was measured."""
+
+    def run(*options: str) -> dict[str, Any]:
+        database = f"triggerers_{tmp_path.name}"
+        with create_engine(postgres, isolation_level="AUTOCOMMIT").connect() as connection:
+            connection.execute(text(f'CREATE DATABASE "{database}"'))
+        uri = make_url(postgres).set(database=database).render_as_string(hide_password=False)
+        settings = SETTINGS | {"ARTIFACTS": f"file://{tmp_path}/artifacts"}
+        outcome: dict[str, Any] = run_program("run_triggerers.py", tmp_path, uri, settings, str(tmp_path), *options)
+        return outcome
+
+    return run
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_steps_deferred_at_once_survive_the_death_of_a_triggerer(postgres: str, tmp_path: Path) -> None:
-    outcome = run_triggerers(postgres, tmp_path, "--steps=40", "--triggerers=2", "--kill=1")
+def test_steps_deferred_at_once_survive_the_death_of_a_triggerer(run_triggerers: Any) -> None:
+    outcome = run_triggerers("--steps=40", "--triggerers=2", "--kill=1")
     assert outcome["deferred"] == 40 and outcome["states"] == {"success": 40}
     assert outcome["created"] == outcome["distinct"] == 40
     assert outcome["peak_pods"] <= 32
@@ -304,7 +297,7 @@ def test_steps_deferred_at_once_survive_the_death_of_a_triggerer(postgres: str, 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_step_that_prints_zero_bytes_does_not_stop_the_triggerer(postgres: str, tmp_path: Path) -> None:
+def test_a_step_that_prints_zero_bytes_does_not_stop_the_triggerer(run_triggerers: Any) -> None:
     """Postgres stores no U+0000 in JSON."""
-    outcome = run_triggerers(postgres, tmp_path, "--steps=2", "--code=65", r"--line=a\0b", "--lines=3", "--timeout=30")
+    outcome = run_triggerers("--steps=2", "--code=65", r"--line=a\0b", "--lines=3", "--timeout=30")
     assert outcome["states"] == {"scheduled": 2}
