@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from step_contract.errors import Termination
 from step_contract.result import Result
 
 from .fake_kubernetes import KubernetesApi, make_container_status
-from .trigger_harness import TaskInstance, commit_artifact, make_trigger, run_trigger, wait_for_pod, wait_until
+from .trigger_harness import Scenario, TaskInstance, commit_artifact, make_trigger, run_trigger, wait_for_pod, wait_until
 
 NAME = make_pod_name(TaskInstance())
 
@@ -260,19 +261,25 @@ def test_a_chatty_step_neither_blocks_nor_delays_its_neighbours(play: Any, monke
     assert blocked < 1.0 and duration < 3.0
 
 
-def test_lines_beyond_the_limit_are_counted_and_the_last_ones_kept(
-    play: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pod_log, "MAX_LOG_BYTES", 1000)
+def print_and_fail(lines: Iterable[str]) -> Scenario:
+    """A step that prints the lines before its log is read, and fails; the scenario returns the event."""
 
     async def scenario(api: KubernetesApi) -> Any:
-        api.logs[NAME] = [f"line {number:03}" for number in range(500)]
+        api.logs[NAME] = list(lines)
         running = await start(api)
         await api.start_container(NAME)
         await api.terminate_container(NAME, 65)
         return await running
 
-    status = get_status(play(scenario))
+    return scenario
+
+
+def test_lines_beyond_the_limit_are_counted_and_the_last_ones_kept(
+    play: Any, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pod_log, "MAX_LOG_BYTES", 1000)
+
+    status = get_status(play(print_and_fail(f"line {number:03}" for number in range(500))))
     assert lines[:125] == [f"line {number:03}" for number in range(125)]
     assert "375 lines omitted" in lines[125]
     assert lines[126:] == [f"line {number:03}" for number in range(480, 500)] == list(status.last_lines)
@@ -284,14 +291,7 @@ def test_a_log_that_is_copied_too_slowly_ends_with_its_last_lines(
     monkeypatch.setattr(pod_log, "LINES_PER_SECOND", 100)
     monkeypatch.setattr(follower, "LOG_TIMEOUT_SECONDS", 0.5)
 
-    async def scenario(api: KubernetesApi) -> Any:
-        api.logs[NAME] = [f"line {number:04}" for number in range(5000)]
-        running = await start(api)
-        await api.start_container(NAME)
-        await api.terminate_container(NAME, 65)
-        return await running
-
-    play(scenario)
+    play(print_and_fail(f"line {number:04}" for number in range(5000)))
     [position] = [number for number, line in enumerate(lines) if "lines omitted" in line]
     assert lines[:position] == [f"line {number:04}" for number in range(position)]
     assert lines[position].startswith(f"{5000 - position} lines omitted: the log was not copied within")
