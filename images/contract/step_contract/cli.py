@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import Any, NoReturn
 
 from step_contract.commit import Committed
 from step_contract.errors import RETRY_RULES, ConfigurationError, ExitCode, StepError
-from step_contract.manifest import Fact
-from step_contract.paths import validate_symbol
+from step_contract.facts import SummaryFacts
+from step_contract.paths import parse_revision, validate_symbol
 from step_contract.result import PLATFORM_PREFIX, RESULT_VARIABLE, Result, describe_platform
-from step_contract.schemas import parse_iso_date
+from step_contract.revisions import parse_remake
+from step_contract.schemas import MARKET_TIME_ZONE, parse_iso_date
 from step_contract.store import Store
 
 Step = Callable[[argparse.Namespace], Result]
@@ -29,8 +30,21 @@ EXIT_CODES = "exit codes:\n" + "\n".join(
 )
 
 
+MAX_SHOWN_REASON = 200  # characters of a revision's reason in a step's summary; the manifest has all of it
+# Options of free text, which may begin with a dash: argparse would take such a value for another option.
+TEXT_OPTIONS = ("--remake", "--reason")
+
+
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises ConfigurationError instead of exiting."""
+    """An argument parser that raises ConfigurationError instead of exiting, and takes any value for TEXT_OPTIONS."""
+
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
+        """Parse `args`, by default those of this process."""
+        words, joined = iter(sys.argv[1:] if args is None else args), list[str]()
+        for word in words:
+            value = next(words, None) if word in TEXT_OPTIONS else None
+            joined.append(word if value is None else f"{word}={value}")
+        return super().parse_args(joined, namespace)
 
     def error(self, message: str) -> NoReturn:
         """Raise ConfigurationError with `message`."""
@@ -69,7 +83,7 @@ def add_option(
 
 def add_common_options(parser: argparse.ArgumentParser, *, session_required: bool = True) -> None:
     """Add the options of every step: --session, --artifacts and --symbol."""
-    about = "the session's date in Asia/Seoul"
+    about = f"the session's date in {MARKET_TIME_ZONE.key}"
     add_option(parser, "session", about, type=session_date, metavar="YYYY-MM-DD", required=session_required)
     add_artifact_options(parser)
 
@@ -80,6 +94,12 @@ def add_artifact_options(parser: argparse.ArgumentParser) -> None:
         parser, "artifacts", "where artifacts are stored: file:///folder or s3://bucket/prefix", metavar="URL", type=Store
     )
     add_option(parser, "symbol", "the index's symbol at the source", "KS11", type=symbol)
+
+
+def add_remake_option(parser: argparse.ArgumentParser) -> None:
+    """Add the option --remake, a person's reason to make a committed artifact anew; empty counts as not given."""
+    about = "make a committed artifact anew, as a revision beside it, for this reason; the same reason again makes no other"
+    add_option(parser, "remake", about, "", type=parse_remake, required=False, metavar="REASON")
 
 
 def make_parser(name: str, description: str) -> tuple[Parser, Callable[..., Parser]]:
@@ -100,10 +120,15 @@ def make_parser(name: str, description: str) -> tuple[Parser, Callable[..., Pars
 
 def make_result(committed: Committed, summary: str) -> Result:
     """Return the result of a step that committed or found an artifact; print its summary and the manifest's URI."""
-    summary = summary if committed.new else f"{summary} (already committed)"
+    reason = committed.manifest.reason
+    if not committed.new:
+        summary = f"{summary} (already committed{f'; {committed.note}' if committed.note else ''})"
+    elif reason:
+        shown = reason if len(reason) <= MAX_SHOWN_REASON else f"{reason[:MAX_SHOWN_REASON]}…"
+        summary = f"{summary} (revision {parse_revision(committed.uri)}: {shown})"
     print(summary)
     print(f"manifest: {committed.uri}")
-    facts: dict[str, Fact] = {"summary": summary, "rows": committed.manifest.rows}
+    facts = SummaryFacts(summary, committed.manifest.rows).to_facts()
     return Result(manifest=committed.uri, facts=facts | dict(committed.manifest.facts))
 
 
@@ -126,7 +151,7 @@ def run_step(build_parser: Callable[[], Parser], arguments: Sequence[str]) -> in
     try:
         parser = build_parser()
         name = parser.prog
-        # Libraries log warnings only; the program's own package has its name.
+        # Log level: INFO for the program's own package, which has its name, WARNING for libraries.
         logging.getLogger(name).setLevel(logging.INFO)
         options = parser.parse_args(arguments)
         name = f"{parser.prog} {options.step}"
@@ -154,4 +179,6 @@ def _write_result(result: Result) -> None:
     try:
         Path(path).write_bytes(data)
     except OSError as error:
-        raise ConfigurationError(f"cannot write the result to {path} ({RESULT_VARIABLE}): {error.strerror}") from error
+        raise ConfigurationError(
+            f"cannot write the result to {path} ({RESULT_VARIABLE}): {error.strerror}; set {RESULT_VARIABLE} to a writable file"
+        ) from error

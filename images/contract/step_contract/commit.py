@@ -37,11 +37,19 @@ class Content:
 
 @dataclass(frozen=True)
 class Committed:
-    """A committed artifact: the URI of its manifest, the manifest, and whether this call committed it."""
+    """A committed artifact.
+
+    Attributes:
+        uri: the URI of its manifest.
+        manifest: the manifest.
+        new: whether this call committed it.
+        note: what a person should know about an artifact that was returned, such as that another version made it.
+    """
 
     uri: str
     manifest: Manifest
     new: bool
+    note: str = ""
 
 
 def load(store: Store, directory: str) -> Manifest | None:
@@ -152,15 +160,39 @@ def find(store: Store, directory: str, inputs: Mapping[str, str]) -> Committed |
     return Committed(uri, manifest, new=False)
 
 
-def commit(store: Store, directory: str, *, step: str, session: date, inputs: Mapping[str, str], content: Content) -> Committed:
+def commit(
+    store: Store,
+    directory: str,
+    *,
+    step: str,
+    session: date,
+    inputs: Mapping[str, str],
+    content: Content,
+    code_version: int = 1,
+    reason: str = "",
+) -> Committed:
     """Commit `content` as the artifact in `directory`, or return the one that another writer committed first.
 
     Raises DataError if the other was made from other inputs, or if a file's name or a fact is invalid: see `manifest`. An
-    attempt that does not win leaves nothing behind.
+    attempt that does not win removes its files, unless it is killed: nothing else deletes them (docs/deploy.md, Limitations).
+    `revisions.Artifact` calls `try_commit` with the next revision's directory instead.
     """
+    manifest = make_manifest(step, session, inputs, content, code_version, reason)
+    if committed := try_commit(store, directory, manifest, content):
+        return committed
+    winner = find(store, directory, inputs)
+    if winner is None:
+        raise DataError(f"{store.uri(directory)} was removed during the commit: run the step again")
+    return winner
+
+
+def make_manifest(
+    step: str, session: date, inputs: Mapping[str, str], content: Content, code_version: int, reason: str
+) -> Manifest:
+    """Return the manifest of `content`, whose files are under the prefix of an attempt of its own."""
     attempt = f"attempt={uuid4().hex[:12]}"
     files = tuple(File(f"{attempt}/{name}", digest(data), len(data)) for name, data in content.files.items())
-    manifest = Manifest(
+    return Manifest(
         step=step,
         session=session,
         inputs=inputs,
@@ -171,26 +203,30 @@ def commit(store: Store, directory: str, *, step: str, session: date, inputs: Ma
         created=datetime.now(UTC),
         image=os.environ.get("STEP_IMAGE") or None,
         commit=os.environ.get("GIT_COMMIT") or None,
+        code_version=code_version,
+        reason=reason,
     )
+
+
+def try_commit(store: Store, directory: str, manifest: Manifest, content: Content) -> Committed | None:
+    """Commit `content` in `directory`; return None, and leave nothing there, if another writer was first."""
     data, path = manifest.to_json(), f"{directory}/{paths.MANIFEST}"
     try:
-        for name, body in content.files.items():
-            store.write(f"{directory}/{attempt}/{name}", body)
+        for file, body in zip(manifest.files, content.files.values(), strict=True):
+            store.write(f"{directory}/{file.path}", body)
         # The client repeats a PUT whose response was lost, and the second is refused: the existing manifest may be ours.
         if store.create(path, data) or store.read(path) == data:
             return Committed(store.uri(path), manifest, new=True)
     except BaseException:
-        _discard(store, directory, attempt, data)
+        _discard(store, directory, manifest, data)
         raise
-    _discard(store, directory, attempt, data)
-    winner = find(store, directory, inputs)
-    if winner is None:
-        raise DataError(f"{store.uri(path)} was removed during the commit: run the step again")
-    return winner
+    _discard(store, directory, manifest, data)
+    return None
 
 
-def _discard(store: Store, directory: str, attempt: str, data: bytes) -> None:
+def _discard(store: Store, directory: str, manifest: Manifest, data: bytes) -> None:
     """Remove the attempt's files unless the committed manifest names them."""
     with suppress(StepError):
         if store.read(f"{directory}/{paths.MANIFEST}") != data:
-            store.remove_folder(f"{directory}/{attempt}")
+            for attempt in {file.path.partition("/")[0] for file in manifest.files}:
+                store.remove_folder(f"{directory}/{attempt}")

@@ -48,14 +48,16 @@ class RetryRule:
     advice: str
 
 
-# Settings override some of them (STEP_SOURCE_UNAVAILABLE_MAX_ATTEMPTS and so on): see docs/settings.md. The alert
-# StepFailingRepeatedly in monitoring/alerts.yaml repeats max_attempts; a test compares them.
+# Delays are fixed; there is no exponential backoff. Settings override some attempts and delays
+# (STEP_SOURCE_UNAVAILABLE_MAX_ATTEMPTS and so on): see docs/settings.md. Decision 6 repeats both; in monitoring/alerts.yaml,
+# StepFailingRepeatedly repeats max_attempts, and SourceUnavailable follows from a delay. Tests compare them, also for each file
+# of values (tests/unit/airflow/test_monitoring.py).
 RETRY_RULES: dict[ExitCode | Termination, RetryRule] = {
-    ExitCode.SUCCESS: RetryRule("succeeded", 1, None, "Nothing."),
+    ExitCode.SUCCESS: RetryRule("succeeded", 1, None, "Nothing to do."),
     ExitCode.INVALID_DATA: RetryRule(
         "invalid data", 1, None, "Check the object that the message names; a retry would give the same result."
     ),
-    # The source publishes within hours of the close: every 30 minutes from 18:00 until midnight.
+    # The source publishes within hours of the close: from SCHEDULE_TIME until midnight.
     ExitCode.SOURCE_UNAVAILABLE: RetryRule(
         "source unavailable or not yet updated", 12, 1800, "Wait; if it persists, check the source."
     ),
@@ -67,13 +69,13 @@ RETRY_RULES: dict[ExitCode | Termination, RetryRule] = {
         "invalid configuration", 1, None, "Correct the option, variable or file that the message names."
     ),
     ExitCode.NOTHING_TO_DO: RetryRule("nothing to do", 1, None, "Nothing; downstream tasks of this branch are skipped."),
-    # The task's own `retries` replace max_attempts.
+    # max_attempts is replaced by the task's own `retries`, plus one.
     Termination.ERROR: RetryRule("error in the step", 4, None, "Read the end of the step's log; report a bug if it recurs."),
     # A crash may be the fault of one node's memory; on machines of the same kind it usually recurs.
     Termination.CRASHED: RetryRule(
         "crashed", 2, 10, "Compare the architectures of image and node: an image for another one runs emulated, if at all."
     ),
-    # The second attempt gets more memory: STEP_MEMORY_FACTOR, STEP_MEMORY_LIMIT.
+    # Kubernetes' reason OOMKilled. The second attempt gets more memory: STEP_MEMORY_FACTOR, STEP_MEMORY_LIMIT.
     Termination.OOM_KILLED: RetryRule(
         "out of memory", 2, 10, "Raise the memory of the program (`collector_memory`, `trainer_memory`) in the values file."
     ),
@@ -82,7 +84,7 @@ RETRY_RULES: dict[ExitCode | Termination, RetryRule] = {
         "timed out", 2, 10, "Find out from the log what the step was waiting for, or raise the task's execution_timeout."
     ),
     # Not the step's fault: the pod was evicted, preempted, drained or deleted, or its node was lost.
-    Termination.EVICTED: RetryRule("its pod was evicted", 6, 30, "Nothing while it is retried; if it recurs, check the nodes."),
+    Termination.EVICTED: RetryRule("its pod was evicted", 6, 30, "Wait while it is retried; if it recurs, check the nodes."),
     # The pod has already had STEP_START_TIMEOUT_SECONDS to start.
     Termination.START_FAILED: RetryRule(
         "its pod did not start",

@@ -1,4 +1,7 @@
-"""The manifest: what an artifact consists of and what it was made from. Without a manifest there is no artifact."""
+"""The manifest: what an artifact consists of and what it was made from (its lineage). Without a manifest there is no artifact.
+
+The class `Manifest` is the schema of manifest.json. It holds a checksum (sha256) of each file and of itself.
+"""
 
 from __future__ import annotations
 
@@ -20,17 +23,21 @@ FORMAT = 1
 MAX_BYTES = 2**20
 MAX_FILES = 256
 MAX_NAME_LENGTH, MAX_PATH_LENGTH = 128, 512  # a file system allows 255, S3 1,024 with the artifact's directory
+MAX_REASON_LENGTH = 1000
 MAX_FACTS, MAX_FACT_NAME_LENGTH, MAX_FACT_LENGTH = 64, 100, 2048
 
 _NAME = re.compile(rf"[A-Za-z0-9._=+-]{{1,{MAX_NAME_LENGTH}}}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_REMOVE_ARTIFACT = "remove it with the files beside it and run its step again"
+_REMOVE_ARTIFACT = (
+    "restore it, or run its step again with --remake REASON, which commits a revision beside it; or remove it with the files "
+    "beside it and run its step again"
+)
 
 Fact = str | int | float | bool | None
 
 
 def digest(data: bytes) -> str:
-    """Return the sha256 of `data` in hexadecimal."""
+    """Return the checksum of `data`: its sha256 in hexadecimal."""
     return sha256(data).hexdigest()
 
 
@@ -57,6 +64,8 @@ class File:
 class Manifest:
     """The description of one artifact.
 
+    A new field belongs into `to_json`, `_parse` and `commit.commit` too, and into the page of `airflow_steps.artifact_viewer`.
+
     Attributes:
         inputs: everything that the content depends on; runs with equal inputs may share the artifact.
         facts: small values for whoever reads the result.
@@ -64,6 +73,8 @@ class Manifest:
         schema_version: the version of the files' schema.
         created: UTC.
         image: the image that made it, if known; `commit` likewise.
+        code_version: the version of the step's logic (`revisions.Logic`). Manifests of before it was recorded have none: 1.
+        reason: why there is this revision, empty for the first of an artifact unless a person gave one.
     """
 
     step: str
@@ -76,6 +87,8 @@ class Manifest:
     created: datetime
     image: str | None = None
     commit: str | None = None
+    code_version: int = 1
+    reason: str = ""
 
     def file(self, name: str) -> File:
         """Return the file with that final name. Raises DataError if the artifact has none."""
@@ -103,13 +116,18 @@ class Manifest:
             "image": self.image,
             "commit": self.commit,
         }
+        # Only if they differ: a manifest of before these fields existed is the same bytes when it is serialized again.
+        content |= {"code_version": self.code_version} if self.code_version != 1 else {}
+        content |= {"reason": self.reason} if self.reason else {}
         try:
             content["sha256"] = digest(canonical(content))
             data = (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
             _parse(parse_object(data, MAX_BYTES))
         except ValueError as error:
             reason = shorten_message(error)
-            raise DataError(f"the artifact of {self.step} cannot be committed: {reason}; correct the step") from None
+            raise DataError(
+                f"the artifact of {self.step} cannot be committed: {reason}; this is a bug in the step's code"
+            ) from None
         return data
 
     @classmethod
@@ -151,6 +169,8 @@ def _parse(content: dict[str, Any]) -> Manifest:
         created=_parse_time(_get(content, "created", str)),
         image=_get(content, "image", str, NoneType),
         commit=_get(content, "commit", str, NoneType),
+        code_version=_get_count(content, "code_version") if "code_version" in content else 1,
+        reason=_parse_reason(content.get("reason", "")),
     )
 
 
@@ -167,6 +187,12 @@ def _get_count(content: dict[str, Any], name: str) -> int:
     if count < 0:
         raise ValueError(f"{name} is {count}")
     return count
+
+
+def _parse_reason(reason: object) -> str:
+    if not isinstance(reason, str) or len(reason) > MAX_REASON_LENGTH:
+        raise ValueError(f"reason is {shorten(reason)}, expected a text of at most {MAX_REASON_LENGTH} characters")
+    return reason
 
 
 def _parse_time(text: str) -> datetime:
@@ -243,8 +269,8 @@ def damaged_file(where: str, file: File, size: int | None, found: str) -> DataEr
     """Return the error about an object at `where` that is not the manifest's `file`; its size is None if it is missing."""
     state = "missing" if size is None else "truncated" if size < file.size else "altered"
     return DataError(
-        f"{where} is {state}: expected sha256 {file.sha256} ({file.size} bytes), found {found}; restore it, or remove the "
-        "whole artifact and run its step again"
+        f"{where} is {state}: expected sha256 {file.sha256} ({file.size} bytes), found {found}; restore it, or run "
+        "its step again with --remake REASON, which commits a revision beside it"
     )
 
 

@@ -41,24 +41,36 @@ def prices_root(symbol: str) -> str:
     return f"prices/symbol={validate_symbol(symbol)}"
 
 
-def prices(symbol: str, session: date, revision: int = 1) -> str:
-    """Directory of the price partition of `symbol` on `session`.
+def prices(symbol: str, session: date) -> str:
+    """Directory of the price partition of `symbol` on `session`."""
+    return _partition("prices", symbol, session)
 
-    A correction of the source that a person has accepted is revision 2 and so on, beside the first.
-    """
-    return _partition("prices", symbol, session) + (f"/revision={revision}" if revision > 1 else "")
+
+def revision(directory: str, number: int) -> str:
+    """Directory of a revision of the artifact in `directory`: revision 1 is there, 2 and so on beside it (`revisions`)."""
+    return f"{directory}/revision={number}" if number > 1 else directory
 
 
 def parse_revision(path: str) -> int:
-    """Return the revision that the path of a price partition names; 1 if it names none."""
+    """Return the revision that a path names; 1 if it names none."""
     match = _REVISION.search(f"/{path}/")
     return int(match.group(1)) if match else 1
 
 
-def latest_revisions(names: Iterable[str]) -> dict[date, str]:
-    """Return, of objects below `prices_root`, the manifest of each session's latest revision, ordered by session."""
-    manifests = sorted((parse_session(name), parse_revision(name), name) for name in names if name.endswith(f"/{MANIFEST}"))
-    return {session: name for session, _, name in manifests}
+def group_revisions(names: Iterable[str]) -> dict[str, dict[int, str]]:
+    """Return, of any objects, the manifests of each artifact's revisions by ascending number, by the artifact's directory."""
+    manifests = sorted((parse_revision(name), name) for name in names if name.endswith(f"/{MANIFEST}"))
+    revisions: dict[str, dict[int, str]] = {}
+    for number, name in manifests:
+        directory = name.removesuffix(f"/{MANIFEST}").removesuffix(f"/revision={number}")
+        revisions.setdefault(directory, {})[number] = name
+    return revisions
+
+
+def session_revisions(names: Iterable[str]) -> dict[date, dict[int, str]]:
+    """Return, of objects below `prices_root`, the manifests of each session's revisions by ascending number, by session."""
+    grouped = group_revisions(names)
+    return dict(sorted((parse_session(directory), revisions) for directory, revisions in grouped.items()))
 
 
 def headlines(session: date, feeds: str) -> str:
@@ -82,6 +94,16 @@ def model(symbol: str, session: date, config: str) -> str:
     return f"{_partition('models', symbol, session)}/config={config}"
 
 
+def latest_model(names: Iterable[str]) -> str | None:
+    """Return, of objects below `models_root`, the manifest of a model of the latest session; None if there is no model.
+
+    Of several models of that session it is the last revision of one of them. The names are enough: a model whose manifest is
+    damaged was trained too.
+    """
+    manifests = [name for name in names if name.endswith(f"/{MANIFEST}") and _SESSION.search(name)]
+    return max(manifests, key=lambda name: (parse_session(name), parse_revision(name), name), default=None)
+
+
 def checkpoints(symbol: str, session: date, config: str, inputs: str) -> str:
     """Directory of the checkpoints of a training for `session`; `config` and `inputs` are digests."""
     return f"{_partition('checkpoints', symbol, session)}/config={config}/inputs={inputs}"
@@ -95,6 +117,19 @@ def promotions(symbol: str) -> str:
 def current_model(symbol: str) -> str:
     """The object that names the current model of `symbol`."""
     return f"{models_root(symbol)}/current.json"
+
+
+def forecasts_root(symbol: str) -> str:
+    """Directory above all forecasts that were issued for `symbol`."""
+    return f"forecasts/symbol={validate_symbol(symbol)}"
+
+
+def forecast(symbol: str, session: date) -> str:
+    """Directory of the forecast that was issued for `symbol` on `session`.
+
+    The path names neither model nor prices: a session has one forecast, that of its evening.
+    """
+    return _partition("forecasts", symbol, session)
 
 
 def plot(symbol: str, session: date, config: str) -> str:
@@ -131,6 +166,9 @@ def channel_deliveries(channel: str) -> str:
     return f"monitor/channel={quote(channel.lstrip('#'), safe='')}"
 
 
+# The monitor's heartbeat, which a run that finishes reads. Three others are called so: Airflow's own (airflow_steps.liveness,
+# and the health that the monitor reads), the file of the monitor's liveness probe (HEARTBEAT_FILE), and the requests to a dead
+# man's switch (HEARTBEAT_URL).
 MONITOR_HEARTBEAT = "monitor/heartbeat.json"
 
 

@@ -1,4 +1,4 @@
-"""Objects by name below one root, in a local folder (`file://`) or an S3 bucket (`s3://`), through fsspec."""
+"""Reads and writes objects by name below one root: a local folder (`file://`) or an S3 bucket (`s3://`), through fsspec."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class Store:
         if not separator and root:
             scheme, rest = "file", str(Path(root).absolute())
         if scheme not in ("file", "s3") or not rest.strip("/"):
-            raise ConfigurationError(f"invalid store {root!r}: use file:///folder or s3://bucket/prefix")
+            raise ConfigurationError(f"invalid artifacts URL {root!r}: use file:///folder or s3://bucket/prefix")
         if scheme == "file" and not rest.startswith("/"):
-            raise ConfigurationError(f"invalid store {root!r}: the path must be absolute, such as file:///{rest}")
+            raise ConfigurationError(f"invalid artifacts URL {root!r}: the path must be absolute, such as file:///{rest}")
         if _NOT_LITERAL.search(rest):
             raise ConfigurationError(
-                f"invalid store {root!r}: '.' and '..', control characters and '?versionId=' are not allowed"
+                f"invalid artifacts URL {root!r}: '.' and '..', control characters and '?versionId=' are not allowed"
             )
         self.local = scheme == "file"
         self.root = f"{scheme}://{rest.rstrip('/')}"
@@ -238,7 +238,10 @@ def _is_literal(path: str) -> bool:
 
 
 def _content_or_none(content: bytes | BaseException) -> bytes | None:
-    """Return what a read of a range gave: None for an object that does not exist, b"" beyond its end. Raises other errors."""
+    """Return the result of a range read: None if the object is missing, b"" if the range starts past its end.
+
+    Re-raise any other error.
+    """
     if isinstance(content, FileNotFoundError):
         return None
     if isinstance(content, BaseException):

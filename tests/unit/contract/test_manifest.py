@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from step_contract.commit import Content, commit, open_artifact
 from step_contract.errors import DataError
-from step_contract.facts import HeadlinesFacts
+from step_contract.facts import HeadlinesFacts, PricesFacts
 from step_contract.manifest import File, Manifest, check_content, differences, digest
 from step_contract.store import Store
 
@@ -91,6 +91,28 @@ def test_headlines_facts_are_read_as_written() -> None:
     facts = HeadlinesFacts("2026-03-20", 7, 3, 1, "economy: HTTP 503")
     assert HeadlinesFacts.from_facts(facts.to_facts() | {"added": True}) == facts
     assert HeadlinesFacts("2026-03-20", 7, 3).to_facts() == {"session": "2026-03-20", "headlines": 7, "feeds": 3}
+
+
+def test_a_whole_number_is_a_price_and_the_first_session_has_no_change() -> None:
+    facts = {"session": "1995-05-02", "close": 900, "change": None}
+    assert PricesFacts.parse(facts | {"rows": 1}).to_facts() == facts
+    with pytest.raises(DataError, match="missing or of the wrong type: session, close"):
+        PricesFacts.parse({"close": True, "change": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        (HeadlinesFacts("2026-03-20", 7, 3, availability="complete"), "7 headlines"),
+        (HeadlinesFacts("2026-03-20", 0, 3, availability="complete"), "no headlines published"),
+        (HeadlinesFacts("2026-03-20", 0, 3, 3, availability="unavailable"), "headlines: not available for this session"),
+        (HeadlinesFacts("2026-03-20", 0, 3, 1, availability="partial"), "0 headlines, partial: of 3 feeds 1 failed"),
+        (HeadlinesFacts("2026-03-20", 7, 3, 1), "7 headlines, partial: of 3 feeds 1 failed"),
+        (HeadlinesFacts("2026-03-20", 0, 3), "0 headlines"),
+    ],
+)
+def test_no_headlines_some_and_unavailable_ones_are_distinguished(facts: HeadlinesFacts, text: str) -> None:
+    assert HeadlinesFacts.parse(facts.to_facts()).describe() == text
 
 
 @pytest.mark.parametrize("odd", [{"headlines": "7"}, {"feeds": None}, {"broken": True}, {"broken_feeds": 3}, {"session": 1}])

@@ -51,7 +51,7 @@ def test_a_name_that_the_store_cannot_hold_is_rejected(artifacts: str, name: str
     "root", ["file:///a/../b", "s3://bucket/../b", "s3://bucket/a\x00", "s3://bucket/a?versionId=b", "s3://b/\ud800"]
 )
 def test_a_root_that_is_not_literal_is_rejected(root: str) -> None:
-    with pytest.raises(ConfigurationError, match="invalid store"):
+    with pytest.raises(ConfigurationError, match="invalid artifacts URL"):
         Store(root)
 
 
