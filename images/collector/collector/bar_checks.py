@@ -1,12 +1,12 @@
-"""The bar of one session, and the checks that its values and those of consecutive sessions must pass."""
+"""The data quality checks that the bars of a year must pass: the values of one session, and of consecutive sessions."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import date
-from itertools import pairwise
+from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
 from step_contract.errors import DataError
 from step_contract.schemas import CHANGE_STEP, CLOSE_STEP
 
@@ -23,49 +23,18 @@ DIRECTION_SIGNS = {"1": 1, "2": -1, "3": 0, "4": 1, "5": -1}
 FLOAT_TOLERANCE = 1e-9
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One session of an index.
+class Check(NamedTuple):
+    """A check of a column.
 
     Attributes:
-        date: the session.
-        open: index points; `high`, `low` and `close` likewise.
-        change: close divided by the previous close, minus 1; None for an index's first session.
-        volume: shares, None if the source has no value.
-        amount: KRW, None if the source has no value.
-        market_cap: KRW, None if the source has no value, as before 2001.
+        column: the column's name in the source's file.
+        wrong: which rows fail it.
+        problem: what to report, with the columns of the row in braces.
     """
 
-    date: date
-    open: float
-    high: float
-    low: float
-    close: float
-    change: float | None
-    volume: int | None
-    amount: int | None
-    market_cap: int | None
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row of a year's file.
-
-    Attributes:
-        location: the file and the line, for error messages.
-        bar: the parsed bar.
-        difference: the source's Comp: close minus the previous close, in index points.
-        direction: the source's UpDown, a code of the sign of `difference`.
-    """
-
-    location: str
-    bar: Bar
-    difference: float | None
-    direction: str
-
-    def invalid(self, column: str, problem: str) -> DataError:
-        """Return the error for an invalid value in `column` of this row."""
-        return invalid(f"{self.location}, column {column}", problem)
+    column: str
+    wrong: pd.Series
+    problem: str
 
 
 def invalid(location: str, problem: str) -> DataError:
@@ -73,94 +42,127 @@ def invalid(location: str, problem: str) -> DataError:
     return DataError(f"{location}: {problem}; check the file at the source")
 
 
-def check_rows(rows: Sequence[Row], year: int) -> None:
-    """Check all rows of the file of `year`. Raises DataError with line and column of the first invalid value."""
-    for row in rows:
-        if row.bar.date.year != year:
-            raise row.invalid("Date", f"{row.bar.date} is not in {year}")
-    for previous, row in pairwise(rows):
-        if row.bar.date == previous.bar.date:
-            raise row.invalid("Date", f"{row.bar.date} occurs twice")
-        if row.bar.date < previous.bar.date:
-            raise row.invalid("Date", f"{row.bar.date} follows {previous.bar.date}: dates must ascend")
-    previous_closes = [None, *(row.bar.close for row in rows)][: len(rows)]
-    any_difference = any(row.difference is not None for row in rows)
-    for row, previous_close in zip(rows, previous_closes, strict=True):
-        # An index's first session has none, and in the first years of some indices no session has.
-        if row.difference is None and previous_close is not None and any_difference:
-            raise row.invalid("Comp", "is empty, but other rows have a value")
-        _check_difference(row)
-        _check_prices(row, previous_close)
-        _check_counts(row)
-    _check_closes(rows, previous_closes)
+def check_rows(rows: pd.DataFrame, location: str, year: int) -> None:
+    """Check all rows of the file of `year` at `location`.
+
+    Args:
+        rows: the columns of the schema PRICES, and `difference` and `direction`, the source's Comp and UpDown; see
+            `year_file.COLUMNS`. The index is the line in the file.
+        location: the file's URL, for error messages.
+        year: the year that every row must be in.
+
+    Raises:
+        DataError: a value is invalid; the message names line and column of the first.
+    """
+    rows = rows.assign(previous_date=rows["date"].shift(), previous_close=rows["close"].shift())
+    # The previous close that Comp implies, even of the file's first row; without Comp, the previous row's.
+    rows["reference"] = (rows["close"] - rows["difference"]).fillna(rows["previous_close"])
+    # Later checks rely on what earlier ones establish.
+    for checks in (
+        [Check("Date", rows["date"].dt.year != year, f"{{date:%Y-%m-%d}} is not in {year}")],
+        _check_order(rows),
+        [*_check_difference(rows), *_check_prices(rows), *_check_counts(rows)],
+        _check_closes(rows),
+    ):
+        _raise_first(checks, rows, location)
 
 
-def _check_prices(row: Row, previous_close: float | None) -> None:
-    bar = row.bar
-    if bar.low > bar.high:
-        raise row.invalid("Low", f"{bar.low} is above High {bar.high}")
-    for name, price in (("Open", bar.open), ("Close", bar.close)):
-        if not bar.low <= price <= bar.high:
-            raise row.invalid(name, f"{price} is not between Low {bar.low} and High {bar.high}")
-    previous_close = previous_close if row.difference is None else bar.close - row.difference
-    if not previous_close or not bar.volume:  # an index that is not traded, such as volatility, has no limit
-        return
-    for name, price in (("Low", bar.low), ("High", bar.high)):
-        if abs(price / previous_close - 1) > DAILY_PRICE_LIMIT:
-            raise row.invalid(
-                name,
-                f"{price} differs from the previous close {previous_close:.2f} by more than the daily price limit, "
-                f"{DAILY_PRICE_LIMIT:.0%}",
-            )
+def _raise_first(checks: Sequence[Check], rows: pd.DataFrame, location: str) -> None:
+    """Raise DataError for the first line that fails a check; of several checks, for the first."""
+    failed = [(check.wrong.idxmax(), number) for number, check in enumerate(checks) if check.wrong.any()]
+    if failed:
+        line, number = min(failed)
+        problem = checks[number].problem.format(**rows.loc[line])
+        raise invalid(f"{location}, line {line}, column {checks[number].column}", problem)
 
 
-def _check_counts(row: Row) -> None:
+def _check_order(rows: pd.DataFrame) -> list[Check]:
+    follows = "{date:%Y-%m-%d} follows {previous_date:%Y-%m-%d}: dates must ascend"
+    return [
+        Check("Date", rows["date"] == rows["previous_date"], "{date:%Y-%m-%d} occurs twice"),
+        Check("Date", rows["date"] < rows["previous_date"], follows),
+    ]
+
+
+def _check_difference(rows: pd.DataFrame) -> list[Check]:
+    """Return the checks that Comp, UpDown and Change of one row agree."""
+    difference, change, direction = rows["difference"], rows["change"], rows["direction"]
+    empty = difference.isna()
+    sign = direction.map(DIRECTION_SIGNS)
+    # An index's first session has no difference, and in the first years of some indices no session has.
+    other_rows_have_one = rows["previous_close"].notna() & difference.notna().any()
+    codes = ", ".join(DIRECTION_SIGNS)
+    return [
+        Check("Comp", empty & other_rows_have_one, "is empty, but other rows have a value"),
+        Check("Comp", empty & (direction != ""), "is empty, but UpDown is {direction}"),
+        Check("Comp", empty & change.notna(), "is empty, but Change is {change}"),
+        Check("Change", ~empty & change.isna(), "is empty, but Comp is {difference}"),
+        Check("UpDown", ~empty & sign.isna(), f"{{direction!r}} is invalid: must be one of {codes}"),
+        Check("UpDown", ~empty & (sign != np.sign(difference)), "{direction} does not match the sign of Comp {difference}"),
+        Check(
+            "Comp",
+            rows["close"] - difference <= 0,
+            "{difference} implies a previous close that is not positive: Close is {close}",
+        ),
+    ]
+
+
+def _check_prices(rows: pd.DataFrame) -> list[Check]:
+    low, high = rows["low"], rows["high"]
+    traded = _is_positive(rows["volume"])  # an index that is not traded, such as volatility, has no limit
+    checks = [Check("Low", low > high, "{low} is above High {high}")]
+    for name in ("Open", "Close"):
+        price = rows[name.lower()]
+        outside = (price < low) | (price > high)
+        checks.append(Check(name, outside, f"{{{name.lower()}}} is not between Low {{low}} and High {{high}}"))
+    for name, price in (("Low", low), ("High", high)):
+        beyond = traded & ((price / rows["reference"] - 1).abs() > DAILY_PRICE_LIMIT)
+        problem = f"{{{name.lower()}}} differs from the previous close {{reference:.2f}} by more than the daily price limit, "
+        problem += f"{DAILY_PRICE_LIMIT:.0%}"
+        checks.append(Check(name, beyond, problem))
+    return checks
+
+
+def _check_counts(rows: pd.DataFrame) -> list[Check]:
     # An index without a value has an empty cell or 0.
-    bar = row.bar
-    if bar.volume and bar.amount and bar.amount < bar.volume:
-        raise row.invalid("Amount", f"{bar.amount} KRW for {bar.volume} shares is less than 1 KRW per share")
-    if bar.amount and bar.market_cap and bar.amount > bar.market_cap:
-        raise row.invalid("MarCap", f"{bar.market_cap} KRW is less than the session's Amount, {bar.amount} KRW")
+    volume, amount, market_cap = rows["volume"], rows["amount"], rows["market_cap"]
+    has_amount = _is_positive(amount)
+    return [
+        Check(
+            "Amount",
+            has_amount & _is_positive(volume) & _is_true(amount < volume),
+            "{amount} KRW for {volume} shares is less than 1 KRW per share",
+        ),
+        Check(
+            "MarCap",
+            has_amount & _is_positive(market_cap) & _is_true(amount > market_cap),
+            "{market_cap} KRW is less than the session's Amount, {amount} KRW",
+        ),
+    ]
 
 
-def _check_difference(row: Row) -> None:
-    """Check that Comp, UpDown and Change of one row agree."""
-    difference = row.difference
-    if difference is None:
-        if row.bar.change is not None or row.direction:
-            name, value = ("UpDown", row.direction) if row.direction else ("Change", row.bar.change)
-            raise row.invalid("Comp", f"is empty, but {name} is {value}")
-        return
-    if row.bar.change is None:
-        raise row.invalid("Change", f"is empty, but Comp is {difference}")
-    sign = (difference > 0) - (difference < 0)
-    if row.direction not in DIRECTION_SIGNS:
-        raise row.invalid("UpDown", f"{row.direction!r} is invalid: must be one of {', '.join(DIRECTION_SIGNS)}")
-    if DIRECTION_SIGNS[row.direction] != sign:
-        raise row.invalid("UpDown", f"{row.direction} does not match the sign of Comp {difference}")
-    if row.bar.close - difference <= 0:
-        raise row.invalid("Comp", f"{difference} implies a previous close that is not positive: Close is {row.bar.close}")
+def _is_positive(counts: pd.Series) -> pd.Series:
+    return _is_true(counts > 0)
 
 
-def _check_closes(rows: Sequence[Row], previous_closes: Sequence[float | None]) -> None:
-    """Check that Comp is the difference of the closes, and Change is Comp divided by the previous close."""
-    deviations = [_deviations(row, previous_close) for row, previous_close in zip(rows, previous_closes, strict=True)]
-    inexact = sum(any(deviation) for deviation in deviations)
+def _is_true(values: pd.Series) -> pd.Series:
+    """Return booleans: False where a value is missing."""
+    return values.fillna(False).astype(bool)
+
+
+def _check_closes(rows: pd.DataFrame) -> list[Check]:
+    """Return the checks that Comp is the difference of the closes, and Change is Comp divided by the previous close."""
+    close, difference, change = rows["close"], rows["difference"], rows["change"]
+    # The deviations beyond rounding; 0 where a row has neither Comp nor Change.
+    of_difference = ((close - rows["previous_close"] - difference).abs() - CLOSE_STEP / 2).clip(lower=0).fillna(0)
+    of_change = ((difference / (close - difference) - change).abs() - CHANGE_STEP / 2 - FLOAT_TOLERANCE).clip(lower=0).fillna(0)
+    unrounded = change.notna() & (change != change.round(CHANGE_DECIMALS))
+    of_change = of_change.mask(unrounded, of_change.clip(lower=FLOAT_TOLERANCE))
+    inexact = ((of_difference > 0) | (of_change > 0)).sum()
     rounded_independently = inexact > max(ISOLATED_ERROR_ROWS, ISOLATED_ERROR_SHARE * len(rows))
-    for row, (difference, change) in zip(rows, deviations, strict=True):
-        if difference > (CLOSE_STEP if rounded_independently else 0):
-            raise row.invalid("Close", f"{row.bar.close} minus the previous close is not Comp {row.difference}")
-        # A deviation of Comp by one step changes Change by that step divided by the close.
-        if change > (CLOSE_STEP / row.bar.close if rounded_independently else 0):
-            raise row.invalid("Change", f"{row.bar.change} is not Comp {row.difference} divided by the previous close")
-
-
-def _deviations(row: Row, previous_close: float | None) -> tuple[float, float]:
-    """Return the deviations beyond rounding: of Comp from the difference of the closes, of Change from the ratio."""
-    if row.difference is None or row.bar.change is None:  # a row has both or neither
-        return 0, 0
-    difference = 0.0 if previous_close is None else abs(row.bar.close - previous_close - row.difference) - CLOSE_STEP / 2
-    ratio = row.difference / (row.bar.close - row.difference)
-    change = abs(ratio - row.bar.change) - CHANGE_STEP / 2 - FLOAT_TOLERANCE
-    unrounded = FLOAT_TOLERANCE if row.bar.change != round(row.bar.change, CHANGE_DECIMALS) else 0
-    return max(0, difference), max(unrounded, change)
+    # A deviation of Comp by one step changes Change by that step divided by the close.
+    allowed, allowed_change = (CLOSE_STEP, CLOSE_STEP / close) if rounded_independently else (0, 0)
+    return [
+        Check("Close", of_difference > allowed, "{close} minus the previous close is not Comp {difference}"),
+        Check("Change", of_change > allowed_change, "{change} is not Comp {difference} divided by the previous close"),
+    ]

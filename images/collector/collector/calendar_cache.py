@@ -25,11 +25,12 @@ def cache_path() -> Path:
 
 
 def compute_closes() -> str:
-    """Return a line for each session that exchange_calendars knows: date and time of the close in Seoul."""
+    """Return a line for each session that exchange_calendars knows: date and time of the close in its time zone."""
     import exchange_calendars
-    from exchange_calendars.exchange_calendar_xkrx import XKRXExchangeCalendar as Bounds
 
-    calendar = exchange_calendars.get_calendar(EXCHANGE, start=Bounds.bound_min(), end=Bounds.bound_max())
+    # None where the calendar has no bound: the library's default applies. Any short range selects the class.
+    bounds = type(exchange_calendars.get_calendar(EXCHANGE, start="2025-01-01", end="2025-12-31"))
+    calendar = exchange_calendars.get_calendar(EXCHANGE, start=bounds.bound_min(), end=bounds.bound_max())
     return "".join(f"{close:%Y-%m-%d %H:%M}\n" for close in calendar.closes.dt.tz_convert(calendar.tz))
 
 

@@ -14,9 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from step_contract.cli import Parser, add_common_options, add_option, make_parser, make_result, run_step, session_date
+from step_contract.cli import (
+    Parser,
+    add_common_options,
+    add_option,
+    add_remake_option,
+    make_parser,
+    make_result,
+    run_step,
+    session_date,
+)
 from step_contract.errors import ConfigurationError
-from step_contract.paths import parse_session
+from step_contract.facts import HeadlinesFacts, PricesFacts, SummaryFacts
+from step_contract.paths import parse_revision, parse_session
 from step_contract.result import Result
 from step_contract.schemas import MARKET_TIME_ZONE
 
@@ -30,7 +40,7 @@ PACKAGE = Path(__file__).parent
 DECIDE = """\
 Reads the exchange's calendar and the overrides file, which takes precedence. For a past day, also checks whether the source has
 a bar. The decision is open, closed or, if calendar and source contradict each other, suspect.
-Writes decisions/symbol=…/session=…/state=…/.
+Writes decisions/symbol=…/session=…/state=…/. With --remake, commits the decision as its next revision.
 
   collector decide --session 2026-03-20 --artifacts file:///tmp/artifacts
 """
@@ -46,12 +56,32 @@ With --from and --to, writes every session of the range that is not committed ye
 A committed session is never rewritten. If the source has corrected it, the step fails with exit code 65 and reports the
 differences. Corrections of the ten sessions before it are reported only. With --accept-corrections, the source's values are
 committed as the next revision, prices/symbol=…/session=…/revision=2/. Readers use the latest revision.
+
+With --remake, the session's bar, or every bar of the range, is committed as the next revision although it may be the same. A
+session that the source has corrected also needs --accept-corrections. Without --remake, a session that another version of the
+program committed is returned, and the result states the command that makes it anew.
 """
 FETCH_HEADLINES = """\
 Reads every feed in the feeds file and writes the headlines published on the session's day in Seoul, without duplicates, as one
-Parquet partition: headlines/session=…/feeds=…/. A feed that cannot be read is skipped and named in the manifest.
+Parquet partition: headlines/session=…/feeds=…/.
 
   collector fetch-headlines --session 2026-03-20 --artifacts file:///tmp/artifacts
+
+A feed holds its latest entries only. The manifest's fact availability is
+  complete     every feed held the day until then; with 0 headlines, none was published
+  partial      a feed could not be read, or held nothing or only the end of the day; feeds.json states why
+  unavailable  no feed held the day; there is no Parquet file
+
+Without a headline, the step fails with exit code 69 while a feed that cannot be read, or shows nothing about the day, may still
+recover: until three days after the session's day.
+
+A complete artifact is returned, unless it has 0 headlines and was made before the day was over. For any other, the feeds are
+read again. If one holds more of the day than it did then, or the first headlines, the headlines of both are committed as the
+next revision, headlines/session=…/feeds=…/revision=2/. Otherwise the existing artifact is returned, also if no feed can be
+read.
+
+With --remake, the feeds are read again, and what they hold now and the committed headlines are committed together as the next
+revision: a headline that a feed has dropped is kept as it is.
 """
 
 
@@ -60,7 +90,6 @@ def decide(options: argparse.Namespace) -> Result:
     from collector.decide import commit_decision, make_decision
     from collector.exchange_calendar import bar_final_at, market_status, read_overrides
     from collector.source import read_year_file
-    from collector.year_file import parse_year_file
 
     session = options.session
     status = market_status(session, read_overrides(options.overrides))
@@ -71,10 +100,12 @@ def decide(options: argparse.Namespace) -> Result:
     print(f"{session}: {status.reason}", flush=True)
     has_bar = None
     if session < now.date():
+        from collector.year_file import parse_year_file  # imports pandas, which takes longer than the rest of a decision
+
         url, data = read_year_file(options.prices_url, options.symbol, session.year)
-        has_bar = data is not None and any(bar.date == session for bar in parse_year_file(data, url, session.year))
+        has_bar = data is not None and session in parse_year_file(data, url, session.year).index.date
     decision = make_decision(status, has_bar)
-    committed = commit_decision(options.artifacts, options.symbol, session, decision)
+    committed = commit_decision(options.artifacts, options.symbol, session, decision, options.remake)
     return make_result(committed, f"{decision.state}: {decision.reason}")
 
 
@@ -94,14 +125,14 @@ def fetch_prices(options: argparse.Namespace) -> Result:
 
     status = market_status(options.session, overrides)
     check_bar_is_final(options.session, now)
-    fetched = fetch_session(
-        options.artifacts, options.prices_url, options.symbol, options.session, status, options.accept_corrections
-    )
-    result = make_result(fetched.committed, f"{options.symbol} closed at {fetched.committed.manifest.facts['close']}")
-    if corrected := format_corrections(options.symbol, fetched.corrections):
+    symbol, session, remake = options.symbol, options.session, options.remake
+    fetched = fetch_session(options.artifacts, options.prices_url, symbol, session, status, options.accept_corrections, remake)
+    if corrected := format_corrections(symbol, fetched.corrections):
         print(corrected, file=sys.stderr)
-        result = replace(result, facts={**result.facts, "corrected": corrected})
-    return result
+    facts = PricesFacts.parse(fetched.committed.manifest.facts)
+    facts = replace(facts, revision=parse_revision(fetched.committed.uri), corrected=corrected)
+    result = make_result(fetched.committed, f"{symbol} closed at {facts.close}")
+    return replace(result, facts={**result.facts, **facts.to_facts()})
 
 
 def fetch_price_range(options: argparse.Namespace, status_of: Callable[[date], MarketStatus], now: datetime) -> Result:
@@ -114,16 +145,20 @@ def fetch_price_range(options: argparse.Namespace, status_of: Callable[[date], M
     while last >= first and now < bar_final_at(last):
         last -= timedelta(days=1)
     years = read_years(options.prices_url, symbol, first, last) if last >= first else iter(())
-    fetched = fetch_range(options.artifacts, symbol, first, last, years, status_of, options.accept_corrections)
+    remake = options.remake
+    fetched = fetch_range(options.artifacts, symbol, first, last, years, status_of, options.accept_corrections, remake)
     existing = fetched.already_committed
     summary = f"{symbol}, {first} to {last}: {fetched.committed} sessions committed, {existing} already committed"
     summary += f", {fetched.revised} revised" if fetched.revised else ""
+    summary += f", {fetched.remade} made anew" if fetched.remade else ""
     last_session = parse_session(fetched.last_manifest)
     if any(status_of(last_session + timedelta(days=number + 1)).is_open for number in range((last - last_session).days)):
         summary += f"; the source ends on {last_session}"
+    summary += f"; {fetched.outdated}" if fetched.outdated else ""
     print(summary)
     counts = {"committed": fetched.committed, "already_committed": existing, "revised": fetched.revised}
-    return Result(fetched.last_manifest, {"summary": summary, **counts})
+    counts |= {"remade": fetched.remade} if remake else {}
+    return Result(fetched.last_manifest, {**SummaryFacts(summary).to_facts(), **counts})
 
 
 def fetch_headlines(options: argparse.Namespace) -> Result:
@@ -131,8 +166,9 @@ def fetch_headlines(options: argparse.Namespace) -> Result:
     from collector.feeds import read_feeds
     from collector.fetch_headlines import commit_headlines
 
-    committed = commit_headlines(options.artifacts, read_feeds(options.feeds), options.session)
-    return make_result(committed, f"{committed.manifest.rows} headlines")
+    now = datetime.now(MARKET_TIME_ZONE)
+    committed = commit_headlines(options.artifacts, read_feeds(options.feeds), options.session, now, options.remake)
+    return make_result(committed, HeadlinesFacts.parse(committed.manifest.facts).describe())
 
 
 def build_parser() -> Parser:
@@ -155,6 +191,7 @@ def build_parser() -> Parser:
     price_parsers.append(step)
 
     for step in price_parsers:
+        add_remake_option(step)
         help = "URL of the source's price files, with the fields {symbol} and {year}: http, https, file or s3"
         add_option(step, "prices-url", help, PRICES_URL, type=validate_prices_url)
         help, default = "CSV file of days on which the calendar is wrong", str(PACKAGE / "overrides.csv")
@@ -162,6 +199,7 @@ def build_parser() -> Parser:
 
     step = add_step("fetch-headlines", fetch_headlines, "Fetch the headlines of the session's day.", FETCH_HEADLINES)
     add_common_options(step)
+    add_remake_option(step)
     add_option(step, "feeds", "TOML file that lists the feeds", str(PACKAGE / "feeds.toml"), type=Path, metavar="FILE")
     return parser
 

@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from datetime import date
 
 from step_contract import paths
-from step_contract.commit import Committed, Content, commit, find
+from step_contract.commit import Committed, Content
+from step_contract.facts import DecisionFacts
 from step_contract.manifest import canonical
+from step_contract.revisions import Artifact, Logic
 from step_contract.store import Store
 
 from collector.exchange_calendar import MarketStatus, describe_contradiction
 
-STEP = "decide"
-VERSION = 1
+LOGIC = Logic("collector", "decide", code_version=1, schema_version=1)
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,12 @@ def make_decision(status: MarketStatus, has_bar: bool | None) -> Decision:
     return Decision("open" if status.is_open else "closed", status.reason)
 
 
-def commit_decision(store: Store, symbol: str, session: date, decision: Decision) -> Committed:
-    """Commit `decision` for `session`, or return the artifact of the same decision that exists."""
+def commit_decision(store: Store, symbol: str, session: date, decision: Decision, remake: str = "") -> Committed:
+    """Commit `decision` for `session`, or return the artifact of the same decision that exists (`Artifact.find`)."""
     directory = paths.decision(symbol, session, decision.state)
     inputs = {"symbol": symbol, "session": session.isoformat(), "state": decision.state}
-    if committed := find(store, directory, inputs):
+    artifact = Artifact(store, directory, LOGIC, session=session, inputs=inputs, remake=remake)
+    if committed := artifact.find():
         return committed
-    facts = {"state": decision.state, "reason": decision.reason, "session": session.isoformat()}
-    content = Content({"decision.json": canonical(facts) + b"\n"}, rows=0, schema_version=VERSION, facts=facts)
-    return commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)
+    facts = DecisionFacts(decision.state, decision.reason, session.isoformat()).to_facts()
+    return artifact.commit(Content({"decision.json": canonical(facts) + b"\n"}, 0, LOGIC.schema_version, facts))

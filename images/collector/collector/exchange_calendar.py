@@ -126,5 +126,6 @@ def check_bar_is_final(day: date, now: datetime) -> None:
     """Raise SourceUnavailableError if the bar of `day` is not final at `now`."""
     if now < (final_at := bar_final_at(day)):
         raise SourceUnavailableError(
-            f"the bar of {day} is not final before {final_at:%Y-%m-%d %H:%M} Seoul time: run the step again then"
+            f"the bar of {day} is not final until {final_at:%Y-%m-%d %H:%M} {MARKET_TIME_ZONE.key} time: "
+            "run the step again after that"
         )

@@ -9,15 +9,17 @@ import io
 import re
 import time
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
+import pandas as pd
 from step_contract.errors import DataError
-from step_contract.schemas import MARKET_TIME_ZONE
+from step_contract.schemas import HEADLINES, MARKET_TIME_ZONE
+from step_contract.tables import make_table
 
 from collector.feeds import Feed
 from collector.time_limit import time_limit
@@ -56,28 +58,18 @@ _FORMATS = (
 )
 
 
-@dataclass(frozen=True, order=True)
-class Headline:
-    """A headline.
-
-    Attributes:
-        published: UTC.
-        feed: the feed's name in the configuration.
-        title: one line of plain text.
-        link: an http or https URL, or empty.
-    """
-
-    published: datetime
-    feed: str
-    title: str
-    link: str
-
-
 @dataclass(frozen=True)
 class ParsedFeed:
-    """The session's headlines in a feed, ordered, and the number of its entries without a valid date."""
+    """A feed's content.
 
-    headlines: list[Headline]
+    Attributes:
+        headlines: the session's, a table of the schema HEADLINES.
+        published: when each dated entry was published, those of other days and without a title included, UTC.
+        undated: the number of entries without a valid date.
+    """
+
+    headlines: pd.DataFrame
+    published: list[datetime]
     undated: int
 
 
@@ -108,16 +100,19 @@ def parse_feed(data: bytes, feed: Feed, session: date) -> ParsedFeed:
         raise DataError(f"{location}: not RSS or Atom: {reason}; check the feed's URL")
     if not _CLOSING_TAG.search(data[-1000:]):
         raise DataError(f"{location}: truncated, the closing tag is missing; check the feed")
-    headlines, undated = set(), 0
+    headlines: list[tuple[datetime, str, str, str]] = []
+    times: list[datetime] = []
+    undated = 0
     for entry in parsed.entries:
         published, title = _published_at(entry), to_plain_text(str(entry.get("title") or ""))
+        times += [published] if published else []
         if not title:
             continue
         if published is None:
             undated += 1
         elif published.astimezone(MARKET_TIME_ZONE).date() == session:
-            headlines.add(Headline(published, feed.name, title, sanitize_link(str(entry.get("link") or ""))))
-    return ParsedFeed(sorted(headlines), undated)
+            headlines.append((published, feed.name, title, sanitize_link(str(entry.get("link") or ""))))
+    return ParsedFeed(make_headlines(headlines), times, undated)
 
 
 def _published_at(entry: Mapping[str, Any]) -> datetime | None:
@@ -128,16 +123,18 @@ def _published_at(entry: Mapping[str, Any]) -> datetime | None:
     return None
 
 
-def deduplicate(headlines: list[Headline]) -> list[Headline]:
+def make_headlines(rows: Iterable[tuple[datetime, str, str, str]]) -> pd.DataFrame:
+    """Return the table of `rows`: the time of publication in UTC, feed, title and link; ordered, and each row once."""
+    columns = dict(zip(HEADLINES.names, zip(*sorted(set(rows)), strict=True), strict=False))
+    return make_table(HEADLINES, {name: columns.get(name, ()) for name in HEADLINES.names})
+
+
+def deduplicate(headlines: pd.DataFrame) -> pd.DataFrame:
     """Return the headlines in order, keeping only the first of those with the same normalized title or link."""
-    seen: set[str] = set()
-    kept = []
-    for headline in sorted(headlines):
-        keys = {normalize_title(headline.title)} | ({normalize_link(headline.link)} if headline.link else set())
-        if not keys & seen:
-            kept.append(headline)
-        seen |= keys
-    return kept
+    headlines = headlines.sort_values(list(HEADLINES.names), ignore_index=True)
+    links = headlines["link"].map(lambda link: normalize_link(link) if link else "")
+    repeated = headlines["title"].map(normalize_title).duplicated() | (links.duplicated() & (links != ""))
+    return headlines[~repeated].reset_index(drop=True)
 
 
 def to_utf8(data: bytes) -> bytes:

@@ -17,7 +17,10 @@ SCHEMES = ("http", "https", "file", "s3")
 
 @dataclass(frozen=True)
 class Feed:
-    """A feed: a unique name, its URL, and the environment variable whose value is sent as the header Authorization, if any."""
+    """A feed: a unique name, its URL, and the environment variable whose value is sent as the header Authorization, if any.
+
+    A field that changes which headlines are kept must be part of the digest in `fetch_headlines.commit_headlines`.
+    """
 
     name: str
     url: str

@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date, timedelta
+from functools import partial
 
+import pandas as pd
 from step_contract import paths
 from step_contract.commit import Committed
 from step_contract.errors import DataError, NothingToDoError, SourceUnavailableError
 from step_contract.store import Store
 
-from collector.bar_checks import Bar
 from collector.calendar_cache import session_closes
 from collector.exchange_calendar import MarketStatus, describe_contradiction
-from collector.prices import Correction, commit_bar, commit_corrections, find_corrections, format_corrections, join_first
+from collector.prices import (
+    CORRECTION,
+    Comparison,
+    commit_partition,
+    compare_with_source,
+    format_corrections,
+    format_outdated,
+    join_first,
+    make_partitions,
+    open_partition,
+    warn_damaged,
+)
 from collector.source import read_year_file
 from collector.year_file import parse_year_file
 
@@ -33,7 +45,7 @@ class FetchedSession:
     """The committed partition of a session, and corrections of earlier sessions, which are not committed."""
 
     committed: Committed
-    corrections: list[Correction]
+    corrections: list[Comparison]
 
 
 def missing_file_error(url: str) -> SourceUnavailableError:
@@ -43,27 +55,32 @@ def missing_file_error(url: str) -> SourceUnavailableError:
     )
 
 
-def find_bar(bars: Sequence[Bar], session: date, url: str) -> Bar:
-    """Return the bar of `session` among `bars`, which are ordered by date and were read from `url`.
+def check_has_bar(prices: pd.DataFrame, session: date, url: str) -> None:
+    """Check that `prices`, which were read from `url`, have a bar of `session`.
 
     Raises:
         SourceUnavailableError: the last bar is of an earlier session.
         DataError: there are later bars, but none of the session.
     """
-    for bar in bars:
-        if bar.date == session:
-            return bar
-    if bars and bars[-1].date > session:
-        following = next(bar.date for bar in bars if bar.date > session)
+    if pd.Timestamp(session) in prices.index:
+        return
+    later = prices.index[prices.index > pd.Timestamp(session)]
+    if len(later):
         raise DataError(
-            f"{url} has no bar for {session} and its next bar is {following}, so the exchange held no session on that day"
+            f"{url} has no bar for {session} and its next bar is {later[0].date()}, so the exchange held no session on that day"
         )
-    reason = f"its last bar is {bars[-1].date}" if bars else "it is empty"
+    reason = f"its last bar is {prices.index[-1].date()}" if len(prices) else "it is empty"
     raise SourceUnavailableError(f"{url} has no bar for {session} yet: {reason}")
 
 
 def fetch_session(
-    store: Store, template: str, symbol: str, session: date, status: MarketStatus, accept_corrections: bool = False
+    store: Store,
+    template: str,
+    symbol: str,
+    session: date,
+    status: MarketStatus,
+    accept_corrections: bool = False,
+    remake: str = "",
 ) -> FetchedSession:
     """Fetch and commit the bar of one session, and compare earlier sessions with the source.
 
@@ -74,6 +91,7 @@ def fetch_session(
         session: the session to fetch.
         status: the status of the session's day by calendar and overrides.
         accept_corrections: commit a correction of the session as the next revision.
+        remake: a person's reason to commit the session's bar as the next revision although it may be the same; empty for none.
 
     Raises:
         SourceUnavailableError: the source has no bar for the session yet.
@@ -83,28 +101,36 @@ def fetch_session(
     url, data = read_year_file(template, symbol, session.year)
     if data is None:
         raise missing_file_error(url)
-    bars = parse_year_file(data, url, session.year)
-    bar = find_bar(bars, session, url)
+    prices = parse_year_file(data, url, session.year)
+    check_has_bar(prices, session, url)
     if contradiction := describe_contradiction(status, has_bar=True):
         raise DataError(f"{session}: {contradiction}; if the exchange was open, add a line to the overrides file")
-    index = bars.index(bar)
-    rechecked = bars[max(0, index - RECHECKED_SESSIONS) : index + 1]
+    rechecked = make_partitions(symbol, prices.loc[: pd.Timestamp(session)].tail(RECHECKED_SESSIONS + 1))
     with ThreadPoolExecutor(1 if store.local else MAX_CONCURRENT_REQUESTS) as pool:
-        listings = pool.map(lambda bar: store.list(paths.prices(symbol, bar.date)), rechecked)
-        latest = paths.latest_revisions(name for names in listings for name in names)
-    corrections = find_corrections(store, symbol, rechecked, latest)
-    own = [correction for correction in corrections if correction.bar == bar]
-    if own and not accept_corrections:
-        raise DataError(format_corrections(symbol, own))
+        listings = pool.map(lambda partition: store.list(paths.prices(symbol, partition.session)), rechecked)
+        revisions = paths.session_revisions(name for names in listings for name in names)
+    # A remake repairs the session's own partition; a damaged earlier one is only logged then.
+    comparisons = compare_with_source(store, rechecked, revisions, warn_damaged if remake else None)
+    own = next((comparison for comparison in comparisons if comparison.partition.session == session), None)
+    others = [comparison for comparison in comparisons if comparison.is_correction and comparison is not own]
+    if own and own.is_correction and not accept_corrections:
+        raise DataError(format_corrections(symbol, [own]))
+    if own and not remake and not (own.differences and accept_corrections):
+        return FetchedSession(open_partition(store, own), others)
     if own:
-        others = [correction for correction in corrections if correction not in own]
-        return FetchedSession(commit_corrections(store, symbol, own)[0], others)
-    revision = paths.parse_revision(latest[session]) if session in latest else 1
-    return FetchedSession(commit_bar(store, symbol, bar, revision, is_new=session not in latest), corrections)
+        return FetchedSession(_make_revision(store, own, revisions[session], remake), others)
+    return FetchedSession(commit_partition(store, rechecked[-1], known=revisions.get(session, {}), remake=remake), others)
 
 
-def read_years(template: str, symbol: str, first: date, last: date) -> Iterator[tuple[int, list[Bar]]]:
-    """Yield each year from `first` to `last` with all its bars, reading each file once.
+def _make_revision(store: Store, comparison: Comparison, known: Mapping[int, str], remake: str) -> Committed:
+    """Commit the source's bar beside the committed one: an accepted correction, or what a person wants anew."""
+    if comparison.differences and (comparison.is_correction or not remake):
+        return commit_partition(store, comparison.partition, known=known, changed=remake or CORRECTION)
+    return commit_partition(store, comparison.partition, known=known, remake=remake)
+
+
+def read_years(template: str, symbol: str, first: date, last: date) -> Iterator[tuple[int, pd.DataFrame]]:
+    """Yield each year from `first` to `last` with all its prices, a table of the schema PRICES, reading each file once.
 
     Years before the source's first file are logged and skipped.
 
@@ -128,11 +154,20 @@ def read_years(template: str, symbol: str, first: date, last: date) -> Iterator[
 
 @dataclass(frozen=True)
 class FetchedRange:
-    """The numbers of sessions that were committed, were already committed, and were revised; the URI of the last manifest."""
+    """What happened to the sessions of a range.
+
+    Attributes:
+        committed: the number of sessions that were committed for the first time; `already_committed` of all others.
+        revised: of those, the number whose correction was committed; `remade` of those made anew for a person's reason.
+        outdated: about sessions that another version of this step made, with the command that makes them anew; or empty.
+        last_manifest: the URI of the last session's manifest.
+    """
 
     committed: int
     already_committed: int
     revised: int
+    remade: int
+    outdated: str
     last_manifest: str
 
 
@@ -141,9 +176,10 @@ def fetch_range(
     symbol: str,
     first: date,
     last: date,
-    years: Iterable[tuple[int, Sequence[Bar]]],
+    years: Iterable[tuple[int, pd.DataFrame]],
     status_of: Callable[[date], MarketStatus],
     accept_corrections: bool = False,
+    remake: str = "",
 ) -> FetchedRange:
     """Commit every bar from `first` to `last` that is not committed yet.
 
@@ -152,9 +188,10 @@ def fetch_range(
         symbol: the index.
         first: the first day of the range.
         last: the last day of the range.
-        years: each year of the range with its bars: `read_years`.
+        years: each year of the range with its prices: `read_years`.
         status_of: returns the status of a day by calendar and overrides.
         accept_corrections: commit corrections as the next revisions.
+        remake: a person's reason to commit every bar as the next revision although it may be the same; empty for none.
 
     Raises:
         NothingToDoError: the source has no session in the range.
@@ -163,41 +200,66 @@ def fetch_range(
     """
     from tqdm import tqdm
 
-    latest = paths.latest_revisions(store.list(paths.prices_root(symbol)))
+    revisions = paths.session_revisions(store.list(paths.prices_root(symbol)))
     committed: list[Committed] = []
+    revised: list[Committed] = []
+    remade: list[Committed] = []
     contradictions: dict[date, str] = {}
-    corrections: list[Correction] = []
+    comparisons: list[Comparison] = []
     sessions: list[date] = []
+
+    def make_revision(comparison: Comparison) -> Committed:
+        return _make_revision(store, comparison, revisions[comparison.partition.session], remake)
+
     expected = sum(first <= day <= last for day in session_closes())
     with (
         tqdm(total=expected, disable=None, unit=" sessions", file=sys.stderr) as progress,
         ThreadPoolExecutor(MAX_CONCURRENT_REQUESTS) as pool,
     ):
-        for year, bars in years:
-            in_range = [bar for bar in bars if first <= bar.date <= last]
+        for year, prices in years:
+            in_range = prices.loc[pd.Timestamp(first) : pd.Timestamp(last)]
             # Days after the year's last bar are compared with the next year: the source may not have their bars yet.
-            contradictions |= find_contradictions({bar.date for bar in in_range}, sessions[-1] if sessions else None, status_of)
-            in_range = [bar for bar in in_range if bar.date not in contradictions]
-            new = [bar for bar in in_range if bar.date not in latest]
-            existing = [bar for bar in in_range if bar.date in latest]
-            for result in (map if store.local else pool.map)(lambda bar: commit_bar(store, symbol, bar, is_new=True), new):
+            contradictions |= find_contradictions(set(in_range.index.date), sessions[-1] if sessions else None, status_of)
+            partitions = make_partitions(symbol, in_range[~in_range.index.isin(pd.DatetimeIndex(list(contradictions)))])
+            new = [partition for partition in partitions if partition.session not in revisions]
+            existing = [partition for partition in partitions if partition.session in revisions]
+            commit_new = partial(commit_partition, store, known={}, remake=remake)
+            for result in (map if store.local else pool.map)(commit_new, new):
                 committed.append(result)
                 progress.update()
-            corrections += find_corrections(store, symbol, existing, latest)
+            compared = compare_with_source(store, existing, revisions, warn_damaged if remake else None)
+            comparisons += compared
+            accepted = [other for other in compared if accept_corrections and other.differences]
+            unchanged = [other for other in compared if not (accept_corrections and other.differences)]
+            requested = [other for other in unchanged if remake and not other.is_correction]
+            revised += (map if store.local else pool.map)(make_revision, accepted)
+            remade += (map if store.local else pool.map)(make_revision, requested)
+            compared_sessions = {other.partition.session for other in compared}
+            repaired = [partition for partition in existing if partition.session not in compared_sessions]
+            remade += [
+                commit_partition(store, partition, known=revisions[partition.session], remake=remake) for partition in repaired
+            ]
             progress.update(len(existing))
-            sessions += [bar.date for bar in in_range]
-            if progress.disable and in_range:
+            sessions += [partition.session for partition in partitions]
+            if progress.disable and partitions:
                 log.info("%d: %d sessions committed, %d already committed", year, len(new), len(existing))
-    revised = commit_corrections(store, symbol, corrections) if accept_corrections else []
     problems = [join_first(list(contradictions.values()))]
-    problems += [] if accept_corrections else [format_corrections(symbol, corrections)]
+    problems += [] if accept_corrections else [format_corrections(symbol, comparisons)]
     if any(problems):
-        raise DataError("; ".join([*filter(None, problems), f"sessions committed besides: {len(committed)}"]))
+        raise DataError("; ".join([*filter(None, problems), f"other sessions committed: {len(committed)}"]))
     if not sessions:
         raise NothingToDoError(f"the source has no session from {first} to {last}")
-    uris = {session: store.uri(path) for session, path in latest.items()}
-    uris |= {result.manifest.session: result.uri for result in (*committed, *revised)}
-    return FetchedRange(len(committed), len(sessions) - len(committed), len(revised), uris[sessions[-1]])
+    uris = {comparison.partition.session: store.uri(comparison.path) for comparison in comparisons}
+    uris |= {result.manifest.session: result.uri for result in (*committed, *revised, *remade)}
+    made = {result.manifest.session for result in (*revised, *remade)}
+    return FetchedRange(
+        committed=len(committed),
+        already_committed=len(sessions) - len(committed),
+        revised=sum(result.new for result in revised),
+        remade=sum(result.new for result in remade),
+        outdated=format_outdated(symbol, [other for other in comparisons if other.partition.session not in made]),
+        last_manifest=uris[sessions[-1]],
+    )
 
 
 def find_contradictions(

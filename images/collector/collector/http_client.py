@@ -1,4 +1,7 @@
-"""Download a file over HTTP: with retries, a server's rate limit, limits of time and size, no redirect from https to http."""
+"""Download a file over HTTP: with retries, a server's rate limit, limits of time and size, no redirect from https to http.
+
+Proxies and certificates are those of the environment (HTTPS_PROXY, SSL_CERT_FILE, …); the User-Agent is that of httpx.
+"""
 
 from __future__ import annotations
 
@@ -66,7 +69,9 @@ def download(url: str, max_bytes: int, timeout: float = TOTAL_TIMEOUT, authoriza
         wait=_RetryAfterOrBackoff(),
         reraise=True,
     )
-    timed_out = SourceUnavailableError(f"{url}: download not complete after {timeout:.0f} s; check the source or the network")
+    timed_out = SourceUnavailableError(
+        f"{url}: the download did not complete within {timeout:.0f} s; check the source or the network"
+    )
     try:
         # IDLE_TIMEOUT does not limit a server that sends single bytes, of headers or content, just often enough.
         with time_limit(timeout, timed_out):

@@ -10,7 +10,7 @@ import pytest
 from arro3.io import read_parquet
 from step_contract import paths
 from step_contract.commit import open_artifact
-from step_contract.schemas import PRICES_FILE
+from step_contract.schemas import PRICES
 from step_contract.store import Store
 
 from .conftest import Run
@@ -19,7 +19,7 @@ OLD, NEW = b",34025853798776,", b",34025853798777,"
 
 
 def amount(uri: object) -> int:
-    table = read_parquet(io.BytesIO(open_artifact(str(uri))[1][PRICES_FILE])).read_all()
+    table = read_parquet(io.BytesIO(open_artifact(str(uri))[1][PRICES.file])).read_all()
     value: int = table.column("amount")[0].as_py()
     return value
 
@@ -64,8 +64,9 @@ def test_accepted_correction_is_a_revision_that_readers_use(collector: Run, corr
     assert (amount(first), amount(result["manifest"])) == (34025853798776, 34025853798777)
     assert before.items() <= read_all_files(tmp_path / "artifacts").items()
     store = Store(f"file://{tmp_path}/artifacts")
-    [path] = paths.latest_revisions(store.list(paths.prices_root("KS11"))).values()
-    assert store.uri(path) == result["manifest"]
+    [revisions] = paths.session_revisions(store.list(paths.prices_root("KS11"))).values()
+    assert [store.uri(path) for path in revisions.values()] == [first, result["manifest"]]
+    assert open_artifact(str(result["manifest"]))[0].reason == "correction"
     rerun = collector("fetch-prices", "--session", "2026-03-20")
     assert (rerun[0], rerun[2]["manifest"], "already committed" in rerun[1]) == (0, result["manifest"], True)
 
@@ -94,7 +95,7 @@ def test_range_reports_corrections_and_commits_other_sessions(collector: Run, co
     collector("fetch-prices", "--from", "2026-03-18", "--to", "2026-03-19")
     correct(b"22994678385098,", b"22994678385099,")
     code, output, _ = collector("fetch-prices", "--from", "2026-03-18", "--to", "2026-03-20")
-    assert (code, "2026-03-19: amount" in output, "sessions committed besides: 1" in output) == (65, True, True)
+    assert (code, "2026-03-19: amount" in output, "other sessions committed: 1" in output) == (65, True, True)
     code, output, result = collector("fetch-prices", "--from", "2026-03-18", "--to", "2026-03-20", "--accept-corrections")
     assert (code, result["facts"]["revised"]) == (0, 1)
     assert "0 sessions committed, 3 already committed, 1 revised" in output

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import csv
+import subprocess
+import sys
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -36,6 +38,20 @@ def test_session_is_suspect_until_source_has_its_bar(collector: Run, mirror: Pat
     assert collector("decide", "--session", "2026-03-20")[2]["facts"]["state"] == "suspect"
     (mirror / "2026.csv").write_bytes(complete)
     assert collector("decide", "--session", "2026-03-20")[2]["facts"]["state"] == "open"
+
+
+def test_damaged_file_of_the_source_is_invalid_data(collector: Run, mirror: Path, tmp_path: Path) -> None:
+    data = (mirror / "2026.csv").read_bytes()
+    (mirror / "2026.csv").write_bytes(data.replace(b",4723.1,1,", b",4723.2,1,"))
+    code, output, _ = collector("decide", "--session", "2026-03-20")
+    assert (code, "2026.csv, line 10, column Close: 4723.2" in output) == (65, True)
+    assert not (tmp_path / "artifacts").exists()
+
+
+def test_decision_on_the_day_itself_does_not_wait_for_pandas(tmp_path: Path) -> None:
+    code = "import sys; from collector.cli import main; exit_code = main(); print(exit_code, 'pandas' in sys.modules)"
+    command = [sys.executable, "-c", code, "decide", "--session", "2049-11-01", "--artifacts", f"file://{tmp_path}"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout.splitlines()[-1] == "0 False"
 
 
 def test_override_closes_a_day(collector: Run, mirror: Path, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_the_value_reaches_the_feed_and_nothing_else(
     code, output, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)
     assert (code, server.headers["/feed"]) == (0, TOKEN)
     written = [path.read_bytes() for path in (tmp_path / "artifacts").rglob("*") if path.is_file()]
-    assert len(written) == 2 and result["facts"]["headlines"] == 1
+    assert len(written) == 3 and result["facts"]["headlines"] == 1
     assert not [text for text in [output, str(result)] if "do-not-show" in text]
     assert not [data for data in written if b"do-not-show" in data]
 

@@ -28,7 +28,7 @@ AT = "Fri, 20 Mar 2026 09:00:00 +0900"
 
 
 def titles(data: bytes) -> list[str]:
-    return [headline.title for headline in parse_feed(data, FEED, SESSION).headlines]
+    return list(parse_feed(data, FEED, SESSION).headlines["title"])
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_title_is_one_short_line_of_plain_text(text: str, plain_text: str) -> No
 )
 def test_unsafe_link_is_removed(link: str) -> None:
     assert sanitize_link(link) == ""
-    [headline] = parse_feed(rss(item("코스피", AT, link.replace("<", ""))), FEED, SESSION).headlines
+    [headline] = parse_feed(rss(item("코스피", AT, link.replace("<", ""))), FEED, SESSION).headlines.itertuples(index=False)
     assert (headline.title, headline.link) == ("코스피", "")
 
 
@@ -144,7 +144,7 @@ def test_equivalent_links_and_titles_have_equal_keys() -> None:
     ],
 )
 def test_date_is_parsed_in_every_format_with_seoul_as_default(text: str, hour: int) -> None:
-    [headline] = parse_feed(rss(item("코스피", text)), FEED, SESSION).headlines
+    [headline] = parse_feed(rss(item("코스피", text)), FEED, SESSION).headlines.itertuples(index=False)
     assert headline.published == datetime(2026, 3, 20, hour, 30, tzinfo=UTC)
 
 
@@ -164,7 +164,7 @@ def test_date_is_parsed_in_every_format_with_seoul_as_default(text: str, hour: i
 )
 def test_entry_with_invalid_date_is_counted_and_skipped(text: str) -> None:
     parsed = parse_feed(rss(item("코스피", text), item("코스닥", AT, "https://b")), FEED, SESSION)
-    assert [headline.title for headline in parsed.headlines] == ["코스닥"]
+    assert parsed.headlines["title"].tolist() == ["코스닥"]
     assert parsed.undated <= 1
 
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 from arro3.io import read_parquet
-from collector.feed_parsing import Headline, deduplicate, parse_feed, to_plain_text
+from collector.feed_parsing import deduplicate, make_headlines, parse_feed, to_plain_text
 from collector.feeds import Feed, read_feeds
+from pandas.testing import assert_frame_equal
 from step_contract.commit import open_artifact
 from step_contract.errors import ConfigurationError, DataError
 from step_contract.facts import HeadlinesFacts
-from step_contract.schemas import HEADLINES_COLUMNS, HEADLINES_FILE
+from step_contract.schemas import HEADLINES
+from step_contract.tables import check_table, read_rows, to_parquet
 
 from .conftest import ROOT, Run
 
@@ -19,8 +21,10 @@ SESSION = date(2026, 3, 20)
 FEED = Feed("mine", "https://news.example/rss")
 
 
-def headlines(data: bytes, feed: Feed, session: date) -> list[Headline]:
-    return parse_feed(data, feed, session).headlines
+def headlines(data: bytes, feed: Feed, session: date) -> list[str]:
+    table = parse_feed(data, feed, session).headlines
+    check_table(table, HEADLINES)
+    return list(table["title"])
 
 
 def rss(*items: str) -> bytes:
@@ -38,13 +42,13 @@ def test_headlines_are_of_the_sessions_day_in_seoul() -> None:
         item("last", "Fri, 20 Mar 2026 23:59:59 +0900"),
         item("the day after", "Sat, 21 Mar 2026 00:00:00 +0900"),
     )
-    assert [headline.title for headline in headlines(data, FEED, SESSION)] == ["first", "last"]
+    assert headlines(data, FEED, SESSION) == ["first", "last"]
 
 
 def test_entry_without_date_or_title_is_skipped() -> None:
     data = rss("<item><title>no date</title></item>", item("", "Fri, 20 Mar 2026 09:00:00 +0900"))
     parsed = parse_feed(data, FEED, SESSION)
-    assert (parsed.headlines, parsed.undated) == ([], 1)
+    assert (len(parsed.headlines), parsed.undated) == (0, 1)
 
 
 def test_titles_are_plain_text() -> None:
@@ -52,11 +56,18 @@ def test_titles_are_plain_text() -> None:
 
 
 def test_first_of_duplicate_headlines_is_kept() -> None:
-    def at(hour: int, title: str, link: str) -> Headline:
-        return Headline(datetime(2026, 3, 20, hour, tzinfo=UTC), "mine", title, link)
+    rows = [(3, "KOSPI, up!", "c"), (1, "Kospi up", "a"), (2, "Another", "a"), (4, "Third", ""), (5, "Fourth", "")]
+    table = make_headlines((datetime(2026, 3, 20, hour, tzinfo=UTC), "mine", title, link) for hour, title, link in rows)
+    assert deduplicate(table.sample(frac=1, random_state=0))["title"].tolist() == ["Kospi up", "Third", "Fourth"]
 
-    found = [at(3, "KOSPI, up!", "c"), at(1, "Kospi up", "a"), at(2, "Another", "a"), at(4, "Third", ""), at(5, "Fourth", "")]
-    assert [headline.title for headline in deduplicate(found)] == ["Kospi up", "Third", "Fourth"]
+
+def test_headlines_are_read_as_they_were_written() -> None:
+    at = datetime(2026, 3, 20, 1, 2, 3, 456789, tzinfo=UTC)
+    for rows in ([], [(at, "mine", "코스피 상승", ""), (at, "mine", "코스닥", "https://a/1")]):
+        table = make_headlines(rows)
+        data = to_parquet(table, HEADLINES)
+        assert_frame_equal(read_rows({"here": data}, HEADLINES).table, table)
+        assert to_parquet(make_headlines(reversed(rows)), HEADLINES) == data
 
 
 @pytest.mark.parametrize("data", [b"", b"<html><body>login</body></html>", b"\x00\x01", b'{"a": 1}'])
@@ -78,12 +89,12 @@ def test_broken_feed_is_named_in_manifest_and_others_are_collected(collector: Ru
     feeds = feeds_file(tmp_path, good=rss(item("코스피 상승", "Fri, 20 Mar 2026 09:00:00 +0900")), bad=b"<html/>", gone=None)
     code, _, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)
     manifest, files = open_artifact(str(result["manifest"]))
-    table = read_parquet(io.BytesIO(files[HEADLINES_FILE])).read_all()
+    table = read_parquet(io.BytesIO(files[HEADLINES.file])).read_all()
     assert code == 0
     facts = HeadlinesFacts.from_facts(manifest.facts)
-    assert facts and (facts.headlines, facts.feeds, facts.broken) == (1, 3, 2)
+    assert facts and (facts.headlines, facts.feeds, facts.broken, facts.availability) == (1, 3, 2, "partial")
     assert facts.broken_feeds.startswith("bad: ") and "; gone: " in facts.broken_feeds
-    assert tuple(table.column_names) == HEADLINES_COLUMNS
+    assert tuple(table.column_names) == HEADLINES.names
     assert (manifest.rows, table.column("title")[0].as_py()) == (1, "코스피 상승")
     assert table.column("published")[0].as_py() == datetime(2026, 3, 20, tzinfo=UTC)
 
@@ -102,9 +113,12 @@ def test_rerun_returns_committed_headlines_after_feed_changed(collector: Run, tm
     assert collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds)[2]["manifest"] == first["manifest"]
 
 
-def test_day_without_headlines_is_an_empty_partition(collector: Run, tmp_path: Path) -> None:
-    code, _, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds_file(tmp_path, mine=rss()))
-    assert (code, open_artifact(str(result["manifest"]))[0].rows) == (0, 0)
+def test_day_without_headlines_in_a_feed_that_holds_it_is_an_empty_partition(collector: Run, tmp_path: Path) -> None:
+    quiet = rss(item("before", "Thu, 19 Mar 2026 16:00:00 +0900"), item("after", "Sat, 21 Mar 2026 09:00:00 +0900"))
+    code, output, result = collector("fetch-headlines", "--session", "2026-03-20", "--feeds", feeds_file(tmp_path, mine=quiet))
+    manifest, files = open_artifact(str(result["manifest"]))
+    assert (code, manifest.rows, manifest.facts["availability"]) == (0, 0, "complete")
+    assert "no headlines published" in output and HEADLINES.file in files
 
 
 @pytest.mark.parametrize(
@@ -170,4 +184,4 @@ def test_feeds_file_may_be_in_a_folder_of_any_name(folder: str, collector: Run, 
 def test_future_day_has_no_headlines_yet(collector: Run, tmp_path: Path) -> None:
     feeds = feeds_file(tmp_path, good=rss())
     code, output, _ = collector("fetch-headlines", "--session", "2049-03-19", "--feeds", feeds)
-    assert (code, "2049-03-19 has not begun in Seoul" in output) == (69, True)
+    assert (code, "2049-03-19 has not begun in Asia/Seoul" in output) == (69, True)

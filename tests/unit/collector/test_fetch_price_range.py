@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from arro3.io import read_parquet
 from step_contract.commit import open_artifact
-from step_contract.schemas import PRICES_FILE
+from step_contract.schemas import PRICES
 
 from .conftest import Run
 
 
 def day_of(uri: object) -> date:
-    day: date = read_parquet(io.BytesIO(open_artifact(str(uri))[1][PRICES_FILE])).read_all().column("date")[0].as_py()
+    day: date = read_parquet(io.BytesIO(open_artifact(str(uri))[1][PRICES.file])).read_all().column("date")[0].as_py()
     return day
 
 
@@ -71,7 +71,7 @@ def test_contradictions_are_reported_and_other_sessions_committed(
 ) -> None:
     (mirror / "2026.csv").write_bytes((mirror / "2026.csv").read_bytes().replace(*damage))
     code, output, _ = collector("fetch-prices", "--from", "2026-02-02", "--to", "2026-02-20")
-    assert (code, message in output, "sessions committed besides: 11" in output) == (65, True, True)
+    assert (code, message in output, "other sessions committed: 11" in output) == (65, True, True)
     committed = {path.name for path in (tmp_path / "artifacts/prices/symbol=KS11").iterdir()}
     assert len(committed) == 11 and not committed & {"session=2026-02-13", "session=2026-02-14"}
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from arro3.io import read_parquet
 from collector.exchange_calendar import calendar_status
-from collector.prices import bar_to_parquet
+from collector.prices import make_partitions
 from collector.year_file import parse_year_file
 from step_contract.commit import open_artifact
-from step_contract.schemas import MARKET_TIME_ZONE, PRICES_COLUMNS, PRICES_FILE
+from step_contract.schemas import MARKET_TIME_ZONE, PRICES
 
 from .conftest import HEADER, REAL, Run
 
@@ -25,8 +25,8 @@ def test_partition_has_the_sources_values(collector: Run) -> None:
     manifest, files = open_artifact(str(result["manifest"]))
     assert (code, manifest.step, manifest.rows, manifest.session) == (0, "fetch-prices", 1, date(2026, 3, 20))
     assert str(result["manifest"]) in output
-    values = row(files[PRICES_FILE])
-    assert tuple(values) == PRICES_COLUMNS
+    values = row(files[PRICES.file])
+    assert tuple(values) == PRICES.names
     assert values == {
         "date": date(2026, 3, 20),
         "open": 5813.35,
@@ -42,13 +42,24 @@ def test_partition_has_the_sources_values(collector: Run) -> None:
 
 def test_empty_cells_are_null() -> None:
     data = (REAL / "1995.csv").read_bytes().replace(b"906.04,1,9.04,0.0101,", b"906.04,,,,", 1)
-    values = row(bar_to_parquet(parse_year_file(data, "here", 1995)[0]))
+    values = row(make_partitions("KS11", parse_year_file(data, "here", 1995))[0].file)
     assert (values["change"], values["market_cap"], values["close"]) == (None, None, 906.04)
 
 
-def test_equal_bars_give_equal_bytes() -> None:
-    bars = parse_year_file((REAL / "2026.csv").read_bytes(), "here", 2026)
-    assert [bar_to_parquet(bar) for bar in bars] == [bar_to_parquet(bar) for bar in bars]
+def test_equal_bars_give_equal_bytes_whatever_is_around_them() -> None:
+    data = (REAL / "2026.csv").read_bytes()
+    partitions = make_partitions("KS11", parse_year_file(data, "here", 2026))
+    assert partitions == make_partitions("KS11", parse_year_file(data, "there", 2026))
+    for number in (0, 1, 20, -1):
+        prices = parse_year_file(data, "here", 2026).iloc[[number]]
+        assert make_partitions("KS11", prices) == [partitions[number]]
+
+
+def test_inputs_depend_on_the_values_and_not_on_the_writer() -> None:
+    """The digest is that of version 1.0.0: sessions that it committed are not corrections."""
+    partitions = make_partitions("KS11", parse_year_file((REAL / "2026.csv").read_bytes(), "here", 2026))
+    digest = "57ccecc023d7022bc9b8e170d83e9898b8cbad9a5351a5c5813e2d1c94a5c229"
+    assert partitions[-1].inputs == {"symbol": "KS11", "bar": digest}
 
 
 def test_second_fetch_returns_first_partition_after_file_has_grown(collector: Run, mirror: Path) -> None:
@@ -66,7 +77,7 @@ def test_bar_that_is_not_final_is_source_unavailable(collector: Run, mirror: Pat
     session = next(day for day in (today + timedelta(days=number) for number in range(1, 30)) if calendar_status(day).is_open)
     (mirror / f"{session.year}.csv").write_text(f"{HEADER}{session},100,3,0,0.0,100,100,100,1,1,1\n")
     code, output, _ = collector("fetch-prices", "--session", str(session))
-    assert (code, f"the bar of {session} is not final before {session} 16:30 Seoul time" in output) == (69, True)
+    assert (code, f"the bar of {session} is not final until {session} 16:30 Asia/Seoul time" in output) == (69, True)
     assert collector("fetch-prices", "--from", str(session), "--to", str(session))[0] == 99
     assert not (tmp_path / "artifacts").exists()
 

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from collector.year_file import parse_year_file
+from pandas.testing import assert_frame_equal
 from step_contract.errors import DataError
+from step_contract.schemas import PRICES
+from step_contract.tables import check_table, to_records
 
 from .conftest import HEADER, REAL
 
@@ -21,11 +25,22 @@ Change = Callable[[bytes], bytes]
 def test_real_years_are_parsed_as_by_the_csv_module(year: int) -> None:
     data = (REAL / f"{year}.csv").read_bytes()
     expected = list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"))))
-    bars = parse_year_file(data, "here", year)
-    assert [bar.date.isoformat() for bar in bars] == [row["Date"] for row in expected]
+    bars = to_records(parse_year_file(data, "here", year))
+    assert [bar["date"].isoformat() for bar in bars] == [row["Date"] for row in expected]
     for bar, row in zip(bars, expected, strict=True):
-        assert [bar.open, bar.high, bar.low, bar.close] == [float(row[name]) for name in ("Open", "High", "Low", "Close")]
-        assert bar.market_cap == (int(row["MarCap"].removesuffix(".0")) if row["MarCap"] else None)
+        for name in ("Open", "High", "Low", "Close"):
+            assert bar[name.lower()] == float(row[name])
+        for column, name in (("volume", "Volume"), ("amount", "Amount"), ("market_cap", "MarCap")):
+            assert bar[column] == (int(row[name].removesuffix(".0")) if row[name] else None)
+
+
+@pytest.mark.parametrize("data", [HEADER.encode(), (REAL / "2026.csv").read_bytes()], ids=["no rows", "a real year"])
+def test_prices_match_their_schema(data: bytes) -> None:
+    prices = parse_year_file(data, "here", 2026)
+    check_table(prices, PRICES)
+    assert {name: str(dtype) for name, dtype in prices.reset_index().dtypes.items()} == {
+        column.name: column.dtype for column in PRICES.columns
+    }
 
 
 def real_file(year: int = 2026) -> bytes:
@@ -59,7 +74,7 @@ def reordered(data: bytes) -> bytes:
     ],
 )
 def test_valid_variations_are_parsed_alike(variation: Change) -> None:
-    assert parse_year_file(variation(real_file()), "here", 2026) == parse_year_file(real_file(), "here", 2026)
+    assert_frame_equal(parse_year_file(variation(real_file()), "here", 2026), parse_year_file(real_file(), "here", 2026))
 
 
 @pytest.mark.parametrize(
@@ -109,6 +124,16 @@ def test_valid_variations_are_parsed_alike(variation: Change) -> None:
             id="daily price limit",
         ),
         pytest.param(
+            edit(2, lambda text: re.sub(rb",42(\d\d\.\d+),(\d+),", rb",22\1,\2,", text)),
+            "line 2, column Low: .* differs from the previous close 4214.17 by more than the daily price limit, 30%",
+            id="daily price limit in the first row",
+        ),
+        pytest.param(
+            edit(1, lambda text: text.replace(b"High,Low", b"Low,High")),
+            "line 2, column Low: .* is above High",
+            id="swapped high and low",
+        ),
+        pytest.param(
             edit(1, lambda text: text.replace(b"Volume,Amount", b"Amount,Volume")),
             "column Amount",
             id="swapped volume and amount",
@@ -138,10 +163,11 @@ def test_invalid_file_is_rejected_with_location(damage: Change, message: str) ->
 
 
 def test_real_prices_are_finite_positive_and_ordered_by_date(tmp_path: Path) -> None:
-    bars = [bar for year in range(1995, 2027) for bar in parse_year_file(real_file(year), "here", year)]
-    assert all(math.isfinite(bar.close) and bar.low > 0 for bar in bars)
-    assert [bar.date for bar in bars] == sorted({bar.date for bar in bars})
-    assert (len(bars), bars[0].date, bars[-1].date) == (7784, date(1995, 5, 2), date(2026, 3, 20))
+    prices = pd.concat([parse_year_file(real_file(year), "here", year) for year in range(1995, 2027)])
+    assert np.isfinite(prices["close"]).all() and (prices["low"] > 0).all()
+    assert prices.index.is_monotonic_increasing and prices.index.is_unique
+    first, last = prices.index[[0, -1]].date
+    assert (len(prices), first, last) == (7784, date(1995, 5, 2), date(2026, 3, 20))
 
 
 def make_file(*rows: str) -> bytes:
@@ -157,7 +183,7 @@ def make_file(*rows: str) -> bytes:
 def test_low_index_is_valid_despite_rounding() -> None:
     rows = ["2026-01-02,2.10,0.01,0.0048", "2026-01-05,2.13,0.03,0.0119", "2026-01-06,2.14,0.01,0.0071"]
     data = make_file(*rows, "2026-01-07,2.16,0.02,0.0079", "2026-01-08,2.15,-0.01,-0.0061")
-    assert [bar.close for bar in parse_year_file(data, "here", 2026)] == [2.10, 2.13, 2.14, 2.16, 2.15]
+    assert parse_year_file(data, "here", 2026)["close"].tolist() == [2.10, 2.13, 2.14, 2.16, 2.15]
 
 
 def test_independently_rounded_differences_are_valid() -> None:
@@ -182,9 +208,9 @@ def without_differences(data: bytes, first: int, last: int) -> bytes:
 
 
 def test_all_differences_of_a_year_may_be_empty() -> None:
-    bars = parse_year_file(without_differences(real_file(), 2, 53), "here", 2026)
-    assert [bar.close for bar in bars] == [bar.close for bar in parse_year_file(real_file(), "here", 2026)]
-    assert {bar.change for bar in bars} == {None}
+    prices = parse_year_file(without_differences(real_file(), 2, 53), "here", 2026)
+    assert prices["close"].tolist() == parse_year_file(real_file(), "here", 2026)["close"].tolist()
+    assert prices["change"].isna().all()
     with pytest.raises(DataError, match=r"line 10, column Low: .* daily price limit"):
         damaged = without_differences(real_file(), 2, 53).splitlines(keepends=True)
         damaged[9] = re.sub(rb"\d{4}\.\d+", b"99.5", damaged[9])
@@ -209,7 +235,7 @@ def test_count_beyond_int64_is_rejected(digits: int) -> None:
 
 def test_negative_zero_is_parsed_as_zero() -> None:
     rows = [f"2026-01-{day:02},100.00,{zero},{zero}" for day, zero in ((2, "0"), (5, "-0.0"), (6, "0.0"))]
-    assert [str(bar.change) for bar in parse_year_file(make_file(*rows), "here", 2026)] == ["0.0", "0.0", "0.0"]
+    assert [str(change) for change in parse_year_file(make_file(*rows), "here", 2026)["change"].tolist()] == ["0.0"] * 3
 
 
 def test_message_has_the_line_number_of_an_editor() -> None:
@@ -221,4 +247,31 @@ def test_message_has_the_line_number_of_an_editor() -> None:
 
 
 def test_year_without_sessions_is_empty() -> None:
-    assert parse_year_file(HEADER.encode(), "here", 2026) == []
+    assert len(parse_year_file(HEADER.encode(), "here", 2026)) == 0
+
+
+def test_integers_are_exact_beyond_the_precision_of_floats() -> None:
+    prices = parse_year_file(real_file().replace(b"4768189155100582", b"9007199254740993"), "here", 2026)
+    assert prices["market_cap"].tolist()[-1] == 9007199254740993 != int(float(9007199254740993))
+
+
+def test_first_wrong_value_of_a_file_is_reported() -> None:
+    lines = real_file().splitlines(keepends=True)
+    lines[30] = lines[30].rpartition(b",")[0] + b"\n"
+    with pytest.raises(DataError, match="line 31: 10 columns"):
+        parse_year_file(b"".join(lines), "here", 2026)
+    lines[20] = lines[20].replace(b"-", b"/", 1)
+    with pytest.raises(DataError, match="line 21, column Date"):
+        parse_year_file(b"".join(lines), "here", 2026)
+    lines[9] = lines[9].replace(b",4723.1,", b",4723.1?,", 1)
+    with pytest.raises(DataError, match="line 10, column Close"):
+        parse_year_file(b"".join(lines), "here", 2026)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999"])
+def test_number_that_is_not_finite_is_rejected(number: str) -> None:
+    lines = real_file().splitlines(keepends=True)
+    cells = lines[1].split(b",")
+    cells[3] = number.encode()
+    with pytest.raises(DataError, match=f"line 2, column Comp: '{number}' is not a finite number"):
+        parse_year_file(b"".join([lines[0], b",".join(cells), *lines[2:]]), "here", 2026)
