@@ -103,10 +103,12 @@ class CheckpointManager:
             return
         tensors, values = state_dict()
         # A diverged state is not worth resuming from.
-        if all(torch.isfinite(tensor).all() for tensor in tensors.values() if tensor.is_floating_point()):
+        has_diverged = not all(torch.isfinite(tensor).all() for tensor in tensors.values() if tensor.is_floating_point())
+        if not has_diverged:
             self._save(Checkpoint(self.latest.finished, fit, tensors, values))
         if self.sigterm_received:
-            logger.info("Terminated (SIGTERM); checkpoint saved at step %d", self.step)
+            outcome = "the training has diverged, so no checkpoint was saved" if has_diverged else "checkpoint saved"
+            logger.info("Terminated (SIGTERM); %s at step %d", outcome, self.step)
             raise SystemExit(128 + signal.SIGTERM)
 
     def save_finished(self, fit: str, weights: Mapping[str, Tensor]) -> None:

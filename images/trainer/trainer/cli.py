@@ -7,29 +7,59 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from step_contract.cli import Parser, add_artifact_options, add_common_options, add_option, make_parser, make_result, run_step
+from step_contract.cli import (
+    Parser,
+    add_artifact_options,
+    add_common_options,
+    add_option,
+    add_remake_option,
+    make_parser,
+    make_result,
+    run_step,
+)
+from step_contract.facts import ForecastFacts, SummaryFacts, TrainingFacts
+from step_contract.paths import parse_revision
 from step_contract.result import Result
+from step_contract.revisions import parse_as_of
 
 from trainer.config import DEFAULT_CONFIG, TrainingConfig, read_model_config
-from trainer.model_registry import current_entry, describe_current, promote, read_entries, roll_back
+from trainer.model_registry import current_entry, describe_current, promote, read_entries, reject_pinned, roll_back
 from trainer.texts import LANGUAGES
 
 TRAIN = """\
-Reads every committed price partition of the symbol up to and including --session, which need not be a session, fits the
-network that the configuration names, evaluates it out of sample by walk-forward validation, and forecasts from the last
-session. A model with a significant improvement over the naive and drift forecasts becomes the current model.
-Writes models/symbol=…/session=…/config=…/: model.safetensors, metrics.json, forecast.json. Checkpoints are saved below
-checkpoints/; an interrupted training resumes from the last one, and the result is byte-identical.
-Another configuration or --history-years gives another model beside the first.
+Reads every committed price partition of the symbol up to and including --session, which need not be a trading day. Fits the
+network that the configuration names, and evaluates it out of sample by walk-forward validation. Forecasts from the last
+session, with a prediction interval that is calibrated on the validation's outcomes. A model with a significant improvement
+over the naive and drift forecasts becomes the current model, unless a model of a later session was trained.
+Writes models/symbol=…/session=…/config=…/: model.safetensors, metrics.json, forecast.json, calibration.json. Checkpoints are
+saved below checkpoints/; an interrupted training resumes from the last one, and the result is byte-identical.
+A different configuration or --history-years creates a separate model; the first is kept.
+
+If the latest model of the session was trained on another history, because sessions were added or revised, the new one is its
+next revision: models/symbol=…/session=…/config=…/revision=2/. So it is with --remake, although the history may be the same.
+With --as-of, the model is trained on the prices as they were committed by then, is stored apart, and is never promoted.
 
   trainer train --session 2026-01-15 --artifacts file:///tmp/artifacts
+  trainer train --session 2026-01-15 --as-of 2026-01-15T18:30:00+09:00 --artifacts file:///tmp/artifacts
 """
 PLOT = """\
-Reads the model of the session and the prices of the last sessions, and plots the forecast with the forecasts of earlier
-models, or the validation forecasts if there are none.
-Writes plots/symbol=…/session=…/config=…/: forecast.png. Use the --history-years and --model-config of the training.
+Reads the model of the session and the prices of the last sessions, and plots the forecast with the forecasts that were issued
+before, or the validation forecasts if there are none.
+Writes plots/symbol=…/session=…/config=…/: forecast.png. Use the --history-years and --model-config of the training. If the
+model or the prices have changed, and with --remake, the plot is the next revision. With --as-of, it is made from the models,
+the issued forecasts and the prices as they were committed by then.
 
   trainer plot --session 2026-01-15 --artifacts s3://market
+"""
+FORECAST = """\
+Forecasts from the close of --session with the model that was current when it closed, a model of an earlier session, and its
+calibration with all outcomes known by then; without a usable model with the better of the naive and the drift forecast.
+Scores the forecasts that were issued before and whose outcome is known, and tests them for drift.
+Writes forecasts/symbol=…/session=…/: forecast.json, scores.parquet, performance.json. A forecast is issued once: a later run
+returns it, even if prices or the current model have changed. With --remake, another is computed and stored as the next
+revision, with the reason; what was issued remains revision 1, and only that is scored, plotted, and returned without --remake.
+
+  trainer forecast --session 2026-01-15 --artifacts s3://market
 """
 ROLLBACK = """\
 Moves models/symbol=…/current.json back to the previous current model. A model that was rolled back is not promoted again.
@@ -66,7 +96,7 @@ def language(text: str) -> str:
 
 def read_training_config(options: argparse.Namespace) -> TrainingConfig:
     """Return the training configuration that the options describe."""
-    return TrainingConfig(read_model_config(options.model_config), options.history_years)
+    return TrainingConfig(read_model_config(options.model_config), options.history_years, options.as_of)
 
 
 def train(options: argparse.Namespace) -> Result:
@@ -74,10 +104,15 @@ def train(options: argparse.Namespace) -> Result:
     from trainer.train import train
 
     config = read_training_config(options)
-    committed = train(options.artifacts, options.symbol, options.session, config, options.checkpoint_steps)
-    promotion = promote(options.artifacts, options.symbol, options.session, committed)
-    result = make_result(committed, f"{committed.manifest.facts['evaluation']} {promotion.explanation}")
-    return replace(result, facts={**result.facts, "promotion": promotion.outcome.value})
+    committed = train(options.artifacts, options.symbol, options.session, config, options.checkpoint_steps, options.remake)
+    promotion = (
+        reject_pinned(options.artifacts, options.symbol, options.as_of)
+        if options.as_of
+        else promote(options.artifacts, options.symbol, options.session, committed)
+    )
+    facts = replace(TrainingFacts.parse(committed.manifest.facts), promotion=promotion.outcome.value)
+    result = make_result(committed, f"{facts.evaluation} {promotion.explanation}")
+    return replace(result, facts={**result.facts, **facts.to_facts()})
 
 
 def plot(options: argparse.Namespace) -> Result:
@@ -85,15 +120,27 @@ def plot(options: argparse.Namespace) -> Result:
     from trainer.plot import plot
 
     config = read_training_config(options)
-    committed = plot(options.artifacts, options.symbol, options.session, config, options.plot_language)
+    committed = plot(options.artifacts, options.symbol, options.session, config, options.plot_language, options.remake)
     return make_result(committed, "plotted")
+
+
+def forecast(options: argparse.Namespace) -> Result:
+    """Issue the session's forecast, and score earlier ones."""
+    from trainer.daily_forecast.report import summarize_forecast
+    from trainer.daily_forecast.step import issue_forecast
+
+    config = read_model_config(options.model_config)
+    committed = issue_forecast(options.artifacts, options.symbol, options.session, config, options.remake)
+    facts = replace(ForecastFacts.parse(committed.manifest.facts), revision=parse_revision(committed.uri))
+    result = make_result(committed, summarize_forecast(facts))
+    return replace(result, facts={**result.facts, **facts.to_facts()})
 
 
 def rollback(options: argparse.Namespace) -> Result:
     """Roll back the current model."""
     summary = roll_back(options.artifacts, options.symbol, options.reason)
     print(summary)
-    return Result(facts={"summary": summary})
+    return Result(facts=SummaryFacts(summary).to_facts())
 
 
 def history(options: argparse.Namespace) -> Result:
@@ -106,7 +153,7 @@ def history(options: argparse.Namespace) -> Result:
         print(f"        {entry.reason}")
     summary = f"{len(entries)} entries; {describe_current(entries)}"
     print(summary)
-    return Result(facts={"summary": summary})
+    return Result(facts=SummaryFacts(summary).to_facts())
 
 
 def build_parser() -> Parser:
@@ -121,15 +168,21 @@ def build_parser() -> Parser:
     language_help = f"the language of the plot: {' or '.join(LANGUAGES)}"
     add_option(plot_parser, "plot-language", language_help, "en", type=language, metavar="LANGUAGE")
 
+    forecast_parser = add_step("forecast", forecast, "Issue the forecast of an open session.", FORECAST)
+
     rollback_parser = add_step("rollback", rollback, "Roll back the current model to the previous one.", ROLLBACK)
     add_artifact_options(rollback_parser)
     rollback_parser.add_argument("--reason", required=True, metavar="TEXT", help="the reason, stored in the model registry")
     add_artifact_options(add_step("history", history, "List promotions and rollbacks.", HISTORY))
 
-    for step_parser in (train_parser, plot_parser):
+    for step_parser in (train_parser, plot_parser, forecast_parser):
         add_common_options(step_parser)
-        years_help = "train on the last N years only"
-        add_option(step_parser, "history-years", years_help, type=history_years, metavar="N", required=False)
+        add_remake_option(step_parser)
+        if step_parser is not forecast_parser:
+            as_of_help = "read only revisions that were committed by this time, to reproduce a past result"
+            add_option(step_parser, "as-of", as_of_help, type=parse_as_of, required=False, metavar="TIME")
+            years_help = "train on the last N years only"
+            add_option(step_parser, "history-years", years_help, type=history_years, metavar="N", required=False)
         config_help = "TOML file with the model's configuration"
         add_option(step_parser, "model-config", config_help, str(DEFAULT_CONFIG), type=Path, metavar="FILE")
     return parser

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import tomllib
 from dataclasses import asdict, dataclass, fields
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,20 @@ from step_contract.errors import ConfigurationError
 from step_contract.manifest import canonical, digest
 
 # The modules whose code determines a model and a plot: their digests are part of the configuration's.
-MODEL_CODE = ("model.py", "fitting.py", "dataset.py", "evaluation.py")
+MODEL_CODE = ("model.py", "fitting.py", "dataset.py", "evaluation.py", "calibration.py", "scores.py")
 PLOT_CODE = ("figure.py", "texts.py")
+MAX_INTERVAL = 0.998  # calibration.MAX_SCORES / (MAX_SCORES + 1), rounded down
 DEFAULT_CONFIG = Path(__file__).with_name("model.toml")
+
+
+def interval_quantiles(interval: float) -> tuple[float, float, float]:
+    """Return the probabilities of the low, middle and high value of a forecast with the nominal coverage `interval`."""
+    return (1 - interval) / 2, 0.5, (1 + interval) / 2
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The content of `model.toml`, which describes each key.
+    """The hyperparameters: the content of `model.toml`, which describes each key.
 
     `window`, `horizon` and `min_sessions` count sessions; `interval` is a probability, the nominal coverage.
     """
@@ -45,20 +51,28 @@ class ModelConfig:
     @property
     def quantiles(self) -> tuple[float, float, float]:
         """The probabilities of the forecast's low, middle and high value."""
-        return (1 - self.interval) / 2, 0.5, (1 + self.interval) / 2
+        return interval_quantiles(self.interval)
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The model's configuration and the years of history before the session that it is trained on; None means all."""
+    """The model's configuration and the history that it is trained on.
+
+    Attributes:
+        model: the hyperparameters.
+        history_years: the years before the session; None means all.
+        as_of: only revisions that were committed by then are read, to reproduce a past result; None means the latest ones.
+    """
 
     model: ModelConfig
     history_years: int | None
+    as_of: datetime | None = None
 
     @property
     def digest(self) -> str:
         """Twelve hexadecimal digits that identify this configuration and the code that fits and evaluates a model."""
-        return digest(canonical([asdict(self.model), self.history_years, _code_digests(MODEL_CODE)]))[:12]
+        content = [asdict(self.model), self.history_years, _code_digests(MODEL_CODE)]
+        return digest(canonical(content + ([self.as_of.isoformat()] if self.as_of else [])))[:12]
 
     def plot_digest(self, language: str, past_forecasts: str) -> str:
         """Return twelve hexadecimal digits that identify a plot's configuration.
@@ -113,4 +127,6 @@ def _find_problem(name: str, type: str, value: Any) -> str | None:
         return "must be greater than 0"
     if name in ("interval", "test_share") and not value < 1:
         return "must be less than 1"
+    if name == "interval" and value > MAX_INTERVAL:
+        return f"must be at most {MAX_INTERVAL}, as there are too few outcomes to calibrate a higher one"
     return None

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import io
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
-from itertools import pairwise
+from datetime import date, datetime
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from arro3.io import read_parquet
+import pandas as pd
 from step_contract import paths
 from step_contract.errors import DataError
-from step_contract.manifest import MAX_BYTES, File, Manifest, canonical, check_content, digest
-from step_contract.schemas import CHANGE_STEP, CLOSE_STEP, PRICES_FILE, PRICES_VERSION
+from step_contract.manifest import File, canonical, check_content, digest
+from step_contract.revisions import select_revisions
+from step_contract.schemas import CHANGE_STEP, CLOSE_STEP, PRICES
 from step_contract.store import Store
+from step_contract.tables import ReadRows, read_rows
 
 Array = npt.NDArray[np.float64]
 Indexes = npt.NDArray[np.int64]
@@ -25,110 +26,174 @@ MAX_SESSION_GAP_DAYS = 14
 
 
 @dataclass(frozen=True)
+class Feature:
+    """An input of the network beside the log return: one value of each session.
+
+    Attributes:
+        name: its name in the weights' metadata.
+        columns: the columns of the schema PRICES that it is made from.
+        values: returns it from a DataFrame of these columns with the sessions as index, shape (sessions,). It may use a
+            session and earlier ones only. A missing value, as in sessions of before a column was collected, is replaced by the
+            mean.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    values: Callable[[pd.DataFrame], pd.Series]
+
+
+# To add one, add a line. The network, its scaling and the forecasts follow.
+FEATURES: tuple[Feature, ...] = ()
+
+
+@dataclass(frozen=True)
 class PricePartitions:
     """The committed price partitions of a symbol, ordered by session.
 
     Attributes:
-        files: the file of each session, by its path in the store.
+        files: the file of each session, by its path in the store; `versions` its schema version.
         digest: sha256 of the sessions and their files' digests.
     """
 
     symbol: str
     sessions: list[date]
     files: dict[str, File]
+    versions: dict[str, int]
     digest: str
 
 
-class _Bar(NamedTuple):
-    """A session's close in index points, and the change that the source reports; None if it reports none."""
-
-    session: date
-    close: float
-    change: float | None
-
-
 def list_partitions(
-    store: Store, symbol: str, until: date, since: date | None = None, last: int | None = None
+    store: Store,
+    symbol: str,
+    until: date,
+    since: date | None = None,
+    last: int | None = None,
+    as_of: datetime | None = None,
 ) -> PricePartitions:
     """Return the latest revisions of the price partitions from `since` to `until`, both inclusive, or the `last` of them.
 
-    Raises DataError if there are none or a manifest is damaged.
+    With `as_of`, these are the latest revisions that were committed by then.
+
+    Raises DataError if there are none, a manifest is damaged, or a schema version cannot be read.
     """
-    revisions = paths.latest_revisions(store.list(paths.prices_root(symbol)))
-    sessions = [session for session in revisions if session <= until and (since is None or session >= since)]
-    sessions = sessions[-last:] if last else sessions
+    revisions = paths.session_revisions(store.list(paths.prices_root(symbol)))
+    revisions = {day: found for day, found in revisions.items() if day <= until and (since is None or day >= since)}
+    if last and as_of is None:
+        revisions = dict(list(revisions.items())[-last:])
+    selected = select_revisions(store, revisions, as_of)
+    selected = dict(list(selected.items())[-last:]) if last else selected
+    sessions = list(selected)
     if not sessions:
         period = f"from {since} to {until}" if since else f"up to {until}"
+        period += f", committed by {as_of.isoformat()}," if as_of else ""
         raise DataError(
             f"no sessions of {symbol} {period} in {store.uri(paths.prices_root(symbol))}: "
             f"collect them with collector fetch-prices --from YYYY-MM-DD --to {until}"
         )
-    files = {}
-    for path, manifest in _read_manifests(store, [revisions[session] for session in sessions]).items():
-        file = manifest.file(PRICES_FILE)
-        files[f"{path.rpartition('/')[0]}/{file.path}"] = file
+    files, versions = {}, {}
+    for session, (path, manifest) in selected.items():
+        command = f"collector fetch-prices --session {session} --symbol {symbol} --remake REASON"
+        PRICES.check_version(manifest.schema_version, store.uri(path), command)
+        file = manifest.file(PRICES.file)
+        name = f"{path.rpartition('/')[0]}/{file.path}"
+        files[name], versions[name] = file, manifest.schema_version
     content = [[session.isoformat(), file.sha256] for session, file in zip(sessions, files.values(), strict=True)]
-    return PricePartitions(symbol, sessions, files, digest(canonical(content)))
+    return PricePartitions(symbol, sessions, files, versions, digest(canonical(content)))
 
 
-def read_closes(store: Store, partitions: PricePartitions) -> Array:
-    """Return the close of each session in index points, shape (sessions,).
+def read_prices(store: Store, partitions: PricePartitions, columns: Sequence[str] = ("close",)) -> pd.DataFrame:
+    """Return `columns` of the schema PRICES, with the sessions as index.
 
-    Raises DataError if a partition is damaged, a close is invalid, or sessions are missing between two partitions.
+    Raises DataError if a partition is damaged, a value is invalid, or sessions are missing between two partitions.
     """
+    prices = _read_partitions(store, partitions, columns)
+    if (gaps := _find_gaps(prices)).any():
+        raise DataError(_describe_gap(store, partitions.symbol, prices, int(gaps.argmax())))
+    return prices[list(columns)]
+
+
+class SegmentedPrices(NamedTuple):
+    """A history with gaps.
+
+    Attributes:
+        prices: the columns that a model is made from, `model_columns`, with the sessions as index.
+        segments: for each session, the number of gaps before it, shape (sessions,).
+        last_gap: what is missing before the last segment, and how to collect it; empty if there is no gap.
+    """
+
+    prices: pd.DataFrame
+    segments: Indexes
+    last_gap: str
+
+    @property
+    def closes(self) -> pd.Series:
+        """Index points, with the sessions as index."""
+        return self.prices["close"]
+
+
+def read_segmented_prices(store: Store, partitions: PricePartitions) -> SegmentedPrices:
+    """Return the prices, divided where sessions are missing.
+
+    Raises DataError if a partition is damaged or a value is invalid.
+    """
+    prices = _read_partitions(store, partitions, model_columns())
+    gaps = _find_gaps(prices)
+    last_gap = _describe_gap(store, partitions.symbol, prices, int(np.flatnonzero(gaps)[-1])) if gaps.any() else ""
+    return SegmentedPrices(prices[list(model_columns())], np.cumsum(gaps), last_gap)
+
+
+def _read_partitions(store: Store, partitions: PricePartitions, columns: Sequence[str]) -> pd.DataFrame:
     contents = store.read_many(partitions.files)
-    bars = [
-        _parse_bar(check_content(store.uri(path), file, contents[path]), session, store.uri(path))
-        for session, (path, file) in zip(partitions.sessions, partitions.files.items(), strict=True)
-    ]
-    for previous, bar in pairwise(bars):
-        if evidence := _find_gap(previous, bar):
-            raise DataError(
-                f"{store.uri(paths.prices_root(partitions.symbol))}: sessions between {previous.session} and {bar.session} are "
-                f"missing, or one of the two was revised: {evidence}; collect them with collector fetch-prices "
-                f"--symbol {partitions.symbol} --from {previous.session} --to {bar.session}"
-            )
-    return np.array([bar.close for bar in bars])
+    files = {store.uri(path): check_content(store.uri(path), file, contents[path]) for path, file in partitions.files.items()}
+    versions = {store.uri(path): version for path, version in partitions.versions.items()}
+    rows = read_rows(files, PRICES.select({"close", "change", *columns}), versions)
+    _check_sessions(rows, dict(zip(files, partitions.sessions, strict=True)))
+    return rows.table
 
 
-def _find_gap(previous: _Bar, bar: _Bar) -> str | None:
-    """Return the evidence that sessions are missing between the two bars, or None."""
-    days = (bar.session - previous.session).days
-    if days > MAX_SESSION_GAP_DAYS:
-        return f"the exchange has never closed for {days - 1} days"
-    if bar.change is None:
-        return None
-    change = bar.close / previous.close - 1
-    if abs(change - bar.change) <= CHANGE_STEP / 2 + CLOSE_STEP / previous.close:
-        return None
-    return f"the source reports a change of {bar.change:+.2%} for {bar.session}, the closes give {change:+.2%}"
+def _check_sessions(rows: ReadRows, sessions: Mapping[str, date]) -> None:
+    """Raise DataError unless each file, by URI, has one row, for its session."""
+    found: dict[str, list[date]] = {uri: [] for uri in sessions}
+    for uri, session in zip(rows.files, rows.table.index.date, strict=True):
+        found[uri].append(session)
+    for uri, session in sessions.items():
+        if found[uri] != [session]:
+            described = f"{len(found[uri])} starting at {found[uri][0]}" if found[uri] else "none"
+            raise DataError(f"{uri}: expected one row, for {session}; found {described}")
 
 
-def _read_manifests(store: Store, names: list[str]) -> dict[str, Manifest]:
-    contents = store.read_many(names, MAX_BYTES)
-    manifests = {}
-    for name in names:
-        data = contents[name]
-        if data is None:
-            raise DataError(f"{store.uri(name)} was removed while the history was read: run the step again")
-        manifests[name] = Manifest.from_json(data, store.uri(name))
-        if manifests[name].schema_version != PRICES_VERSION:
-            version = manifests[name].schema_version
-            raise DataError(f"{store.uri(name)} has schema version {version}, this program supports {PRICES_VERSION}")
-    return manifests
+def _find_gaps(prices: pd.DataFrame) -> npt.NDArray[np.bool_]:
+    """Return for each session whether sessions are missing between it and the one before, shape (sessions,)."""
+    days = prices.index.to_series().diff().dt.days
+    change = prices["close"].pct_change()
+    tolerance = CHANGE_STEP / 2 + CLOSE_STEP / prices["close"].shift()
+    gaps: npt.NDArray[np.bool_] = ((days > MAX_SESSION_GAP_DAYS) | ((change - prices["change"]).abs() > tolerance)).to_numpy()
+    return gaps
 
 
-def _parse_bar(data: bytes, session: date, where: str) -> _Bar:
-    table = read_parquet(io.BytesIO(data)).read_all()
-    dates = table.column("date").to_pylist()
-    if dates != [session]:
-        found = f"{len(dates)} starting at {dates[0]}" if dates else "none"
-        raise DataError(f"{where}: expected one row, for {session}; found {found}")
-    close = table.column("close")[0].as_py()
-    if close is None or not (np.isfinite(close) and close > 0):
-        raise DataError(f"{where}: invalid close {close}; check the collector's source")
-    change = table.column("change")[0].as_py() if "change" in table.column_names else None
-    return _Bar(session, float(close), change)
+def _describe_gap(store: Store, symbol: str, prices: pd.DataFrame, row: int) -> str:
+    """Return what is missing before the session at `row`, the evidence, and how to collect it."""
+    previous, session = prices.index[row - 1].date(), prices.index[row].date()
+    if (days := (session - previous).days) > MAX_SESSION_GAP_DAYS:
+        evidence = f"the exchange has never closed for {days - 1} days"
+    else:
+        reported, computed = prices["change"].iloc[row], prices["close"].iloc[row] / prices["close"].iloc[row - 1] - 1
+        evidence = f"the source reports a change of {reported:+.2%} for {session}, the closes give {computed:+.2%}"
+    return (
+        f"{store.uri(paths.prices_root(symbol))}: sessions between {previous} and {session} are missing, or one of the two was "
+        f"revised: {evidence}; collect them with collector fetch-prices --symbol {symbol} --from {previous} --to {session}"
+    )
+
+
+def model_columns() -> tuple[str, ...]:
+    """Return the columns of the schema PRICES that a model is made from."""
+    return tuple(dict.fromkeys(["close", *(column for feature in FEATURES for column in feature.columns)]))
+
+
+def feature_values(prices: pd.DataFrame) -> Array:
+    """Return the features of each session after the first, shape (sessions - 1, features), as `log_returns` has them."""
+    values = [feature.values(prices).to_numpy(dtype="float64", na_value=np.nan) for feature in FEATURES]
+    return np.column_stack([np.empty((len(prices), 0)), *values])[1:]
 
 
 def log_returns(closes: Array) -> Array:
@@ -147,6 +212,17 @@ class Scaler:
     def fit(cls, returns: Array) -> Scaler:
         """Return the scaler of `returns`."""
         return cls(float(returns.mean()), float(returns.std()))
+
+    @classmethod
+    def fit_feature(cls, values: Array) -> Scaler:
+        """Return the scaler of a feature, some values of which may be missing (NaN)."""
+        known = values[np.isfinite(values)]
+        return cls(float(known.mean()), float(known.std()) or 1.0) if len(known) else cls(0.0, 1.0)
+
+    def scale(self, values: Array) -> Array:
+        """Return the standardized values."""
+        scaled: Array = (values - self.mean) / self.std
+        return scaled
 
     def target_scale(self, horizon: int) -> Array:
         """Return the divisor of the targets, shape (horizon,): a random walk's standard deviation at each horizon from 1."""

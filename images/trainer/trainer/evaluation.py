@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from statistics import NormalDist
+from itertools import pairwise
 from typing import NamedTuple, TypedDict
 
 import numpy as np
 
-from trainer.dataset import Array, Indexes, cumulative_returns, forecast_origins, input_windows
+from trainer.calibration import Calibration, calibrate_forecasts, start_calibration
+from trainer.config import ModelConfig
+from trainer.dataset import Array, Indexes, cumulative_returns, forecast_origins
+from trainer.scores import (
+    Baselines,
+    IntervalScore,
+    diebold_mariano,
+    drift_forecast,
+    naive_forecast,
+    score_interval,
+    wilson_interval,
+)
 
-MOVING_AVERAGE_SESSIONS = 20  # a month
 # The share of models without skill that are promoted, at most: divided by the number of horizons (Bonferroni correction).
 SIGNIFICANCE_LEVEL = 0.05
-NORMAL = NormalDist()
 # Fit a fold: (log returns up to the last target, training origins, name) -> forecaster.
 # A forecaster maps (log returns, origins) to cumulative log returns, shape (origins, horizon, 3).
 FitFold = Callable[[Array, Indexes, str], Callable[[Array, Indexes], Array]]
@@ -31,8 +40,10 @@ class Score(TypedDict):
         p_value: its one-sided p-value.
         skill_drift: the skill against the drift forecast; `p_value_drift` likewise.
         directional_accuracy_low: lower end of the 95 % confidence interval; `directional_accuracy_high`: upper end.
-        coverage: the share of outcomes within the prediction interval; its calibration is good if this is near the interval's
-            probability.
+        mase: mean absolute scaled error: the absolute error over the training part's mean absolute log return per session
+            (Hyndman and Koehler, 2006); `mase_naive`: the naive forecast's.
+        coverage: the share of outcomes within the prediction interval.
+        intervals: more about it, and about those to compare it with.
     """
 
     horizon: int
@@ -53,76 +64,43 @@ class Score(TypedDict):
     directional_accuracy: float
     directional_accuracy_low: float
     directional_accuracy_high: float
+    mase: float
+    mase_naive: float
     coverage: float
+    intervals: IntervalScores
 
 
-class Baselines(TypedDict):
-    """Baselines besides the naive forecast: log return per session, for all origins or for each, shape (origins,)."""
+class IntervalScores(TypedDict):
+    """Scores of the calibrated interval, of the network's own before calibration, and of the baselines' intervals."""
 
-    drift: float | Array
-    moving_average: float | Array
+    calibrated: IntervalScore
+    raw: IntervalScore
+    naive: IntervalScore
+    drift: IntervalScore
 
 
 class Evaluation(TypedDict):
-    """Scores by fold and horizon, scores of all folds together by horizon, and the horizons with significant skill."""
+    """Scores by fold and horizon, scores of all folds together by horizon, and the horizons with significant skill.
+
+    `uncalibrated_forecasts` counts the forecasts whose interval is the network's own, as too few outcomes were known.
+    """
 
     folds: list[list[Score]]
     overall: list[Score]
     significant_horizons: list[int]
+    uncalibrated_forecasts: int
 
 
 class OutOfSampleForecasts(NamedTuple):
-    """The origins of all test parts, and the forecasts from them as cumulative log returns, shape (origins, horizon, 3)."""
+    """The forecasts from the origins of all test parts, as cumulative log returns, shape (origins, horizon, 3).
+
+    `raw` is what the networks forecast, `forecasts` has calibrated intervals, `calibration` is the state after all outcomes.
+    """
 
     origins: Indexes
+    raw: Array
     forecasts: Array
-
-
-class DieboldMarianoTest(NamedTuple):
-    """The test's statistic and its one-sided p-value, the probability of at least this statistic if there is no difference."""
-
-    statistic: float
-    p_value: float
-
-
-def wilson_interval(share: float, count: float, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the confidence interval of a `share` of `count` independent trials (Wilson, 1927); (0, 1) without trials."""
-    if count <= 0:
-        return 0.0, 1.0
-    z = NORMAL.inv_cdf((1 + confidence) / 2)
-    center = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    margin = z / (1 + z**2 / count) * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    return max(0.0, center - margin), min(1.0, center + margin)
-
-
-def diebold_mariano(losses: Array, baseline_losses: Array, horizon: int) -> DieboldMarianoTest:
-    """Test whether forecasts `horizon` sessions ahead, one per session, have smaller losses than a baseline.
-
-    Diebold and Mariano (1995) with the correction of Harvey, Leybourne and Newbold (1997). Errors of overlapping forecasts are
-    correlated over `horizon` - 1 sessions, so as many autocovariances are included, with the weights of Newey and West (1987)
-    if the variance would be negative otherwise. Without any difference, or with fewer than two horizons of forecasts, the
-    p-value is 0.5.
-
-    Args:
-        losses: loss of each forecast in order of time, shape (forecasts,).
-        baseline_losses: the baseline's, same shape.
-        horizon: sessions ahead.
-    """
-    differences = baseline_losses - losses
-    count = len(differences)
-    if count < 2 * horizon or not np.ptp(differences):
-        return DieboldMarianoTest(0.0, 0.5)
-    centered = differences - differences.mean()
-    covariances = [float(centered[lag:] @ centered[: count - lag]) / count for lag in range(horizon)]
-    variance = covariances[0] + 2 * sum(covariances[1:])
-    if variance <= 0:
-        weighted = ((1 - lag / horizon) * covariance for lag, covariance in enumerate(covariances[1:], start=1))
-        variance = covariances[0] + 2 * sum(weighted)
-    if variance <= 0:
-        return DieboldMarianoTest(0.0, 0.5)
-    correction = math.sqrt((count + 1 - 2 * horizon + horizon * (horizon - 1) / count) / count)
-    statistic = correction * float(differences.mean()) / math.sqrt(variance / count)
-    return DieboldMarianoTest(statistic, 1 - NORMAL.cdf(statistic))
+    calibration: Calibration
 
 
 def split_folds(origins: Indexes, folds: int, test_share: float, horizon: int) -> list[tuple[Indexes, Indexes]]:
@@ -140,26 +118,36 @@ def min_sessions(window: int, horizon: int, folds: int, test_share: float) -> in
     return window + horizon + math.ceil((window + horizon + folds) / (1 - test_share))
 
 
-def score(forecasts: Array, outcomes: Array, baselines: Baselines) -> list[Score]:
+def score(forecasts: Array, raw: Array, outcomes: Array, baselines: Baselines, interval: float) -> list[Score]:
     """Return the scores of each horizon.
 
     Args:
         forecasts: low, middle and high cumulative log returns, shape (origins, horizon, 3), of consecutive origins.
+        raw: the same before calibration.
         outcomes: cumulative log returns, shape (origins, horizon).
         baselines: forecasts to compare with, besides no change.
+        interval: the nominal coverage.
     """
-    return [_score_horizon(forecasts[:, i], outcomes[:, i], i + 1, baselines) for i in range(outcomes.shape[1])]
+    horizons = range(outcomes.shape[1])
+    return [_score_horizon(forecasts[:, i], raw[:, i], outcomes[:, i], i + 1, baselines, interval) for i in horizons]
 
 
-def _score_horizon(forecasts: Array, outcomes: Array, horizon: int, baselines: Baselines) -> Score:
-    low, middle, high = forecasts.T
+def _score_horizon(forecasts: Array, raw: Array, outcomes: Array, horizon: int, baselines: Baselines, interval: float) -> Score:
+    middle = forecasts[:, 1]
     errors, moved = outcomes - middle, outcomes != 0
-    drift_errors = outcomes - baselines["drift"] * horizon
-    moving_average_errors = outcomes - baselines["moving_average"] * horizon
+    drift_errors = outcomes - baselines.drift * horizon
+    moving_average_errors = outcomes - baselines.moving_average * horizon
     test = diebold_mariano(np.abs(errors), np.abs(outcomes), horizon)
     accuracy = float((np.sign(middle) == np.sign(outcomes))[moved].mean()) if moved.any() else 0.0
     # Forecasts overlap: only one per `horizon` sessions is an independent trial.
     accuracy_low, accuracy_high = wilson_interval(accuracy, moved.sum() / horizon)
+    naive = naive_forecast(baselines.std, horizon, interval)
+    drift = drift_forecast(baselines.drift, baselines.std, baselines.sessions, horizon, interval)
+
+    def score_of(forecasts: Array) -> IntervalScore:
+        return score_interval(forecasts, outcomes, baselines.volatility, horizon, interval)
+
+    intervals = IntervalScores(calibrated=score_of(forecasts), raw=score_of(raw), naive=score_of(naive), drift=score_of(drift))
     return Score(
         horizon=horizon,
         forecasts=len(outcomes),
@@ -179,7 +167,10 @@ def _score_horizon(forecasts: Array, outcomes: Array, horizon: int, baselines: B
         directional_accuracy=accuracy,
         directional_accuracy_low=accuracy_low,
         directional_accuracy_high=accuracy_high,
-        coverage=float(((low <= outcomes) & (outcomes <= high)).mean()),
+        mase=_mae(errors / baselines.mean_absolute_return),
+        mase_naive=_mae(outcomes / baselines.mean_absolute_return),
+        coverage=intervals["calibrated"]["coverage"],
+        intervals=intervals,
     )
 
 
@@ -195,28 +186,39 @@ def _rmse(errors: Array) -> float:
     return float(np.sqrt((errors**2).mean()))
 
 
-def walk_forward(
-    returns: Array, window: int, horizon: int, folds: int, test_share: float, fit_fold: FitFold
-) -> tuple[Evaluation, OutOfSampleForecasts]:
-    """Fit and score each fold; `fit_fold` receives no log return later than the fold's first test origin."""
-    forecasts, outcomes, drifts, averages, test_origins, fold_scores = [], [], [], [], [], []
+def walk_forward(returns: Array, config: ModelConfig, fit_fold: FitFold) -> tuple[Evaluation, OutOfSampleForecasts]:
+    """Fit, calibrate and score each fold; `fit_fold` receives no log return later than the fold's first test origin.
+
+    An interval is calibrated with the outcomes that were known at its origin, those of earlier folds included.
+    """
+    window, horizon, interval = config.window, config.horizon, config.interval
     origins = forecast_origins(returns, window)
-    for number, (train, test) in enumerate(split_folds(origins, folds, test_share, horizon), start=1):
+    parts = split_folds(origins, config.folds, config.test_share, horizon)
+    raws, baselines = [], []
+    for number, (train, test) in enumerate(parts, start=1):
         known = returns[: train[-1] + horizon]
-        forecaster = fit_fold(known, train, f"fold {number} of {folds}")
-        forecasts.append(forecaster(returns, test))
-        outcomes.append(cumulative_returns(returns, test, horizon))
-        test_origins.append(test)
+        raws.append(fit_fold(known, train, f"fold {number} of {config.folds}")(returns, test))
         # Each origin keeps the drift of its own fold: a mean over all folds would use later returns.
-        drifts.append(np.full(len(test), known.mean()))
-        averages.append(input_windows(returns, test, min(window, MOVING_AVERAGE_SESSIONS)).mean(axis=1))
-        fold_scores.append(score(forecasts[-1], outcomes[-1], Baselines(drift=drifts[-1], moving_average=averages[-1])))
-    baselines = Baselines(drift=np.concatenate(drifts), moving_average=np.concatenate(averages))
-    all_forecasts = np.concatenate(forecasts)
-    overall = score(all_forecasts, np.concatenate(outcomes), baselines)
-    significant = find_significant_horizons(fold_scores, overall)
-    evaluation = Evaluation(folds=fold_scores, overall=overall, significant_horizons=significant)
-    return evaluation, OutOfSampleForecasts(np.concatenate(test_origins), all_forecasts)
+        baselines.append(Baselines.fit(known, returns, test, window))
+    tested, raw = np.concatenate([test for _, test in parts]), np.concatenate(raws)
+    calibration = start_calibration(returns[: tested[0]], window, horizon, interval)
+    calibrated = calibrate_forecasts(calibration, returns, tested, raw)
+    outcomes = cumulative_returns(returns, tested, horizon)
+
+    def score_part(part: slice, baselines: Baselines) -> list[Score]:
+        return score(calibrated.forecasts[part], raw[part], outcomes[part], baselines, interval)
+
+    ends = np.cumsum([len(test) for _, test in parts]).tolist()
+    slices = [slice(start, end) for start, end in pairwise([0, *ends])]
+    fold_scores = [score_part(part, fold) for part, fold in zip(slices, baselines, strict=True)]
+    overall = score_part(slice(None), Baselines(*map(np.concatenate, zip(*baselines, strict=True))))
+    evaluation = Evaluation(
+        folds=fold_scores,
+        overall=overall,
+        significant_horizons=find_significant_horizons(fold_scores, overall),
+        uncalibrated_forecasts=calibrated.uncalibrated,
+    )
+    return evaluation, OutOfSampleForecasts(tested, raw, calibrated.forecasts, calibrated.calibration)
 
 
 def find_significant_horizons(folds: list[list[Score]], overall: list[Score]) -> list[int]:

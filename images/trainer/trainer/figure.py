@@ -14,14 +14,14 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import StrMethodFormatter
 
-from trainer.dataset import Array
-from trainer.texts import ENGLISH, LANGUAGES, Texts, format_date, format_past_coverage
+from trainer.texts import ENGLISH, LANGUAGES, Texts, format_date, format_past_coverage, label_past_forecasts
 
 # The colorblind-safe palette of Okabe and Ito; the lines also differ in style.
 CLOSE_COLOR, FORECAST_COLOR, NAIVE_COLOR, PAST_COLOR = "#000000", "#0072B2", "#D55E00", "#56B4E9"
@@ -35,19 +35,20 @@ class PlotData:
     """The content of a figure.
 
     Attributes:
-        closes: the close of each of `sessions` in index points.
+        closes: in index points, with the sessions as index.
         forecast: the content of forecast.json, made from the last close.
         past: contents of earlier forecast.json, or the validation's forecasts.
         issued: whether the `past` forecasts were issued at their time, rather than made by the validation.
         evaluation: the summary of the evaluation in the figure's language.
+        baselines: how many of the `past` forecasts a baseline made.
     """
 
-    sessions: Sequence[date]
-    closes: Array
+    closes: pd.Series
     forecast: Mapping[str, Any]
     past: Sequence[Mapping[str, Any]]
     issued: bool
     evaluation: str
+    baselines: int = 0
 
 
 def render_png(data: PlotData, language: str) -> bytes:
@@ -80,7 +81,7 @@ def build_figure(data: PlotData, texts: Texts) -> Figure:
     x = np.arange(1 - len(data.closes), 1)
     covered = [_draw_past_forecast(axes, data, past) for past in data.past]
     if covered:
-        label = texts.issued if data.issued else texts.out_of_sample
+        label = label_past_forecasts(texts, issued=data.issued, baselines=data.baselines)
         axes.fill_between([], [], color=PAST_COLOR, alpha=0.45, linewidth=0, label=label)
     axes.plot(x, data.closes, color=CLOSE_COLOR, linewidth=2, label=texts.close)
     ahead = np.arange(len(middle))
@@ -89,9 +90,9 @@ def build_figure(data: PlotData, texts: Texts) -> Figure:
     axes.plot(ahead, middle, color=FORECAST_COLOR, linewidth=3, label=texts.forecast)
     naive = [middle[0]] * len(ahead)
     axes.plot(ahead, naive, color=NAIVE_COLOR, linewidth=2, linestyle=(0, (2, 1.5)), label=texts.naive)
-    axes.plot([0], data.closes[-1:], "o", color=CLOSE_COLOR, markersize=6)
+    axes.plot([0], data.closes.iloc[-1:], "o", color=CLOSE_COLOR, markersize=6)
     ticks = np.linspace(0, len(x) - 1, 4).round().astype(int)
-    axes.set_xticks(x[ticks].tolist(), [format_date(data.sessions[i], texts, year=False) for i in ticks])
+    axes.set_xticks(x[ticks].tolist(), [format_date(data.closes.index[i].date(), texts, year=False) for i in ticks])
     axes.set_xlim(x[0] - 1, ahead[-1] + 1)
     bottom, top = axes.get_ylim()
     axes.set_ylim(bottom, top + 0.3 * (top - bottom))  # room for the legend above the lines
@@ -114,13 +115,13 @@ def _quantile_lines(forecast: Mapping[str, Any]) -> list[list[float]]:
 
 def _draw_past_forecast(axes: Axes, data: PlotData, forecast: Mapping[str, Any]) -> bool:
     """Draw a past forecast up to the last close; return whether the interval at its end covers the close there."""
-    start = list(data.sessions).index(date.fromisoformat(forecast["last_session"]))
+    start = data.closes.index.get_loc(pd.Timestamp(forecast["last_session"]))
     low, middle, high = (line[: len(data.closes) - start] for line in _quantile_lines(forecast))
     end = start + len(middle) - 1
     x = np.arange(start, end + 1) - len(data.closes) + 1
     axes.fill_between(x, low, high, color=PAST_COLOR, alpha=0.45, linewidth=0)
     axes.plot(x, middle, color=FORECAST_COLOR, linewidth=1.5, linestyle=(0, (1, 1)))
-    return bool(low[-1] <= data.closes[end] <= high[-1])
+    return bool(low[-1] <= data.closes.iloc[end] <= high[-1])
 
 
 def _add_texts(figure: Figure, data: PlotData, texts: Texts, past_coverage: str) -> None:

@@ -33,15 +33,22 @@ MAX_EPOCH_LOSS = 3.0
 
 @dataclass(frozen=True)
 class FittedModel:
-    """A fitted network with the scaler of its training part."""
+    """A fitted network with the scaler of its training part, and those of its features."""
 
     network: nn.Module
     scaler: Scaler
     config: ModelConfig
+    feature_scalers: tuple[Scaler, ...] = ()
 
-    def forecast(self, returns: Array, origins: Indexes) -> Array:
-        """Return the low, middle and high cumulative log return of each horizon, shape (origins, horizon, 3)."""
-        inputs = _scale_inputs(input_windows(returns, origins, self.config.window), self.scaler)
+    def forecast(self, returns: Array, origins: Indexes, features: Array | None = None) -> Array:
+        """Return the low, middle and high cumulative log return of each horizon, shape (origins, horizon, 3).
+
+        Args:
+            returns: log returns of consecutive sessions, shape (sessions - 1,).
+            origins: indexes into the closes, shape (origins,).
+            features: `dataset.feature_values`, shape (sessions - 1, features); None if the model has none.
+        """
+        inputs = _make_inputs(returns, features, origins, self.config.window, (self.scaler, *self.feature_scalers))
         with torch.no_grad():
             outputs = self.network(inputs).numpy().astype(np.float64)
         horizons = np.arange(1, self.config.horizon + 1)
@@ -49,8 +56,13 @@ class FittedModel:
         return scaled + (self.scaler.mean * horizons)[:, None]
 
 
-def _scale_inputs(windows: Array, scaler: Scaler) -> Tensor:
-    return torch.from_numpy((windows - scaler.mean) / scaler.std).float()
+def _make_inputs(returns: Array, features: Array | None, origins: Indexes, window: int, scalers: tuple[Scaler, ...]) -> Tensor:
+    """Return the scaled log returns and features of the window up to each origin, shape (origins, inputs, window)."""
+    columns = [scalers[0].scale(returns)]
+    for values, scaler in zip(features.T if features is not None else (), scalers[1:], strict=True):
+        columns.append(np.nan_to_num(scaler.scale(values)))  # a missing value becomes the mean
+    windows = [input_windows(column, origins, window) for column in columns]
+    return torch.from_numpy(np.stack(windows, axis=1)).float()
 
 
 def pinball_loss(forecast: Tensor, target: Tensor, quantiles: Tensor) -> Tensor:
@@ -166,7 +178,12 @@ class EpochProgress:
 
 
 def fit(
-    returns: Array, origins: Indexes, config: ModelConfig, name: str, checkpoints: CheckpointManager | None = None
+    returns: Array,
+    origins: Indexes,
+    config: ModelConfig,
+    name: str,
+    checkpoints: CheckpointManager | None = None,
+    features: Array | None = None,
 ) -> FittedModel:
     """Fit a network to forecast from `origins`; the scaler uses the log returns up to the last target only.
 
@@ -178,6 +195,7 @@ def fit(
         config: the model's configuration.
         name: identifies the fit in logs and checkpoints.
         checkpoints: where to save and resume; None disables checkpoints.
+        features: `dataset.feature_values`, shape (sessions - 1, features); None for none.
 
     Raises:
         ConfigurationError: the model is unknown.
@@ -192,11 +210,13 @@ def fit(
     torch.set_num_threads(thread_count())
     horizon = config.horizon
     scaler = Scaler.fit(returns[: origins[-1] + horizon])
-    network = MODELS[config.model](config)
+    known = features[: origins[-1] + horizon].T if features is not None else ()
+    feature_scalers = tuple(Scaler.fit_feature(values) for values in known)
+    network = MODELS[config.model](config, 1 + len(feature_scalers))
     if checkpoints and (weights := checkpoints.finished_weights(name)):
         network.load_state_dict(dict(weights))
-        return FittedModel(network.eval(), scaler, config)
-    inputs = _scale_inputs(input_windows(returns, origins, config.window), scaler)
+        return FittedModel(network.eval(), scaler, config, feature_scalers)
+    inputs = _make_inputs(returns, features, origins, config.window, (scaler, *feature_scalers))
     drift = scaler.mean * np.arange(1, horizon + 1)
     targets = cumulative_returns(returns, origins, horizon) - drift
     scaled_targets = torch.from_numpy(targets / scaler.target_scale(horizon)).float()
@@ -224,4 +244,4 @@ def fit(
                 checkpoints.after_step(name, state.state_dict)
     if checkpoints:
         checkpoints.save_finished(name, network.state_dict())
-    return FittedModel(network.eval(), scaler, config)
+    return FittedModel(network.eval(), scaler, config, feature_scalers)

@@ -1,4 +1,6 @@
-"""The networks. To add one, write a class that takes a ModelConfig, add it to MODELS and name it in model.toml."""
+"""The networks. To add one, write a class that takes a ModelConfig and the number of inputs of a session, add it to MODELS and
+name it in model.toml. An input is the log return or a feature (`dataset.FEATURES`).
+"""
 
 from __future__ import annotations
 
@@ -32,18 +34,18 @@ class TemporalConvolutionalNetwork(nn.Module):
     Modeling. As only the last session's output is used, stride 2 replaces dilation: each layer computes what the next needs.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, inputs: int = 1) -> None:
         super().__init__()
         channels = config.channels
-        self.input_projection = nn.Conv1d(1, channels, kernel_size=1)
+        self.input_projection = nn.Conv1d(inputs, channels, kernel_size=1)
         levels = max(1, (config.window - 1).bit_length())
         self.padding = 2**levels - config.window
         self.layers = nn.ModuleList(nn.Conv1d(channels, channels, 2, stride=2) for _ in range(levels))
         self.head = QuantileHead(channels, config.horizon)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Map scaled log returns (samples, window) to scaled low, middle and high values (samples, horizon, 3)."""
-        hidden = self.input_projection(functional.pad(windows[:, None, :], (self.padding, 0)))
+        """Map scaled inputs (samples, inputs, window) to scaled low, middle and high values (samples, horizon, 3)."""
+        hidden = self.input_projection(functional.pad(windows, (self.padding, 0)))
         for layer in self.layers:
             hidden = hidden[:, :, 1::2] + functional.gelu(layer(hidden))
         output: Tensor = self.head(hidden[:, :, 0])
@@ -53,19 +55,19 @@ class TemporalConvolutionalNetwork(nn.Module):
 class GatedRecurrentNetwork(nn.Module):
     """A gated recurrent unit (GRU) over the window."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, inputs: int = 1) -> None:
         super().__init__()
-        self.gru = nn.GRU(1, config.channels, batch_first=True)
+        self.gru = nn.GRU(inputs, config.channels, batch_first=True)
         self.head = QuantileHead(config.channels, config.horizon)
 
     def forward(self, windows: Tensor) -> Tensor:
-        """Map scaled log returns (samples, window) to scaled low, middle and high values (samples, horizon, 3)."""
-        hidden, _ = self.gru(windows[:, :, None])
+        """Map scaled inputs (samples, inputs, window) to scaled low, middle and high values (samples, horizon, 3)."""
+        hidden, _ = self.gru(windows.transpose(1, 2))
         output: Tensor = self.head(hidden[:, -1])
         return output
 
 
-MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+MODELS: dict[str, Callable[..., nn.Module]] = {
     "tcn": TemporalConvolutionalNetwork,
     "gru": GatedRecurrentNetwork,
 }

@@ -35,7 +35,10 @@ class Texts:
     significant: str
     not_significant: str
     accuracy: str
+    calibrated: str
+    uncalibrated: str
     past_coverage: str
+    baselines: str
     dates: tuple[str, str]
     months: tuple[str, ...]
     width: int
@@ -59,8 +62,12 @@ ENGLISH = Texts(
     not_significant="No significant improvement over the naive and drift forecasts.",
     accuracy="Directional accuracy {directional_accuracy:.0%} "
     "(95% CI {directional_accuracy_low:.0%} to {directional_accuracy_high:.0%}), "
-    "{interval:.0%} interval coverage {coverage:.0%}.",
+    "{interval:.0%} interval coverage {intervals[calibrated][coverage]:.0%} "
+    "({intervals[calibrated][coverage_low]:.0%} to {intervals[calibrated][coverage_high]:.0%}), {calibration}.",
+    calibrated="{intervals[raw][coverage]:.0%} before calibration",
+    uncalibrated="{uncalibrated} of them not calibrated: too few outcomes",
     past_coverage="Coverage of {kind} shown: {covered} of {count}.",
+    baselines="{issued} ({baselines} baseline)",
     dates=("{day} {month} {year}", "{day} {month}"),
     months=("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"),
     width=60,
@@ -84,14 +91,27 @@ KOREAN = Texts(
     not_significant="단순·드리프트 예측 대비 통계적으로 유의한 개선은 없습니다.",
     accuracy="방향 적중률은 {directional_accuracy:.0%}"
     "(95% 신뢰구간 {directional_accuracy_low:.0%}~{directional_accuracy_high:.0%}), "
-    "{interval:.0%} 예측 구간의 포함률은 {coverage:.0%}입니다.",
+    "{interval:.0%} 예측 구간의 포함률은 {intervals[calibrated][coverage]:.0%}"
+    "({intervals[calibrated][coverage_low]:.0%}~{intervals[calibrated][coverage_high]:.0%})입니다({calibration}).",
+    calibrated="보정 전 {intervals[raw][coverage]:.0%}",
+    uncalibrated="결과가 부족하여 {uncalibrated}개는 보정 안 됨",
     past_coverage="표시된 {kind} {count}건 중 {covered}건이 예측 구간에 적중했습니다.",
+    baselines="{issued}(기준선 {baselines}건)",
     dates=("{year}년 {month} {day}일", "{month} {day}일"),
     months=tuple(f"{number}월" for number in range(1, 13)),
     width=42,
     bold=600,
 )
 LANGUAGES = {"en": ENGLISH, "ko": KOREAN}
+# Only the log and Slack show it: the plot has no room.
+INTERVALS = (
+    "Coverage by thirds of volatility, low to high: {thirds}. Interval score {intervals[calibrated][interval_score]:.2%} "
+    "(before calibration {intervals[raw][interval_score]:.2%}, naive {intervals[naive][interval_score]:.2%}, "
+    "drift {intervals[drift][interval_score]:.2%}), mean width {intervals[calibrated][width]:.2%} "
+    "({intervals[raw][width]:.2%}, {intervals[naive][width]:.2%}, {intervals[drift][width]:.2%}). "
+    "MASE {mase:.2f} (naive {mase_naive:.2f}), quantile loss {intervals[calibrated][quantile_loss]:.3%} "
+    "(naive {intervals[naive][quantile_loss]:.3%})."
+)
 
 
 def summarize_evaluation(evaluation: Evaluation, interval: float, texts: Texts = ENGLISH) -> str:
@@ -99,7 +119,17 @@ def summarize_evaluation(evaluation: Evaluation, interval: float, texts: Texts =
     horizons = [str(horizon) for horizon in evaluation["significant_horizons"]]
     significance = texts.significant.format(horizons=", ".join(horizons)) if horizons else texts.not_significant
     last = evaluation["overall"][-1]
-    return f"{texts.errors.format(**last)} {significance} {texts.accuracy.format(interval=interval, **last)}"
+    uncalibrated = evaluation["uncalibrated_forecasts"]
+    calibration = (texts.uncalibrated if uncalibrated else texts.calibrated).format(uncalibrated=uncalibrated, **last)
+    accuracy = texts.accuracy.format(interval=interval, calibration=calibration, **last)
+    return f"{texts.errors.format(**last)} {significance} {accuracy}"
+
+
+def summarize_intervals(evaluation: Evaluation) -> str:
+    """Return how the prediction interval at the last horizon compares with others, in two sentences for the log and Slack."""
+    last = evaluation["overall"][-1]
+    thirds = ", ".join(f"{coverage:.0%}" for coverage in last["intervals"]["calibrated"]["coverage_by_volatility"])
+    return INTERVALS.format(thirds=thirds, **last)
 
 
 def format_date(day: date, texts: Texts, *, year: bool = True) -> str:
@@ -117,3 +147,16 @@ def format_past_coverage(covered: Sequence[bool], texts: Texts, *, issued: bool)
     """
     kind = texts.issued if issued else texts.out_of_sample
     return texts.past_coverage.format(kind=kind, count=len(covered), covered=sum(covered)) if covered else ""
+
+
+def label_past_forecasts(texts: Texts, *, issued: bool, baselines: int) -> str:
+    """Return the legend's label of the past forecasts.
+
+    Args:
+        texts: the language.
+        issued: as for `format_past_coverage`.
+        baselines: how many of them a baseline made, for lack of a model.
+    """
+    if issued and baselines:
+        return texts.baselines.format(issued=texts.issued, baselines=baselines)
+    return texts.issued if issued else texts.out_of_sample

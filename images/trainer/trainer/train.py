@@ -8,32 +8,51 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import date
+from functools import partial
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from step_contract import paths
-from step_contract.commit import Committed, Content, commit, find
+from step_contract.commit import Committed, Content
 from step_contract.errors import DataError
-from step_contract.manifest import Fact, canonical, digest
-from step_contract.schemas import FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_VERSION
+from step_contract.facts import TrainingFacts
+from step_contract.manifest import canonical, digest
+from step_contract.revisions import Artifact, Logic
+from step_contract.schemas import CALIBRATION_FILE, FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_VERSION
 from step_contract.store import Store
 
+from trainer.calibration import Calibration, calibrate_forecasts
 from trainer.config import ModelConfig, TrainingConfig
-from trainer.dataset import Array, forecast_origins, list_partitions, log_returns, read_closes
+from trainer.dataset import (
+    FEATURES,
+    Array,
+    feature_values,
+    forecast_origins,
+    list_partitions,
+    log_returns,
+    model_columns,
+    read_prices,
+)
 from trainer.evaluation import Evaluation, OutOfSampleForecasts, min_sessions, split_folds, walk_forward
 from trainer.forecast_history import PLOTTED_SESSIONS
-from trainer.texts import summarize_evaluation
+from trainer.texts import summarize_evaluation, summarize_intervals
 from trainer.threads import thread_count
 
 if TYPE_CHECKING:
     from trainer.fitting import FittedModel
 
-STEP = "train"
+# Besides this version, the digest of the modules that fit and evaluate a model is part of its path (`config.MODEL_CODE`).
+LOGIC = Logic("trainer", "train", code_version=1, schema_version=MODEL_VERSION)
 
 
-def train(store: Store, symbol: str, session: date, config: TrainingConfig, checkpoint_interval: int) -> Committed:
+def train(
+    store: Store, symbol: str, session: date, config: TrainingConfig, checkpoint_interval: int, remake: str = ""
+) -> Committed:
     """Train a model on the sessions up to `session` and commit it, or return the one committed from the same sessions.
+
+    If the latest one was trained on another history, because sessions were added or revised, the new one is its next revision.
 
     A training that was interrupted resumes from its last checkpoint and gives the same bytes.
 
@@ -43,13 +62,13 @@ def train(store: Store, symbol: str, session: date, config: TrainingConfig, chec
         session: the last day of the history; it need not be a session.
         config: the model's configuration and the length of the history.
         checkpoint_interval: steps between two checkpoints.
+        remake: a person's reason to train another model although the history may be the same; empty for none.
 
     Raises:
-        DataError: there are too few sessions, one is damaged, the training diverged, or the model was committed from other
-            sessions.
+        DataError: there are too few sessions, one is damaged, the training diverged, or the latest committed model is damaged.
     """
     model_config, since = config.model, config.first_date(session)
-    partitions = list_partitions(store, symbol, session, since)
+    partitions = list_partitions(store, symbol, session, since, as_of=config.as_of)
     sessions = partitions.sessions
     directory = paths.model(symbol, session, config.digest)
     inputs = {
@@ -58,49 +77,52 @@ def train(store: Store, symbol: str, session: date, config: TrainingConfig, chec
         "prices": partitions.digest,
         "config": config.digest,
     }
-    checkpoint_directory = paths.checkpoints(symbol, session, config.digest, digest(canonical(inputs))[:12])
-    if committed := find(store, directory, inputs):
+    made_from = inputs | ({"remake": remake} if remake else {})
+    checkpoint_directory = paths.checkpoints(symbol, session, config.digest, digest(canonical(made_from))[:12])
+    changed = "the history changed: {differences}"
+    artifact = Artifact(store, directory, LOGIC, session=session, inputs=inputs, remake=remake, changed=changed)
+    if committed := artifact.find():
         store.remove_folder(checkpoint_directory)  # left if the writer was killed after the commit
         return committed
-    closes = read_closes(store, partitions)
-    check_history(sessions, closes, model_config, symbol, session, since)
-    # Importing torch takes longer than everything before: a model that is committed already does not need it.
+    prices = read_prices(store, partitions, model_columns())
+    check_history(prices, model_config, symbol, session, since)
+    # Imported late: importing torch takes longer than everything above, and returning a committed model does not need it.
     from trainer.checkpoint import CheckpointManager
     from trainer.fitting import fit
 
-    returns = log_returns(closes)
+    closes = prices["close"].to_numpy()
+    returns, features = log_returns(closes), feature_values(prices)
     checkpoints = CheckpointManager(store, checkpoint_directory, checkpoint_interval)
 
     def fit_fold(known: Array, origins: Any, name: str) -> Any:
-        return fit(known, origins, model_config, name, checkpoints).forecast
+        return partial(fit(known, origins, model_config, name, checkpoints, features).forecast, features=features)
 
     window, horizon = model_config.window, model_config.horizon
     with checkpoints.handle_sigterm():
-        evaluation, out_of_sample = walk_forward(
-            returns, window, horizon, model_config.folds, model_config.test_share, fit_fold
-        )
+        evaluation, out_of_sample = walk_forward(returns, model_config, fit_fold)
         origins = forecast_origins(returns, window)[:-horizon]
-        model = fit(returns, origins, model_config, "final fit", checkpoints)
+        model = fit(returns, origins, model_config, "final fit", checkpoints, features)
+    last = np.array([len(returns)])
+    raw = model.forecast(returns, last, features)
+    forecast_values = calibrate_forecasts(out_of_sample.calibration, returns, last, raw).forecasts
     forecast: dict[str, Any] = {
         "symbol": symbol,
         "session": session.isoformat(),
         "model": model_config.model,
         "interval": model_config.interval,
-        **forecast_record(sessions[-1], float(closes[-1]), model.forecast(returns, np.array([len(returns)]))[0]),
+        **forecast_record(sessions[-1], float(closes[-1]), forecast_values[0], raw[0]),
         "out_of_sample": select_validation_forecasts(sessions, closes, out_of_sample, horizon),
     }
-    facts = {"last_session": forecast["last_session"], "last_close": forecast["last_close"]}
-    facts |= make_facts(evaluation, model_config.interval)
-    content = Content(artifact_files(model, evaluation, forecast, inputs), len(sessions), MODEL_VERSION, facts)
-    committed = commit(store, directory, step=STEP, session=session, inputs=inputs, content=content)
+    facts = make_facts(sessions[-1], float(closes[-1]), evaluation, model_config.interval).to_facts()
+    files = artifact_files(model, evaluation, forecast, out_of_sample.calibration, inputs)
+    committed = artifact.commit(Content(files, len(sessions), MODEL_VERSION, facts))
     checkpoints.remove_all()
     return committed
 
 
-def check_history(
-    sessions: list[date], closes: Array, config: ModelConfig, symbol: str, session: date, since: date | None
-) -> None:
+def check_history(prices: pd.DataFrame, config: ModelConfig, symbol: str, session: date, since: date | None) -> None:
     """Raise DataError if there are too few sessions for the configuration, or the first fold has constant closes only."""
+    sessions, closes = prices.index.date, prices["close"].to_numpy()
     window, horizon, folds = config.window, config.horizon, config.folds
     required = max(config.min_sessions, min_sessions(window, horizon, folds, config.test_share))
     if len(sessions) < required:
@@ -118,21 +140,23 @@ def check_history(
         )
 
 
-def forecast_record(session: date, close: float, log_returns: Array) -> dict[str, Any]:
+def forecast_record(session: date, close: float, log_returns: Array, raw: Array) -> dict[str, Any]:
     """Return a forecast in the form of forecast.json: each horizon's values as log return and in index points.
 
     Args:
         session: the session that is forecast from.
         close: its close in index points.
         log_returns: low, middle and high cumulative log return, shape (horizon, 3).
+        raw: the same before calibration.
     """
+    names = ("low", "middle", "high", "low_raw", "high_raw")
     points = [
         {"horizon": horizon}
         | {
             name: {"log_return": round(float(value), 8), "points": round(close * float(np.exp(value)), 2)}
-            for name, value in zip(("low", "middle", "high"), row, strict=True)
+            for name, value in zip(names, row, strict=True)
         }
-        for horizon, row in enumerate(log_returns, start=1)
+        for horizon, row in enumerate(np.concatenate([log_returns, raw[:, [0, 2]]], axis=1), start=1)
     ]
     return {"last_session": session.isoformat(), "last_close": close, "forecast": points}
 
@@ -143,44 +167,52 @@ def select_validation_forecasts(
     """Return the last validation forecasts that a plot can show, without overlap; the last one ends at the last close."""
     last = len(out_of_sample.origins) - 1
     selected = range(last, max(-1, last - PLOTTED_SESSIONS), -horizon)
-    return [
-        forecast_record(sessions[out_of_sample.origins[i]], float(closes[out_of_sample.origins[i]]), out_of_sample.forecasts[i])
-        for i in reversed(selected)
-    ]
+    records = []
+    for i in reversed(selected):
+        origin = out_of_sample.origins[i]
+        values = (out_of_sample.forecasts[i], out_of_sample.raw[i])
+        records.append(forecast_record(sessions[origin], float(closes[origin]), *values))
+    return records
 
 
-def make_facts(evaluation: Evaluation, interval: float) -> dict[str, Fact]:
-    """Return the manifest's facts on the evaluation at the last horizon, and on the resources used so far."""
+def make_facts(session: date, close: float, evaluation: Evaluation, interval: float) -> TrainingFacts:
+    """Return the manifest's facts: the last session, the evaluation at the last horizon, and the resources used so far."""
     last = evaluation["overall"][-1]
-    return {
-        "evaluation": summarize_evaluation(evaluation, interval),
-        "beats_baselines": bool(evaluation["significant_horizons"]),
-        "p_value": last["p_value"],
-        "horizon": last["horizon"],
-        "mae": last["mae"],
-        "mae_naive": last["mae_naive"],
-        "skill": last["skill"],
-        "peak_memory_mib": peak_memory_bytes() // 2**20,
-        "threads": thread_count(),
-    }
+    return TrainingFacts(
+        last_session=session.isoformat(),
+        last_close=close,
+        evaluation=f"{summarize_evaluation(evaluation, interval)} {summarize_intervals(evaluation)}",
+        beats_baselines=bool(evaluation["significant_horizons"]),
+        p_value=last["p_value"],
+        horizon=last["horizon"],
+        mae=last["mae"],
+        mae_naive=last["mae_naive"],
+        skill=last["skill"],
+        peak_memory_mib=peak_memory_bytes() // 2**20,
+        threads=thread_count(),
+    )
 
 
 def artifact_files(
-    model: FittedModel, evaluation: Evaluation, forecast: dict[str, Any], inputs: Mapping[str, str]
+    model: FittedModel, evaluation: Evaluation, forecast: dict[str, Any], calibration: Calibration, inputs: Mapping[str, str]
 ) -> dict[str, bytes]:
     """Return the artifact's files by name; the weights carry scaler, configuration, inputs and library versions as metadata."""
     import safetensors.torch
 
-    content = {"scaler": asdict(model.scaler), "config": asdict(model.config)}
+    content: dict[str, Any] = {"scaler": asdict(model.scaler), "config": asdict(model.config)}
     content["data"] = {name: inputs[name] for name in ("symbol", "sessions", "prices")}
+    if FEATURES:
+        scalers = zip(FEATURES, model.feature_scalers, strict=True)
+        content["features"] = {feature.name: asdict(scaler) for feature, scaler in scalers}
     content["libraries"] = {name: version(name) for name in ("numpy", "safetensors", "torch")}
     # A single entry: safetensors writes several in any order, and the bytes would differ.
     metadata = {"trainer": json.dumps(content, sort_keys=True)}
     weights = {name: tensor.contiguous() for name, tensor in sorted(model.network.state_dict().items())}
     return {
         MODEL_FILE: safetensors.torch.save(weights, metadata),
-        METRICS_FILE: _to_json(evaluation),
-        FORECAST_FILE: _to_json(forecast),
+        METRICS_FILE: to_json(evaluation),
+        FORECAST_FILE: to_json(forecast),
+        CALIBRATION_FILE: to_json(calibration.to_json()),
     }
 
 
@@ -190,5 +222,6 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # getrusage(2): bytes on macOS, kilobytes elsewhere
 
 
-def _to_json(content: object) -> bytes:
+def to_json(content: object) -> bytes:
+    """Return the content of a JSON file of an artifact: equal contents give equal bytes."""
     return (json.dumps(content, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()

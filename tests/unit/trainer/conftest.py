@@ -12,31 +12,16 @@ import pytest
 from arro3.io import write_parquet
 from step_contract import paths
 from step_contract.commit import Content, commit
-from step_contract.schemas import PRICES_FILE, PRICES_VERSION
+from step_contract.schemas import PRICES
 from step_contract.store import Store
 from trainer.cli import build_parser
 
+from ...conftest import SMALL_CONFIG as SMALL_CONFIG
 from ...conftest import Run as Run
 from ...conftest import StepResult as StepResult
 
 SAMPLE = Path(__file__).resolve().parents[3] / "data" / "krx" / "index" / "year_ks11"
 Close = TypeVar("Close", float, float | None)
-
-SMALL_CONFIG = """
-model = "tcn"
-window = 16
-horizon = 3
-interval = 0.8
-channels = 4
-epochs = 2
-batch_size = 64
-learning_rate = 0.01
-weight_decay = 0.01
-seed = 1
-folds = 2
-test_share = 0.3
-min_sessions = 100
-"""
 
 
 def make_parquet(session: date, close: float | None, change: float | None = None) -> bytes:
@@ -51,8 +36,8 @@ def make_parquet(session: date, close: float | None, change: float | None = None
 def commit_price(
     store: Store, session: date, close: float | None, symbol: str = "KS11", revision: int = 1, change: float | None = None
 ) -> None:
-    content = Content({PRICES_FILE: make_parquet(session, close, change)}, 1, PRICES_VERSION, {})
-    directory = paths.prices(symbol, session, revision)
+    content = Content({PRICES.file: make_parquet(session, close, change)}, 1, PRICES.version, {})
+    directory = paths.revision(paths.prices(symbol, session), revision)
     commit(store, directory, step="fetch-prices", session=session, inputs={"close": str(close)}, content=content)
 
 

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from step_contract import paths
 from step_contract.cli import run_step
 from step_contract.commit import open_artifact
@@ -48,12 +49,19 @@ def read_files(result: StepResult) -> dict[str, bytes]:
     return open_artifact(str(result["manifest"]))[1]
 
 
+@pytest.fixture(scope="module")
+def trained() -> dict[str, bytes]:
+    """What the first `reference` has trained."""
+    return {}
+
+
 @pytest.fixture
-def reference(prices: Store, trainer: Run, tmp_path: Path) -> dict[str, bytes]:
+def reference(prices: Store, trainer: Run, tmp_path: Path, trained: dict[str, bytes]) -> dict[str, bytes]:
     """The files of a training that was not interrupted."""
-    files = read_files(trainer(*TRAIN)[2])
-    shutil.rmtree(tmp_path / "artifacts" / "models")
-    return files
+    if not trained:
+        trained.update(read_files(trainer(*TRAIN)[2]))
+        shutil.rmtree(tmp_path / "artifacts" / "models")
+    return trained
 
 
 class TrainingProcess:
@@ -146,6 +154,17 @@ def test_sigterm_saves_a_checkpoint_after_the_step(store: Store, caplog: pytest.
     assert "Resuming from the checkpoint at step 2 (fit)" in caplog.text
 
 
+def test_sigterm_in_a_diverged_training_does_not_claim_a_checkpoint(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    checkpoints = CheckpointManager(store, "checkpoints", 100)
+    with checkpoints.handle_sigterm():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(SystemExit):
+            checkpoints.after_step("fit", lambda: ({"network/weight": torch.tensor([math.nan])}, {"epoch": 1}))
+    assert "Terminated (SIGTERM); the training has diverged, so no checkpoint was saved at step 1" in caplog.text
+    assert not list_checkpoints(store)
+
+
 @pytest.fixture
 def remaining(prices: Store, reference: dict[str, bytes], start_training: Callable[[], TrainingProcess]) -> list[str]:
     """The two checkpoints of a training that was killed."""
@@ -186,7 +205,7 @@ def test_checkpoints_work_in_a_bucket(
     for name in prices.list(paths.prices_root("KS11")):
         bucket.write(name, prices.read(name) or b"")
     monkeypatch.setenv("ARTIFACTS", s3)
-    code, _, result = trainer(*TRAIN)
+    code, _, result = trainer(*TRAIN, "--checkpoint-steps", "12")  # the simulated bucket is slow
     assert (code, read_files(result)) == (0, reference)
     assert bucket.list("checkpoints") == []
 

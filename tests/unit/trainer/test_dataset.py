@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from step_contract.errors import DataError
 from step_contract.store import Store
-from trainer.dataset import cumulative_returns, forecast_origins, input_windows, list_partitions, log_returns, read_closes
+from trainer.dataset import cumulative_returns, forecast_origins, input_windows, list_partitions, log_returns, read_prices
 
 from .conftest import commit_price, real_changes
 
@@ -19,11 +19,13 @@ def test_latest_revision_of_a_session_is_read(tmp_path: Path) -> None:
     commit_price(store, date(2026, 1, 15), 200.0)
     partitions = list_partitions(store, "KS11", date(2026, 1, 15))
     assert partitions.sessions == [date(2026, 1, 14), date(2026, 1, 15)]
-    assert read_closes(store, partitions).tolist() == [110.0, 200.0]
+    prices = read_prices(store, partitions)
+    assert prices["close"].tolist() == [110.0, 200.0]
+    assert prices.index.date.tolist() == partitions.sessions
 
 
 def closes_until(store: Store, last: date) -> list[float]:
-    closes: list[float] = read_closes(store, list_partitions(store, "KS11", last)).tolist()
+    closes: list[float] = read_prices(store, list_partitions(store, "KS11", last))["close"].tolist()
     return closes
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,12 +12,16 @@ from typing import cast
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
-from step_contract.commit import open_artifact
+from step_contract import paths
+from step_contract.commit import Content, commit, open_artifact
 from step_contract.manifest import Manifest
 from step_contract.store import Store
-from trainer.evaluation import Evaluation, Score
+from trainer.evaluation import Evaluation, IntervalScores, Score
 from trainer.figure import PlotData, build_figure, load_style, render_png
+from trainer.forecast_history import select_plottable
+from trainer.scores import IntervalScore
 from trainer.texts import LANGUAGES, summarize_evaluation
 
 from .conftest import Run, StepResult, commit_price, on_weekdays
@@ -57,7 +62,8 @@ def make_plot_data(closes: list[float], symbol: str = "KS11") -> PlotData:
     sessions = list(days)[-60:]
     past = [make_forecast(day, days[day]) for day in sessions[-20:-2:3]]
     forecast = make_forecast(sessions[-1], days[sessions[-1]], symbol=symbol)
-    return PlotData(sessions, np.array([days[day] for day in sessions]), forecast, past, True, "No improvement.")
+    shown = pd.Series([days[day] for day in sessions], pd.DatetimeIndex(sessions))
+    return PlotData(shown, forecast, past, True, "No improvement.")
 
 
 @pytest.mark.slow
@@ -76,18 +82,21 @@ def test_png_is_reproducible_and_depends_on_its_content() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("language", ["en", "ko"])
 @pytest.mark.parametrize("level", [0.8, 100.0, 4800.0, 12_345_678.0])
-@pytest.mark.parametrize("symbol", ["KS11", "A" * 32])
+@pytest.mark.parametrize(("symbol", "baselines"), [("KS11", 0), ("A" * 32, 0), ("KS11", 60)])
 @pytest.mark.filterwarnings("error")
 def test_no_text_is_clipped_overlaps_or_lacks_glyphs(
-    language: str, level: float, symbol: str, caplog: pytest.LogCaptureFixture
+    language: str, level: float, symbol: str, baselines: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     """With the longest texts: shares of 100 %, all horizons, a long symbol, and an index of any size."""
     texts = LANGUAGES[language]
     closes = list(level * np.exp(np.cumsum(np.random.default_rng(0).normal(0, 0.02, 60))))
-    last: dict[str, float] = dict.fromkeys(Score.__annotations__, 1.0) | {"horizon": 5, "forecasts": 2331}
-    evaluation = Evaluation(folds=[], overall=[cast(Score, last)], significant_horizons=[1, 2, 3, 4, 5])
+    intervals = dict.fromkeys(IntervalScores.__annotations__, dict.fromkeys(IntervalScore.__annotations__, 1.0))
+    last = {**dict.fromkeys(Score.__annotations__, 1.0), "horizon": 5, "forecasts": 2331, "intervals": intervals}
+    overall = [cast(Score, last)]
+    horizons = [1, 2, 3, 4, 5]
+    evaluation = Evaluation(folds=[], overall=overall, significant_horizons=horizons, uncalibrated_forecasts=2331)
     summary = summarize_evaluation(evaluation, 0.8, texts)
-    data = replace(make_plot_data(closes, symbol), evaluation=summary, issued=False)
+    data = replace(make_plot_data(closes, symbol), evaluation=summary, issued=baselines > 0, baselines=baselines)
     render_png(data, language)
     with mpl.rc_context(load_style(language)):
         figure = build_figure(data, texts)
@@ -123,31 +132,109 @@ def test_past_forecasts_are_plotted_and_counted(trained: StepResult, trainer: Ru
     assert second.files != first.files
 
 
+def test_issued_forecasts_are_plotted_without_overlap_and_before_models(trained: StepResult, trainer: Run) -> None:
+    """A forecast that was issued on a session takes precedence over that of a model that was trained on it."""
+    for session in ("2025-12-01", "2025-12-15"):
+        trainer("train", "--session", session)
+    for day in (9, 10, 11, 12, 15, 16, 17):
+        trainer("forecast", "--session", f"2025-12-{day:02}")
+    manifest, _ = open_artifact(str(trainer(*PLOT)[2]["manifest"]))
+    # Three sessions ahead each: the model of 1 December, and the forecasts issued on 9, 12 and 17 December.
+    assert manifest.facts["past_forecasts"] == 4
+
+
+def test_a_plot_as_of_a_time_shows_the_forecasts_that_were_issued_by_then(trained: StepResult, trainer: Run) -> None:
+    issued = trainer("forecast", "--session", "2025-12-22")[2]
+    time = open_artifact(str(issued["manifest"]))[0].created.isoformat()
+    trainer("forecast", "--session", "2026-01-02")
+    trainer("train", "--session", "2026-01-15", "--as-of", time)
+    past = [
+        open_artifact(str(trainer(*PLOT, *as_of)[2]["manifest"]))[0].facts["past_forecasts"]
+        for as_of in ((), ("--as-of", time))
+    ]
+    assert past == [2, 1]
+
+
+def make_forecasts(starts: list[int], days: list[date]) -> list[dict[str, object]]:
+    return [make_forecast(days[start], 1000.0) for start in starts]
+
+
+@pytest.mark.parametrize(
+    ("starts", "selected"),
+    [
+        (list(range(10)), [1, 3, 5, 7]),
+        ([0, 1, 2], [0, 2]),
+        ([1, 8], [1, 8]),
+        ([8], [8]),
+        ([9], []),
+        ([], []),
+    ],
+)
+def test_the_forecasts_of_a_plot_do_not_overlap(starts: list[int], selected: list[int]) -> None:
+    """Two sessions ahead each, of ten sessions; of the last, the outcome one session ahead is known."""
+    days = list(on_weekdays([1000.0] * 10))
+    shown = [
+        days.index(date.fromisoformat(str(past["last_session"])))
+        for past in select_plottable(make_forecasts(starts, days), days)
+    ]
+    assert shown == selected
+
+
+def test_the_legend_says_how_many_forecasts_a_baseline_made() -> None:
+    data = replace(make_plot_data([1000.0 + i for i in range(60)]), baselines=2)
+    for language, label in (("en", "past forecasts (2 baseline)"), ("ko", "과거 예측(기준선 2건)")):
+        with mpl.rc_context(load_style(language)):
+            [axes] = build_figure(data, LANGUAGES[language]).axes
+        legend = axes.get_legend()
+        assert legend and label in [text.get_text() for text in legend.get_texts()]
+
+
 def test_damaged_or_incompatible_earlier_models_are_skipped(trained: StepResult, trainer: Run, tmp_path: Path) -> None:
     for session in ("2025-12-01", "2025-12-15", "2026-01-02"):
         trainer("train", "--session", session)
     models = tmp_path / "artifacts" / "models" / "symbol=KS11"
     [damaged] = (models / "session=2025-12-01").rglob("forecast.json")
     damaged.write_text("{}")
-    set_other_schema_version(models / "session=2025-12-15")
+    incompatible = set_schema_version(models / "session=2025-12-15", 99)
     code, output, result = trainer(*PLOT)
     assert (code, open_artifact(str(result["manifest"]))[0].facts["past_forecasts"]) == (0, 1)
     assert f"Skipping a past forecast: file://{damaged}" in output
+    assert f"Skipping a past forecast: file://{incompatible} has schema version 99, this program reads 2 and 3" in output
 
 
-def set_other_schema_version(folder: Path) -> None:
+def test_forecasts_of_schema_version_2_are_plotted(trained: StepResult, trainer: Run, store: Store, tmp_path: Path) -> None:
+    earlier = date(2025, 12, 15)
+    forecast = json.loads(open_artifact(str(trainer("train", "--session", str(earlier))[2]["manifest"]))[1]["forecast.json"])
+    for point in forecast["forecast"]:
+        del point["low_raw"], point["high_raw"]
+    shutil.rmtree(tmp_path / "artifacts" / "models" / "symbol=KS11" / f"session={earlier}")
+    content = Content({"forecast.json": json.dumps(forecast).encode()}, 1, 2, {})
+    commit(store, paths.model("KS11", earlier, "old"), step="train", session=earlier, inputs={}, content=content)
+    code, output, result = trainer(*PLOT)
+    assert (code, open_artifact(str(result["manifest"]))[0].facts["past_forecasts"]) == (0, 1)
+    assert "Skipping" not in output
+
+
+def set_schema_version(folder: Path, version: int) -> Path:
     [path] = folder.rglob("manifest.json")
     manifest = Manifest.from_json(path.read_bytes(), str(path))
-    path.write_bytes(replace(manifest, schema_version=99).to_json())
+    path.write_bytes(replace(manifest, schema_version=version).to_json())
+    return path
 
 
-def test_model_of_another_schema_version_exits_65_with_advice(trained: StepResult, trainer: Run, tmp_path: Path) -> None:
-    set_other_schema_version(tmp_path / "artifacts" / "models")
+@pytest.mark.parametrize(
+    ("version", "advice"),
+    [
+        (99, "this program supports 3: upgrade the program"),
+        (2, "this program supports 3: run trainer train --session 2026-01-15 --symbol KS11 --remake REASON"),
+    ],
+)
+def test_model_of_another_schema_version_exits_65_with_advice(
+    version: int, advice: str, trained: StepResult, trainer: Run, tmp_path: Path
+) -> None:
+    set_schema_version(tmp_path / "artifacts" / "models", version)
     code, output, _ = trainer(*PLOT)
-    assert code == 65
-    assert (
-        "has schema version 99, this program supports 2: remove its folder and run trainer train --session 2026-01-15" in output
-    )
+    assert (code, f"has schema version {version}, {advice}" in output) == (65, True)
 
 
 def test_unknown_language_exits_78(trained: StepResult, trainer: Run) -> None:

@@ -10,8 +10,10 @@ import pytest
 from arro3.io import read_parquet, write_parquet
 from step_contract import paths
 from step_contract.commit import Content, commit, open_artifact
-from step_contract.schemas import PRICES_FILE, PRICES_VERSION
+from step_contract.schemas import PRICES
 from step_contract.store import Store
+from trainer.calibration import Calibration, calibrate_forecasts
+from trainer.dataset import log_returns
 
 from .conftest import SMALL_CONFIG, Run, StepResult, commit_price, make_parquet, on_weekdays, real_closes
 
@@ -35,16 +37,53 @@ def test_model_is_committed_with_metrics_and_forecast(real_prices: Store, traine
     code, output, result = trainer(*TRAIN)
     files = read_files(result)
     manifest = open_artifact(str(result["manifest"]))[0]
-    assert (code, set(files)) == (0, {"model.safetensors", "metrics.json", "forecast.json"})
+    assert (code, set(files)) == (0, {"model.safetensors", "metrics.json", "forecast.json", "calibration.json"})
     assert (manifest.rows, manifest.facts["last_session"]) == (252, "2026-01-15")
     assert manifest.inputs["sessions"] == "252 from 2025-01-02 to 2026-01-15"
     metrics = json.loads(files["metrics.json"])
     assert [score["horizon"] for score in metrics["overall"]] == [1, 2, 3]
     assert len(metrics["folds"]) == 2
     assert "naive forecast (last close)" in output
+    assert "before calibration" in output and "Coverage by thirds of volatility" in output and "MASE" in output
     assert "fold 2 of 2: epoch 2 of 2, loss=" in output and "remaining_seconds=" in output
     peak = manifest.facts["peak_memory_mib"]
     assert isinstance(peak, int) and 50 < peak < 1024
+
+
+def test_metrics_compare_the_calibrated_interval_with_others(real_prices: Store, trainer: Run) -> None:
+    metrics = json.loads(read_files(trainer(*TRAIN)[2])["metrics.json"])
+    assert metrics["uncalibrated_forecasts"] == 0
+    for score in [*metrics["overall"], *metrics["folds"][0]]:
+        assert set(score["intervals"]) == {"calibrated", "raw", "naive", "drift"}
+        assert score["coverage"] == score["intervals"]["calibrated"]["coverage"]
+        for interval in score["intervals"].values():
+            assert interval["coverage_low"] <= interval["coverage"] <= interval["coverage_high"]
+            assert len(interval["coverage_by_volatility"]) == 3
+            assert interval["interval_score"] >= interval["width"] > 0
+
+
+def test_forecast_is_calibrated_by_the_state_in_the_artifact(real_prices: Store, trainer: Run) -> None:
+    files = read_files(trainer(*TRAIN)[2])
+    points = json.loads(files["forecast.json"])["forecast"]
+    closes = [close for session, close in real_closes(2025, 2026).items() if session <= date(2026, 1, 15)]
+    raw = np.array([[point[name]["log_return"] for name in ("low_raw", "middle", "high_raw")] for point in points])
+    calibration = Calibration.from_json(json.loads(files["calibration.json"]))
+    returns = log_returns(np.array(closes))
+    calibrated = calibrate_forecasts(calibration, returns, np.array([len(returns)]), raw[None]).forecasts[0]
+    expected = [[point[name]["log_return"] for name in ("low", "middle", "high")] for point in points]
+    assert calibrated == pytest.approx(np.array(expected), abs=1e-7)
+    assert not np.allclose(calibrated, raw)
+
+
+def test_intervals_that_cannot_be_calibrated_are_reported(real_prices: Store, trainer: Run, tmp_path: Path) -> None:
+    (tmp_path / "model.toml").write_text(SMALL_CONFIG.replace("interval = 0.8", "interval = 0.998"))
+    code, output, result = trainer(*TRAIN)
+    files = read_files(result)
+    count = json.loads(files["metrics.json"])["overall"][-1]["forecasts"]
+    assert code == 0
+    assert f"{count} of them not calibrated: too few outcomes" in " ".join(output.split())
+    for point in json.loads(files["forecast.json"])["forecast"]:
+        assert (point["low"], point["high"]) == (point["low_raw"], point["high_raw"])
 
 
 def test_later_sessions_do_not_change_the_model(real_prices: Store, trainer: Run, tmp_path: Path) -> None:
@@ -61,14 +100,6 @@ def test_rerun_returns_the_committed_model_without_training(real_prices: Store, 
     code, output, second = trainer(*TRAIN)
     assert (code, second["manifest"]) == (0, first["manifest"])
     assert "already committed" in output and "epoch" not in output
-
-
-def test_model_of_other_sessions_exits_65_with_both_counts(real_prices: Store, trainer: Run) -> None:
-    trainer(*TRAIN)
-    commit_price(real_prices, date(2024, 12, 30), 2399.49)
-    code, output, _ = trainer(*TRAIN)
-    assert code == 65
-    assert "committed 252 from 2025-01-02 to 2026-01-15, now 253 from 2024-12-30 to 2026-01-15" in output
 
 
 def test_other_configuration_or_history_gives_another_model(real_prices: Store, trainer: Run, tmp_path: Path) -> None:
@@ -185,7 +216,7 @@ def test_empty_partition_exits_65_naming_its_object(store: Store, trainer: Run) 
     write_parquet(read_parquet(io.BytesIO(make_parquet(day, 1.0))).read_all().slice(0, 0), empty)
     directory = paths.prices("KS11", day)
     store.remove_folder(directory)
-    content = Content({PRICES_FILE: empty.getvalue()}, 0, PRICES_VERSION, {})
+    content = Content({PRICES.file: empty.getvalue()}, 0, PRICES.version, {})
     commit(store, directory, step="fetch-prices", session=day, inputs={}, content=content)
     code, output, _ = trainer(*TRAIN)
     assert (code, "expected one row, for 2026-01-01; found none" in output) == (65, True)
@@ -224,6 +255,7 @@ def test_nan_loss_exits_65_naming_the_step(real_prices: Store, trainer: Run, tmp
         (("window = 16", "window = '16'"), "invalid window '16': must be of type int"),
         (("window = 16", "window = 0"), "invalid window 0: must be greater than 0"),
         (("interval = 0.8", "interval = 80"), "invalid interval 80: must be less than 1"),
+        (("interval = 0.8", "interval = 0.999"), "invalid interval 0.999: must be at most 0.998"),
         (("learning_rate = 0.01", "learning_rate = inf"), "invalid learning_rate inf: must be a finite number"),
         (("weight_decay = 0.01", "weight_decay = -0.1"), "invalid weight_decay -0.1: must not be negative"),
         (("epochs = 2", "epochs = true"), "invalid epochs True: must be of type int"),
