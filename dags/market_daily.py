@@ -1,12 +1,15 @@
 """
 ### KOSPI: prices, headlines and forecast of every session
 
-Checks whether the exchange was open, collects the index and the day's headlines, and on training days (by default the 1st and
-the 15th) trains the forecaster and plots its forecast. A run is about one **session**: the day of its logical date in Seoul. On
-a closed or suspect day nothing is collected.
+Checks whether the exchange was open, collects the index and the day's headlines, and issues a forecast. On training days (by
+default the 1st and the 15th) it trains the forecaster and plots its forecast. A run is about one **session**: the day of its
+logical date in Seoul. On a closed or suspect day nothing is collected. Prices and headlines are collected in parallel, and
+neither waits for the other: a feed drops its headlines within days, and forecast and training need the prices only. The
+forecast does not wait for the training: it uses the current model of an earlier session.
 
 Every step commits its artifact with a manifest and returns the manifest's URI (XCom `return_value`; small facts in `facts`); the
-task's links lead to both. Clearing a task is always safe: a step returns what is committed and does not compute it again.
+task's links lead to both. Clearing a task is always safe: a step returns what is committed and does not compute it again. To
+make a session's artifacts anew, beside the earlier revisions, trigger or backfill a run with the param `remake`, a reason.
 
 Exit codes: 65 and 78 are never retried, 69 is retried until midnight, 75 is retried within minutes, 99 skips the task. A monitor
 outside Airflow posts to Slack; no task does.
@@ -19,11 +22,13 @@ from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, TaskGroup, task
-from airflow_steps import training_days
+from airflow_steps import remake, training_days
 from airflow_steps.callbacks import on_run_end, on_task_failure, on_task_retry
 from airflow_steps.operator import StepOperator
 from airflow_steps.settings import Settings
 from airflow_steps.timetable import SessionTimetable
+from kubernetes.client import models as k8s
+from step_contract.facts import DecisionFacts
 from step_contract.schemas import MARKET_TIME_ZONE
 
 SETTINGS = Settings.read()
@@ -34,14 +39,16 @@ AFTER_CLOSE = SessionTimetable(
 TRAINING_DAYS = ", ".join(SETTINGS.training_days)
 
 SESSION = f"{{{{ logical_date.in_timezone('{MARKET_TIME_ZONE.key}').to_date_string() }}}}"
-COMMON = {"session": SESSION, "artifacts": SETTINGS.artifacts}
+COMMON = {"session": SESSION, "artifacts": SETTINGS.artifacts} | remake.OPTION
 INDEX = COMMON | {"symbol": SETTINGS.symbol}
 PRICES = INDEX | {"prices_url": SETTINGS.prices_url}
 MODEL = INDEX | {"history_years": SETTINGS.history_years}
+# Instead of trainer_cpu and trainer_memory: a forecast loads a network, and fits none.
+SMALL = k8s.V1ResourceRequirements(requests={"cpu": "100m", "memory": "1Gi"}, limits={"memory": "1Gi"})
 
 with DAG(
     "market_daily",
-    description="Collects the KOSPI and its headlines every session, trains and plots on training days",
+    description="Collects the KOSPI and its headlines and forecasts every session, trains and plots on training days",
     doc_md=__doc__,
     schedule=AFTER_CLOSE if SETTINGS.schedule_enabled else None,
     start_date=datetime(1995, 5, 2, tzinfo=MARKET_TIME_ZONE),  # the source's first session; manual runs may be for any
@@ -52,6 +59,7 @@ with DAG(
     dagrun_timeout=timedelta(hours=12),
     on_success_callback=on_run_end,
     on_failure_callback=on_run_end,
+    params={"remake": remake.PARAM},
     default_args={
         "owner": "market-data",
         "retries": SETTINGS.retries,
@@ -70,9 +78,10 @@ with DAG(
     )
 
     @task.branch(**SETTINGS.light_task, doc_md="Selects the branch.\n\n**When it fails:** see its log; clear `decide`.")
-    def branch(facts: dict[str, Any]) -> str:
-        """Return the task that the decision's state selects."""
-        return {"open": "fetch_prices", "closed": "closed", "suspect": "suspect"}[facts["state"]]
+    def branch(facts: dict[str, Any]) -> list[str]:
+        """Return the tasks that the decision's state selects."""
+        tasks = {"open": ["fetch_prices", "fetch_headlines"], "closed": ["closed"], "suspect": ["suspect"]}
+        return tasks[DecisionFacts.parse(facts).state]
 
     with TaskGroup("collect", tooltip="The session's prices and headlines", prefix_group_id=False):
         fetch_prices = StepOperator(
@@ -86,9 +95,19 @@ with DAG(
             program="collector",
             step="fetch-headlines",
             options=COMMON | {"feeds": SETTINGS.feeds},
-            doc_md="Collects the day's headlines.\n\n**When it fails:** 69: no feed can be read. A single broken feed does not "
-            "fail the task: the manifest names it.",
+            doc_md="Collects the day's headlines. If some feeds are broken or no longer hold the day, the result says partial; if "
+            "no feed holds it, not available for this session.\n\n**When it fails:** 69: no feed can be read, or there is no "
+            "headline while a feed may still recover. Clear it the same day: feeds drop their entries within days.",
         )
+    forecast = StepOperator(
+        program="trainer",
+        step="forecast",
+        options=INDEX,
+        container_resources=SMALL,
+        doc_md="Issues the session's forecast from the current model, or from a baseline without one, and scores earlier forecasts. "
+        "It is skipped while there are too few sessions; its log names what to collect.\n\n**When it fails:** 65: a price or the "
+        "issued forecast is damaged; the message names the object.",
+    )
     closed = EmptyOperator(
         task_id="closed", doc_md="Marks a day on which the exchange was closed.\n\n**When it fails:** clear it."
     )
@@ -103,17 +122,18 @@ with DAG(
         **SETTINGS.light_task,
         trigger_rule="none_failed",
         doc_md=f"Skips the training unless the session's day is a training day: {TRAINING_DAYS}. This applies to open, closed and "
-        "suspect days.\n\n**When it fails:** a task upstream has failed; clear that task.",
+        "suspect days; an open day needs its prices, not its headlines.\n\n**When it fails:** a task upstream has failed; clear it.",
     )
     def is_training_day(session: str) -> bool:
         """Return whether the session's day is a training day."""
         return training_days.is_training_day(date.fromisoformat(session), SETTINGS.training_days)
 
-    with TaskGroup("forecast", tooltip=f"On training days: {TRAINING_DAYS}", prefix_group_id=False):
+    with TaskGroup("model", tooltip=f"On training days: {TRAINING_DAYS}", prefix_group_id=False):
         train = StepOperator(
             program="trainer",
             step="train",
             options=MODEL,
+            # monitoring/alerts.yaml (StepFailingRepeatedly: six hours) and helm/values.yaml (buckets of step.run) follow from this.
             execution_timeout=timedelta(hours=2),
             doc_md="Trains on every session up to this one; resumes from a checkpoint.\n\n**When it fails:** 65: too little "
             "history; the message says how to collect it.",
@@ -125,6 +145,6 @@ with DAG(
             doc_md="Plots the forecast.\n\n**When it fails:** 65: the model is missing or damaged; clear `train`.",
         )
 
-    branch(decide.facts) >> [fetch_prices, closed, suspect]
-    fetch_prices >> fetch_headlines
-    [fetch_headlines, closed, suspect] >> is_training_day(SESSION) >> train >> plot
+    branch(decide.facts) >> [fetch_prices, fetch_headlines, closed, suspect]
+    fetch_prices >> forecast
+    [fetch_prices, closed, suspect] >> is_training_day(SESSION) >> train >> plot

@@ -1,8 +1,8 @@
 """
 ### The sessions of past years
 
-Collects every session from `from` to `to` that is not committed yet. Trigger it manually, once before the first training and
-again after a gap. Triggering it twice is safe: committed sessions are skipped.
+Collects (backfills) every session from `from` to `to` that is not committed yet. Trigger it manually, once before the first training and
+again after a gap. Triggering it twice is safe: committed sessions are skipped, unless `remake` states a reason to make them anew.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param
+from airflow_steps import remake
 from airflow_steps.callbacks import on_run_end
 from airflow_steps.operator import StepOperator
 from airflow_steps.settings import Settings
@@ -28,13 +29,14 @@ with DAG(
     params={
         "from": Param("2021-01-01", type="string", format="date", description="the first day"),
         "to": Param("2025-12-31", type="string", format="date", description="the last day"),
+        "remake": remake.PARAM,
     },
     default_args={
         "owner": "market-data",
         "retries": SETTINGS.retries,
         "retry_delay": timedelta(minutes=5),
     },
-    tags=["market", "krx"],
+    tags=["market", "krx", "late:180"],  # minutes after which Slack reports a run as late
 ):
     StepOperator(
         task_id="fetch_range",
@@ -46,6 +48,7 @@ with DAG(
             "artifacts": SETTINGS.artifacts,
             "symbol": SETTINGS.symbol,
             "prices_url": SETTINGS.prices_url,
+            **remake.OPTION,
         },
         execution_timeout=timedelta(hours=1),
         doc_md="Writes one Parquet partition per session of the range.\n\n**When it fails:** 69: a year's file is missing; the "

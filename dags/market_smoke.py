@@ -28,7 +28,7 @@ with DAG(
     catchup=False,
     dagrun_timeout=timedelta(minutes=15),
     default_args={"owner": "market-data", "retries": 0, "execution_timeout": timedelta(minutes=3)},
-    # quiet: `make deploy` reports the outcome, the monitor need not.
+    # quiet: the monitor ignores this DAG, because `make deploy` reports the outcome.
     tags=["market", "deployment", "quiet"],
 ):
     decide = StepOperator(

@@ -22,7 +22,6 @@ from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 from airflow.models.dag import DagModel
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
-from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from fastapi.testclient import TestClient
 from sqlalchemy import select
@@ -40,7 +39,7 @@ for name in {names}:
 """
 DAG_IDS = ["untouched", "morning", "undated", "named", "exact", "exact_and_after", "intervals", "command"]
 BUNDLE_NAME = "dags-folder"
-WAIT_SECONDS = 60
+WAIT_SECONDS = 120
 
 
 def parse_dags(folder: Path) -> None:
@@ -124,7 +123,6 @@ def run_scheduler() -> int | None:
 
 def main(folder: Path) -> None:
     """Trigger the manual runs, run the scheduler, print the runs. The DAGs are parsed again meanwhile, as every few minutes."""
-    initdb()
     parse_dags(folder)
     due = get_next_logical_date("exact")
     codes = trigger_manual_runs(due)

@@ -15,7 +15,6 @@ from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
 from airflow.models.serialized_dag import SerializedDagModel
-from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from airflow.utils.state import DagRunState, TaskInstanceState
 from airflow.utils.types import DagRunTriggeredByType, DagRunType
@@ -102,7 +101,6 @@ def schedule_run(dag_id: str, day: int) -> list[str]:
 
 def main(folder: Path) -> None:
     """Print the states, by DAG and day."""
-    initdb()
     states = {dag_id: [schedule_run(dag_id, day) for day in (20, 21)] for dag_id in write_dags(folder)}
     print(json.dumps(states))
 

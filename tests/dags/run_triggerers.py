@@ -1,6 +1,7 @@
 """Runs real triggerers on Postgres with a DAG of many steps that are deferred at once, against a fake Kubernetes API.
 
-A program: reads Airflow's settings from the environment, prints what was measured as JSON on its last line.
+A program: reads Airflow's settings from the environment, among them a migrated database; prints what was measured as JSON on
+its last line.
 
     python run_triggerers.py FOLDER --steps 1000 --triggerers 2 --kill 1 --max-pods 64
 """
@@ -29,7 +30,6 @@ from airflow.models.dagbag import DBDagBag
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
-from airflow.utils.db import initdb
 from airflow.utils.session import create_session
 from airflow.utils.types import DagRunTriggeredByType
 from sqlalchemy import func, select
@@ -43,19 +43,20 @@ from fake_kubernetes import KubernetesApi  # type: ignore[import-not-found]
 DAG_FILE = """
 from datetime import datetime
 from airflow.sdk import DAG
+from airflow_steps import remake
 from airflow_steps.operator import StepOperator
 
-with DAG("wide", schedule=None, start_date=datetime(2026, 1, 1)):
+with DAG("wide", schedule=None, start_date=datetime(2026, 1, 1), params={{"remake": remake.PARAM}}):
     for number in range({steps}):
-        options = {{"session": "{{{{ run_id }}}}"}}
+        options = {{"session": "{{{{ run_id }}}}"}} | remake.OPTION
         StepOperator(program="collector", step="decide", task_id=f"step_{{number:04}}", options=options)
 """
 BLOCKED = re.compile(r"blocked for ([0-9.]+) seconds")
 SUCCESS = "success"
 
 
-def defer_all(folder: Path, steps: int) -> None:
-    """Write the DAG, create a run of it, and schedule its tasks as the scheduler does: all are deferred."""
+def defer_all(folder: Path, steps: int, conf: dict[str, Any]) -> None:
+    """Write the DAG, create a run of it with `conf`, and schedule its tasks as the scheduler does: all are deferred."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "wide.py").write_text(DAG_FILE.format(steps=steps))
     bag = DagBag(folder, bundle_path=folder, bundle_name="dags-folder")
@@ -65,7 +66,7 @@ def defer_all(folder: Path, steps: int) -> None:
             session.add(DagBundleModel(name="dags-folder"))
             session.flush()
         sync_bag_to_db(bag, "dags-folder", None, session=session)
-    trigger_dag("wide", triggered_by=DagRunTriggeredByType.TEST, run_id=folder.parent.name)
+    trigger_dag("wide", triggered_by=DagRunTriggeredByType.TEST, run_id=folder.parent.name, conf=conf)
     with create_session() as session:
         run = session.scalars(select(DagRun).where(DagRun.run_id == folder.parent.name)).one()
         run.dag = DBDagBag().get_dag_for_run(run, session=session)
@@ -131,6 +132,11 @@ class Triggerer:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal_number)
 
+    def read_end(self) -> str:
+        """Return the exit code and the last lines of the log if it has exited; empty if it runs or was killed."""
+        code = self.process.poll()
+        return "" if code in (None, -signal.SIGKILL) else f"exit code {code}: {self.log.read_text()[-2000:]}"
+
     def longest_block(self) -> float:
         """Return for how many seconds its event loop was blocked at most, if Airflow has logged it."""
         return max((float(seconds) for seconds in BLOCKED.findall(self.log.read_text())), default=0.0)
@@ -144,7 +150,7 @@ async def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     )
     api = KubernetesApi()
     os.environ["KUBECONFIG"] = str(await api.start(folder))
-    await asyncio.to_thread(defer_all, folder / "dags", options.steps)
+    await asyncio.to_thread(defer_all, folder / "dags", options.steps, json.loads(options.conf))
     deferred = await asyncio.to_thread(count_states, folder / "dags")
     pods = asyncio.create_task(run_pods(api, Result(artifact.uri).to_json().decode(), options))
     started = time.monotonic()
@@ -157,10 +163,12 @@ async def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         if options.kill > killed and states[SUCCESS] > options.steps // 3:
             triggerers[killed].kill()
             killed += 1
-        if not states["deferred"] or time.monotonic() - started > options.timeout:
+        alive = any(triggerer.process.poll() is None for triggerer in triggerers)
+        if not states["deferred"] or not alive or time.monotonic() - started > options.timeout:
             break
         await asyncio.sleep(0.3)
     duration = time.monotonic() - started
+    ends = [triggerer.read_end() for triggerer in triggerers]
     for triggerer in triggerers:
         triggerer.kill(signal.SIGTERM)
         await asyncio.to_thread(triggerer.process.wait)
@@ -170,7 +178,9 @@ async def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "states": states,
         "seconds": round(duration, 1),
         "created": len(api.created),
+        "arguments": [pod["spec"]["containers"][0]["args"] for pod in (api.deleted_pods | api.pods).values()],
         "distinct": len(set(api.created)),
+        "ends": [end for end in ends if end],
         "peak_pods": await pods,
         "peak_mb": [triggerer.peak_bytes // 2**20 for triggerer in triggerers],
         "blocked_seconds": [triggerer.longest_block() for triggerer in triggerers],
@@ -188,10 +198,10 @@ def main() -> None:
     parser.add_argument("--code", type=int, default=0, help="the exit code of every step")
     parser.add_argument("--line", default="", help="what every step prints, with Python's escapes")
     parser.add_argument("--lines", type=int, default=0, help="how often a step prints it")
+    parser.add_argument("--conf", default="{}", help="the params of the run, JSON")
     parser.add_argument("--timeout", type=float, default=600.0)
     parser.add_argument("--module", default="airflow_steps.triggerer")
     options = parser.parse_args()
-    initdb()
     print(json.dumps(asyncio.run(measure(options.folder, options))))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from airflow.jobs.job import Job
-from airflow_steps import liveness
+from airflow_steps.airflow_internals import heartbeats
 from sqlalchemy import Engine, create_engine
 from sqlalchemy.orm import Session
 
@@ -112,7 +112,7 @@ def test_a_host_that_cannot_resolve_its_name_is_probed_by_name(monkeypatch: pyte
         raise socket.gaierror(f"{host}: name or service not known")
 
     monkeypatch.setattr(socket, "gethostbyname", fail)
-    assert socket.gethostname() in liveness.get_host_names()
+    assert socket.gethostname() in heartbeats.get_host_names()
 
 
 def test_the_probe_does_not_import_airflow() -> None:

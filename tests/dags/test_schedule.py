@@ -29,10 +29,12 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def outcome(postgres: str, run_program: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def outcome(
+    create_database: Callable[[], str], run_program: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
     """Return the output of run_scheduler.py."""
     home = tmp_path_factory.mktemp("airflow")
-    output: dict[str, Any] = run_program("run_scheduler.py", home, postgres, SETTINGS, str(home / "dags"))
+    output: dict[str, Any] = run_program("run_scheduler.py", home, create_database(), SETTINGS, str(home / "dags"))
     return output
 
 

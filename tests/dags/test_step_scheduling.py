@@ -17,11 +17,12 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def states(
-    postgres: str, run_program: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+    create_database: Callable[[], str], run_program: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, list[list[str]]]:
     """Return the output of run_step_scheduling.py: the states of each DAG's step in two runs."""
     home = tmp_path_factory.mktemp("airflow")
-    output: dict[str, list[list[str]]] = run_program("run_step_scheduling.py", home, postgres, SETTINGS, str(home / "dags"))
+    arguments = ("run_step_scheduling.py", home, create_database(), SETTINGS, str(home / "dags"))
+    output: dict[str, list[list[str]]] = run_program(*arguments)
     return output
 
 

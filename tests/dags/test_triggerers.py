@@ -30,11 +30,10 @@ from airflow.sdk import DAG, task
 from airflow.sdk.execution_time.supervisor import PsutilTracker
 from airflow.serialization.serialized_objects import DagSerialization
 from airflow.triggers.base import BaseTrigger, TriggerEvent
-from airflow_steps import triggerer
+from airflow_steps.airflow_internals import triggerer
+from airflow_steps.airflow_internals.single_task_dag import SingleTaskBag, has_success_callback, select_task
+from airflow_steps.airflow_internals.triggerer import StepTriggerRunner, StepTriggerSupervisor
 from airflow_steps.operator import StepOperator
-from airflow_steps.single_task_dag import SingleTaskBag, has_success_callback, select_task
-from airflow_steps.triggerer import StepTriggerRunner, StepTriggerSupervisor
-from sqlalchemy import create_engine, make_url, text
 
 SETTINGS = {
     "AIRFLOW__API_AUTH__JWT_SECRET": "not-a-secret-of-anyone",
@@ -271,16 +270,15 @@ def test_a_large_response_and_a_long_log_do_not_wait_for_each_other() -> None:
 
 
 @pytest.fixture
-def run_triggerers(postgres: str, run_program: Callable[..., Any], tmp_path: Path) -> Callable[..., dict[str, Any]]:
+def run_triggerers(
+    create_database: Callable[[], str], run_program: Callable[..., Any], tmp_path: Path
+) -> Callable[..., dict[str, Any]]:
     """Runs real triggerers with a DAG of many steps, in a database of their own; returns what was measured."""
 
     def run(*options: str) -> dict[str, Any]:
-        database = f"triggerers_{tmp_path.name}"
-        with create_engine(postgres, isolation_level="AUTOCOMMIT").connect() as connection:
-            connection.execute(text(f'CREATE DATABASE "{database}"'))
-        uri = make_url(postgres).set(database=database).render_as_string(hide_password=False)
         settings = SETTINGS | {"ARTIFACTS": f"file://{tmp_path}/artifacts"}
-        outcome: dict[str, Any] = run_program("run_triggerers.py", tmp_path, uri, settings, str(tmp_path), *options)
+        arguments = ("run_triggerers.py", tmp_path, create_database(), settings, str(tmp_path))
+        outcome: dict[str, Any] = run_program(*arguments, *options)
         return outcome
 
     return run
@@ -289,8 +287,9 @@ def run_triggerers(postgres: str, run_program: Callable[..., Any], tmp_path: Pat
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_steps_deferred_at_once_survive_the_death_of_a_triggerer(run_triggerers: Any) -> None:
-    outcome = run_triggerers("--steps=40", "--triggerers=2", "--kill=1")
-    assert outcome["deferred"] == 40 and outcome["states"] == {"success": 40}
+    outcome = run_triggerers("--steps=40", "--triggerers=2", "--kill=1", "--timeout=240")
+    assert outcome["ends"] == []
+    assert outcome["deferred"] == 40 and outcome["states"] == {"success": 40}, outcome
     assert outcome["created"] == outcome["distinct"] == 40
     assert outcome["peak_pods"] <= 32
 
@@ -299,5 +298,35 @@ def test_steps_deferred_at_once_survive_the_death_of_a_triggerer(run_triggerers:
 @pytest.mark.timeout(300)
 def test_a_step_that_prints_zero_bytes_does_not_stop_the_triggerer(run_triggerers: Any) -> None:
     """Postgres stores no U+0000 in JSON."""
-    outcome = run_triggerers("--steps=2", "--code=65", r"--line=a\0b", "--lines=3", "--timeout=30")
+    outcome = run_triggerers("--steps=2", "--code=65", r"--line=a\0b", "--lines=3", "--timeout=240")
+    assert outcome["ends"] == []
     assert outcome["states"] == {"scheduled": 2}
+
+
+NASTY = "-a 'b' \"c\" `d` --symbol=X $HOME 로직 변경: 반올림\n{{ run_id }} {% raw %} {y} %s \\ "
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("reason", [NASTY + "x" * (500 - len(NASTY)), None], ids=["nasty", "none"])
+def test_a_runs_param_reaches_the_pod_as_it_is(reason: str | None, run_triggerers: Any) -> None:
+    conf = json.dumps({"remake": reason})
+    outcome = run_triggerers("--steps=1", "--triggerers=1", f"--conf={conf}", "--timeout=120")
+    assert outcome["states"] == {"success": 1}, outcome
+    [arguments] = outcome["arguments"]
+    assert arguments[arguments.index("--remake") + 1] == (reason or "")
+
+
+@pytest.mark.parametrize(
+    ("reason", "valid"),
+    [(None, True), ("", True), ("a reason\n$HOME", True), ("x" * 501, False), ("$(AWS_SECRET_ACCESS_KEY)", False), (1, False)],
+)
+def test_airflow_rejects_a_reason_that_no_step_accepts_or_that_kubernetes_would_expand(reason: Any, valid: bool) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+    from airflow_steps import remake
+
+    if valid:
+        assert remake.PARAM.resolve(reason) == reason
+    else:
+        with pytest.raises(ParamValidationError):
+            remake.PARAM.resolve(reason)

@@ -7,16 +7,16 @@ from itertools import chain
 from typing import Any
 from urllib.parse import quote
 
-from airflow.api_fastapi.auth.managers.models.resource_details import DagAccessEntity
-from airflow.api_fastapi.core_api.security import requires_access_dag
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from step_contract.commit import load, stream_file
 from step_contract.errors import DataError, StepError
+from step_contract.facts import HeadlinesFacts
 from step_contract.manifest import Manifest, check_path
 from step_contract.paths import MANIFEST
 from step_contract.store import Store
 
+from airflow_steps.airflow_internals.api_server import require_xcom_access
 from airflow_steps.links import URL_PREFIX
 from airflow_steps.settings import Settings
 
@@ -41,7 +41,7 @@ STYLE = (
     "td{padding:.1rem 1rem .1rem 0;vertical-align:top;overflow-wrap:anywhere}"
 )
 
-require_access = requires_access_dag("GET", DagAccessEntity.XCOM, DAG_ID)
+require_access = require_xcom_access(DAG_ID)
 app = FastAPI(title="Artifacts of market-daily", dependencies=[Depends(require_access)], openapi_url=None)
 
 
@@ -135,13 +135,17 @@ def render_page(uri: str, manifest: Manifest) -> str:
         for file in manifest.files
         if file.name.endswith(".png")
     )
+    headlines = HeadlinesFacts.from_facts(manifest.facts)
+    summary = f"<p>{html.escape(headlines.describe())}" if headlines else ""
     origin = {"step": manifest.step, "session": manifest.session, "rows": manifest.rows, "created": manifest.created}
+    origin |= {"code version": manifest.code_version, "schema version": manifest.schema_version}
+    origin |= {"reason": manifest.reason} if manifest.reason else {}
     origin |= {"image": manifest.image, "git commit": manifest.commit}
     return (
         f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"<title>{html.escape(manifest.step)} {manifest.session}</title><style>{STYLE}</style>"
         f"<h1>{html.escape(manifest.step)}, session {manifest.session}</h1><p><code>{html.escape(uri)}</code>"
-        f"{pictures}<h2>Files</h2><table>{files}</table><p><a href='./{MANIFEST}'>{MANIFEST}</a>"
+        f"{summary}{pictures}<h2>Files</h2><table>{files}</table><p><a href='./{MANIFEST}'>{MANIFEST}</a>"
         f"<h2>Facts</h2>{render_table(dict(manifest.facts))}<h2>Origin</h2>{render_table(origin)}"
         f"<h2>Inputs</h2>{render_table(dict(manifest.inputs))}"
     )

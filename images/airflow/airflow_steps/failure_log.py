@@ -13,14 +13,15 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, get_args, get_type_hints
 
-from airflow.providers.common.compat.sdk import redact as redact_airflow_secrets
 from step_contract import paths
 from step_contract.errors import RETRY_RULES, RetryRule, StepError, Termination
 from step_contract.store import CircuitBreakerStore, Store
 from step_contract.strict_json import parse_object
 
+from airflow_steps.airflow_internals.task_instances import is_task_timeout
+from airflow_steps.airflow_internals.task_log import redact_secrets
 from airflow_steps.outcome import PermanentStepError, StepFailedError, make_printable
-from airflow_steps.redaction import redact
+from airflow_steps.redaction import redact_text
 from airflow_steps.retry_policy import StepRetryPolicy, read_retry_rules
 from airflow_steps.settings import Settings
 
@@ -90,7 +91,7 @@ def record_failure(ti: Any, error: BaseException | str | None, *, will_retry: bo
         delay = policy.get_delay(error.termination) if isinstance(policy, StepRetryPolicy) else delay
         record = _make_record(ti, will_retry, rule, rule.meaning, error.reason)
         record = replace(record, attempt=error.attempt, max_attempts=error.max_attempts)
-    elif type(error).__name__ in ("AirflowTaskTimeout", "TaskDeferralTimeout"):
+    elif is_task_timeout(error):
         rule = RETRY_RULES[Termination.TIMED_OUT]
         record = _make_record(ti, will_retry, rule, rule.meaning, str(error))
     elif error:
@@ -122,7 +123,7 @@ def _make_record(ti: Any, will_retry: bool, rule: RetryRule, meaning: str, reaso
         ti.try_number,
         will_retry,
         meaning,
-        make_printable(redact(str(redact_airflow_secrets(reason))))[:MAX_REASON_LENGTH],
+        make_printable(redact_text(str(redact_secrets(reason))))[:MAX_REASON_LENGTH],
         rule.advice,
         None,
         None,

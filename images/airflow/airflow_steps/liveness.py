@@ -8,64 +8,16 @@ scheduler, triggerer and DAG processor is probed every minute, a scheduler every
 
 from __future__ import annotations
 
-import configparser
 import os
-import re
-import socket
 import sys
-from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import NoReturn
 
 import psycopg2
 
+from airflow_steps.airflow_internals.heartbeats import get_host_names, get_last_heartbeat, get_threshold
+
 CONNECTION = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
-CONNECT_TIMEOUT_SECONDS = 10
-# Section and option of the maximum age of a heartbeat: airflow.jobs.job.health_check_threshold.
-THRESHOLDS = {
-    "SchedulerJob": ("scheduler", "scheduler_health_check_threshold"),
-    "TriggererJob": ("triggerer", "triggerer_health_check_threshold"),
-    "DagProcessorJob": ("dag_processor", "health_check_threshold"),
-}
-DEFAULT_THRESHOLD_SECONDS = "30"
-QUERY = """
-SELECT max(latest_heartbeat) FROM job WHERE job_type = %s AND state = 'running' AND hostname = ANY(%s)
-"""
-
-
-def get_threshold(job_type: str) -> timedelta:
-    """Return the maximum age of a heartbeat, from the environment or airflow.cfg. Raises ValueError if it is no number."""
-    section, option = THRESHOLDS[job_type]
-    file = configparser.RawConfigParser(strict=False)
-    file.read(os.path.join(os.environ.get("AIRFLOW_HOME", "/opt/airflow"), "airflow.cfg"))
-    value = os.environ.get(f"AIRFLOW__{section}__{option}".upper()) or file.get(section, option, fallback="")
-    return timedelta(seconds=float(value or DEFAULT_THRESHOLD_SECONDS))
-
-
-def get_host_names() -> list[str]:
-    """Return the names under which this host may have registered: `[core] hostname_callable` chooses one of them."""
-    host = socket.gethostname()
-    names = [host, socket.getfqdn()]
-    with suppress(OSError):  # a host that cannot resolve its own name has registered under one of the others
-        names.append(socket.gethostbyname(host))
-    return names
-
-
-def get_last_heartbeat(job_type: str, uri: str) -> datetime | None:
-    """Return the last heartbeat (UTC) of a running job of this type on this host, or None if there is none.
-
-    Raises psycopg2.OperationalError if the database does not respond.
-    """
-    connection = psycopg2.connect(
-        re.sub(r"^postgres(ql)?(\+\w+)?:", "postgresql:", uri), connect_timeout=CONNECT_TIMEOUT_SECONDS
-    )
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(QUERY, (job_type, get_host_names()))
-            row: tuple[datetime | None] = cursor.fetchone()
-    finally:
-        connection.close()
-    return row[0]
 
 
 def run_airflow_check(job_type: str) -> NoReturn:

@@ -9,12 +9,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from datetime import timedelta
-from functools import cache
 from typing import TYPE_CHECKING
 
-from airflow.sdk.configuration import conf
-from airflow.sdk.observability import stats
-from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
+from airflow_steps.airflow_internals import statsd_client
 
 if TYPE_CHECKING:
     from step_contract.errors import ExitCode, Termination
@@ -35,38 +32,18 @@ STEP_ATTEMPTS = "market_daily.step.attempts.{dag_id}.{task_id}.{outcome}"
 
 def format_name(name: str, **labels: str) -> str:
     """Return `name` with its labels filled in, each in characters that StatsD accepts and without dots."""
-    clean = {key: stats.normalize_name_for_stats(text, False).replace(".", "__") for key, text in labels.items()}
+    clean = {key: statsd_client.normalize_name(text).replace(".", "__") for key, text in labels.items()}
     return name.format(**clean)
-
-
-@cache
-def _initialize() -> None:
-    # Airflow initializes its client in task processes; in the triggerer, and outside Airflow, only by chance of an import.
-    stats.initialize(factory=get_stats_factory(), export_legacy_names=conf.getboolean("metrics", "legacy_names_on"))
-
-
-def connect() -> None:
-    """Resolve the server's host name. The first metric would do so too, but would block the event loop."""
-    _initialize()
-    stats.timer()
-
-
-def set_gauge(name: str, value: float) -> None:
-    """Set the gauge `name`."""
-    _initialize()
-    stats.gauge(name, value)
 
 
 def observe_duration(name: str, ti: TaskInstanceKey, duration: timedelta) -> None:
     """Record a duration of the attempt: `name` is STEP_QUEUE, STEP_START or STEP_RUN."""
-    _initialize()
-    stats.timing(format_name(name, dag_id=ti.dag_id, task_id=ti.task_id), duration)
+    statsd_client.observe_duration(format_name(name, dag_id=ti.dag_id, task_id=ti.task_id), duration)
 
 
 def count_termination(ti: TaskInstanceKey, termination: ExitCode | Termination) -> None:
     """Count an attempt of a step by its outcome."""
-    _initialize()
-    stats.incr(format_name(STEP_ATTEMPTS, dag_id=ti.dag_id, task_id=ti.task_id, outcome=termination.name.lower()))
+    statsd_client.count(format_name(STEP_ATTEMPTS, dag_id=ti.dag_id, task_id=ti.task_id, outcome=termination.name.lower()))
 
 
 async def report_slots(slots: PodSlots) -> None:
@@ -86,4 +63,4 @@ async def report_slots(slots: PodSlots) -> None:
 def _send_slots(slots: PodSlots) -> None:
     values = {"limit": slots.limit, "acquired": slots.acquired, "waiting": slots.waiting}
     for measure, value in values.items():
-        set_gauge(format_name(POD_SLOTS, measure=measure, triggerer=socket.gethostname()), value)
+        statsd_client.set_gauge(format_name(POD_SLOTS, measure=measure, triggerer=socket.gethostname()), value)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import logging
 import shlex
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +10,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
-from airflow.providers.cncf.kubernetes.pod_generator import PodGenerator
 from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowException, TaskDeferralError, TaskDeferralTimeout
 from airflow.triggers.base import StartTriggerArgs
@@ -20,12 +17,15 @@ from kubernetes.client import models as k8s
 from kubernetes.client.exceptions import ApiException
 from step_contract.errors import ConfigurationError
 
+from airflow_steps.airflow_internals.operators import parse_pod, serialize_pod, set_upstream
+from airflow_steps.airflow_internals.task_instances import get_first_try, has_attempts_left
+from airflow_steps.airflow_internals.task_log import copy_silently
 from airflow_steps.callbacks import on_task_failure, on_task_retry
 from airflow_steps.links import LINKS
 from airflow_steps.local_runner import StepProcess
 from airflow_steps.operator_arguments import IN_WORKER, find_worker_arguments, select_runner
 from airflow_steps.outcome import PermanentStepError, StepFailedError, StepOutput, counted, verify_outcome
-from airflow_steps.pods.client import DELETE_PHASES, is_quota_exceeded
+from airflow_steps.pods.client import DELETE_PHASES, describe_error, is_quota_exceeded
 from airflow_steps.pods.spec import (
     increase_container_memory,
     make_pod_annotations,
@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from pydantic import JsonValue
 
-SILENT_LOGGER = logging.getLogger(f"{__name__}.silent")
-SILENT_LOGGER.setLevel(logging.WARNING)
+# In every DAG, so that the monitor can explain a failure. A user's callbacks are called after these.
+CALLBACKS = {"on_failure_callback": on_task_failure, "on_retry_callback": on_task_retry}
 # In which phases the triggerer deletes a finished pod, by the stock operator's `on_finish_action`.
 DELETED_PHASES = {
     "delete_pod": "Succeeded,Failed",
@@ -71,13 +71,14 @@ class StepOperator(KubernetesPodOperator):
 
     :param program: the program, and its image: `collector`, `trainer`
     :param step: the program's step, such as `fetch-prices`
-    :param options: the step's options, templated, or XComArgs; None leaves an option to the step's default
+    :param options: the step's options, templated, or XComArgs; each becomes `--name value`. A flag cannot be passed: give
+        the program an option with a value instead (`add_option` in its `cli`). None leaves an option to the step's default
     :param task_id: by default the step's name with underscores
     :param runner: takes precedence over STEP_RUNNER
     :param env_vars: merged with the deployment's, as are `env_from`, `labels`, `node_selector`, `tolerations`,
         `container_resources`, `volumes` and `volume_mounts`
-    :param on_failure_callback: called in addition to the one that records failures, as is `on_retry_callback`
-    :param kwargs: KubernetesPodOperator's; they take precedence over the deployment's
+    :param kwargs: KubernetesPodOperator's; they take precedence over the deployment's. `on_failure_callback` and
+        `on_retry_callback` are called in addition to those that record failures
     """
 
     ui_color = "#dbe9f6"
@@ -99,8 +100,6 @@ class StepOperator(KubernetesPodOperator):
         container_resources: k8s.V1ResourceRequirements | None = None,
         volumes: Sequence[k8s.V1Volume] = (),
         volume_mounts: Sequence[k8s.V1VolumeMount] = (),
-        on_failure_callback: Any = None,
-        on_retry_callback: Any = None,
         **kwargs: Any,
     ) -> None:
         settings = Settings.read()
@@ -130,13 +129,10 @@ class StepOperator(KubernetesPodOperator):
             task_id=task_id,
             # Network policies select pods by program.
             labels={"app.kubernetes.io/name": program} | dict(labels or {}),
-            # In every DAG, so that the monitor can explain a failure.
-            on_failure_callback=_add_callback(on_task_failure, on_failure_callback),
-            on_retry_callback=_add_callback(on_task_retry, on_retry_callback),
             **(arguments | pod_arguments | kwargs),
         )
         for value in options.values():
-            XComArg.apply_upstream_relationship(self, value)
+            set_upstream(self, value)
         policy = StepRetryPolicy(self.retries or 0, self.retry_delay, read_retry_rules())
         self.retry_policy, self.retries, self.retry_delay = policy, policy.total_retries, LOST_RETRY_DELAY
         self.program = program
@@ -164,6 +160,8 @@ class StepOperator(KubernetesPodOperator):
 
     def __setattr__(self, key: str, value: Any) -> None:
         """Set an attribute. The step runs in a worker if the attribute, set after construction, needs one."""
+        if key in CALLBACKS:
+            value = _add_callback(CALLBACKS[key], value)
         super().__setattr__(key, value)
         if self.__dict__.get("start_from_trigger"):
             self._run_in_worker(find_worker_arguments(self.task_id, {key: value}))
@@ -184,10 +182,8 @@ class StepOperator(KubernetesPodOperator):
             self._worker_arguments += arguments
 
     def _start_from_trigger(self, settings: Settings) -> None:
-        builder = copy.copy(self)
         # Otherwise every parse of the DAG file would log the creation of a pod.
-        builder._cached_logger = SILENT_LOGGER  # type: ignore[assignment]
-        pod = builder.build_pod_request_obj(dry_run=True)
+        pod = copy_silently(self).build_pod_request_obj(dry_run=True)
         phases = DELETED_PHASES[self.on_finish_action.value]
         pod.metadata.annotations = (pod.metadata.annotations or {}) | {DELETE_PHASES: phases}
         self.start_from_trigger = True
@@ -195,7 +191,7 @@ class StepOperator(KubernetesPodOperator):
             trigger_cls=f"{StepTrigger.__module__}.{StepTrigger.__name__}",
             trigger_kwargs={
                 "step": self.step,
-                "pod_template_dict": PodGenerator.serialize_pod(pod),
+                "pod_template_dict": serialize_pod(pod),
                 "container": self.base_container_name,
                 "start_timeout": self.startup_timeout_seconds,
                 "run_timeout": self.active_deadline_seconds,
@@ -208,7 +204,8 @@ class StepOperator(KubernetesPodOperator):
     def execute(self, context: Context) -> str:
         """Run the step in a worker. Return the URI of its manifest; raise as `verify_outcome` does."""
         for name in self._worker_arguments:
-            self.log.info("%s runs this step in a worker: %s", name, IN_WORKER.get(name, "the triggerer may not apply it"))
+            reason = IN_WORKER.get(name, "the triggerer might ignore it")
+            self.log.info("a worker runs this step because of its argument %s: %s", name, reason)
         if self.runner != "process":
             super().execute(context)
             return self._complete(
@@ -246,8 +243,7 @@ class StepOperator(KubernetesPodOperator):
         policy, ti = self.retry_policy, context["ti"]
         if not isinstance(policy, StepRetryPolicy) or not self.retries:
             return error
-        # Each time a task is cleared, Airflow raises max_tries by the task's retries.
-        first_try = (ti.max_tries or 0) - self.retries + 1
+        first_try = get_first_try(ti.max_tries, self.retries)
         failures = [failure for failure in _get_failures(context) if failure[0] != ti.try_number]
         failures.append([ti.try_number, error.termination.value])
         context["task_state_store"].set(FAILURES_KEY, cast("JsonValue", failures))
@@ -256,7 +252,7 @@ class StepOperator(KubernetesPodOperator):
         attempt = sum(number >= first_try and value == error.termination.value for number, value in failures)
         max_attempts = policy.max_attempts(error.termination)
         # A mapped task has fewer max_tries than the policy allows.
-        will_retry = attempt < max_attempts and ti.try_number <= (ti.max_tries or 0)
+        will_retry = attempt < max_attempts and has_attempts_left(ti)
         count = f"attempt {attempt} of {max_attempts}" + ("; will be retried" if will_retry else "")
         return StepFailedError(f"{error} [{count}]", error.termination, attempt, max_attempts, error.reason)
 
@@ -293,11 +289,11 @@ class StepOperator(KubernetesPodOperator):
             pod.metadata.annotations = (pod.metadata.annotations or {}) | make_pod_annotations(context["ti"])
         # With a context this is a worker; a mapped task runs in one although its runner is the triggerer.
         if context and self.retries:
-            content = PodGenerator.serialize_pod(pod)
+            content = serialize_pod(pod)
             failures = [termination for _, termination in _get_failures(context)]
             if change := increase_container_memory(content, self.base_container_name, failures):
                 self.log.info("%s", change)
-                pod = PodGenerator.deserialize_model_dict(content)
+                pod = parse_pod(content)
         return pod
 
     def get_or_create_pod(self, pod_request_obj: k8s.V1Pod, context: Context) -> k8s.V1Pod:
@@ -310,7 +306,7 @@ class StepOperator(KubernetesPodOperator):
                 if not is_quota_exceeded(error.status, error.body) or time.monotonic() > deadline:
                     raise
                 if not reported:
-                    self.log.info("waiting for the namespace's quota: %s", error.body)
+                    self.log.info("waiting for the cluster to admit the pod: %s", describe_error(error))
                 reported = True
                 time.sleep(QUOTA_POLL_SECONDS)
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from airflow.providers.cncf.kubernetes.operators.pod import KubernetesPodOperator
@@ -18,9 +20,9 @@ from step_contract.errors import ConfigurationError
 SCHEDULING = """
     task_id task_group dag owner default_args params doc doc_md doc_json doc_yaml doc_rst task_display_name
     allow_nested_operators start_date end_date depends_on_past ignore_first_depends_on_past wait_for_downstream
-    wait_for_past_depends_before_skipping trigger_rule retries retry_delay retry_exponential_backoff max_retry_delay
-    execution_timeout sla map_index_template on_failure_callback on_retry_callback email email_on_failure email_on_retry
-    executor executor_config queue resources run_as_user
+    wait_for_past_depends_before_skipping trigger_rule retries retry_delay execution_timeout sla map_index_template
+    on_failure_callback on_retry_callback email email_on_failure email_on_retry executor executor_config queue resources
+    run_as_user
 """
 # Part of the pod, or of how the triggerer follows it. The last line is for polling; the triggerer watches.
 POD = """
@@ -72,6 +74,8 @@ REJECTED = {
     "name": "a pod is named after its attempt",
     "random_name_suffix": "a pod is named after its attempt",
     "retry_policy": "a step has its own: set the retries, or the settings STEP_…_MAX_ATTEMPTS and STEP_…_RETRY_DELAY_SECONDS",
+    "retry_exponential_backoff": "delays are fixed: set retry_delay, or the settings STEP_…_RETRY_DELAY_SECONDS",
+    "max_retry_delay": "delays are fixed: set retry_delay, or the settings STEP_…_RETRY_DELAY_SECONDS",
     "do_xcom_push": "a step always pushes its manifest's URI, and its facts as `facts`, without a sidecar",
     "xcom_sidecar_container_security_context": "a step pushes XComs without a sidecar",
     "multiple_outputs": "a step's value is its manifest's URI; read its facts from the XCom `facts`",
@@ -84,7 +88,7 @@ REJECTED = {
     "logging_interval": DEFERRABLE,
     "trigger_kwargs": DEFERRABLE,
 }
-# Values without effect that are not the default of the signature.
+# Values that change nothing although they differ from the signature's default; they count as not set.
 NEUTRAL = {
     "pool": "default_pool",
     "random_name_suffix": False,
@@ -95,15 +99,17 @@ NEUTRAL = {
 }
 
 
-def list_arguments() -> dict[str, Any]:
+@cache
+def list_arguments() -> Mapping[str, Any]:
     """Return all arguments of the two base classes with their defaults."""
     signatures = (inspect.signature(base.__init__) for base in (BaseOperator, KubernetesPodOperator))
     parameters = [parameter for signature in signatures for parameter in signature.parameters.values()]
-    return {
+    arguments = {
         parameter.name: parameter.default
         for parameter in parameters
         if parameter.kind is not parameter.VAR_KEYWORD and parameter.name != "self"
     }
+    return MappingProxyType(arguments)
 
 
 def find_worker_arguments(task_id: str, arguments: Mapping[str, Any]) -> list[str]:
@@ -133,7 +139,9 @@ def select_runner(task_id: str, runner: str | None, default: str, arguments: Map
     """
     names = find_worker_arguments(task_id, arguments)
     if runner == "triggerer" and names:
-        raise ConfigurationError(f"task {task_id}: {', '.join(names)} needs a worker: remove it, or runner='triggerer'")
+        raise ConfigurationError(
+            f"task {task_id}: the triggerer cannot apply {', '.join(names)}: remove that, or runner='triggerer'"
+        )
     selected = runner or default
     return ("worker", names) if selected == "triggerer" and names else (selected, [])
 

@@ -81,15 +81,16 @@ def verify_outcome(step: str, status: ExitStatus) -> StepOutput:
 
 
 @contextmanager
-def counted(ti: TaskInstanceKey) -> Iterator[None]:
-    """Count the step's termination by what the block raises."""
+def counted(ti: TaskInstanceKey, *, failures: bool = True) -> Iterator[None]:
+    """Count the step's termination by what the block raises; without `failures` if a worker will count those."""
     try:
         yield
     except AirflowSkipException:
         count_termination(ti, ExitCode.NOTHING_TO_DO)
         raise
     except (StepFailedError, PermanentStepError) as error:
-        count_termination(ti, error.termination)
+        if failures:
+            count_termination(ti, error.termination)
         raise
     count_termination(ti, ExitCode.SUCCESS)
 

@@ -1,4 +1,4 @@
-"""Redaction of messages: no secrets, nothing that looks like one, and no traceback."""
+"""Redaction (masking) of messages: no secrets, nothing that looks like one, and no traceback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECRET_PATTERNS = (
 )
 
 
-def redact(text: str, environment: Mapping[str, str] = os.environ) -> str:
+def redact_text(text: str, environment: Mapping[str, str] = os.environ) -> str:
     """Return `text` with `***` for secrets and only the last line of a traceback.
 
     Secrets are the values of variables such as AWS_SECRET_ACCESS_KEY in `environment`, and whatever looks like one.

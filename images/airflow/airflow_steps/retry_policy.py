@@ -1,4 +1,7 @@
-"""Whether and when a failed attempt is retried: the rules of `step_contract.errors` with the deployment's settings."""
+"""Whether and when a failed attempt is retried: the rules of `step_contract.errors` with the deployment's settings.
+
+The numbers (attempts, delays) are in `step_contract.errors.RETRY_RULES`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import RetryDecision, RetryPolicy
 from step_contract.errors import RETRY_RULES, ExitCode, RetryRule, Termination
 
+from airflow_steps.airflow_internals.task_instances import get_first_try
 from airflow_steps.outcome import StepFailedError
 from airflow_steps.settings import get_int, get_schedule_time
 
@@ -87,8 +91,7 @@ class StepRetryPolicy(RetryPolicy):
         """Return whether, and when, to retry after `exception`."""
         if not isinstance(exception, StepFailedError):
             # An error of Airflow: the trigger was lost, or the task timed out.
-            # A mapped task has fewer max_tries: its `retries` is what `partial` was given.
-            first_try = max(1, max_tries - self.total_retries + 1)
+            first_try = get_first_try(max_tries, self.total_retries)
             if try_number - first_try < self.retries:
                 return RetryDecision.default()
             return RetryDecision.fail("all retries of the task are used up")

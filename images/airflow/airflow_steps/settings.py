@@ -1,11 +1,14 @@
 """The deployment's settings, read when a DAG file is parsed: the section `[market_daily]` of Airflow's configuration.
 
-An environment variable of the same name in capitals takes precedence; `make run` sets those.
+An environment variable of the same name in capitals takes precedence; `make run` sets those. Settings of pods are read in
+`pods.spec`, those of retries in `retry_policy`, the monitor's in `airflow_monitor.__main__`. docs/settings.md lists all, and
+helm/namespace-policies/values.schema.json validates those of a cluster.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import time, timedelta
@@ -17,6 +20,10 @@ from step_contract.errors import ConfigurationError
 from airflow_steps.training_days import DEFAULT_TRAINING_DAYS, parse_training_days
 
 SECTION = "market_daily"
+# A comma before the next name; other commas belong to a value, such as the hosts of NO_PROXY.
+VARIABLE_SEPARATOR = re.compile(r",\s*(?=[A-Za-z_][A-Za-z0-9_]*=)")
+VARIABLE = re.compile(r"(?P<name>[A-Za-z_][A-Za-z0-9_]*)=(?P<value>.*)", re.DOTALL)
+OPERATOR_PREFIX = "STEP_"
 
 
 def get_setting(environment: Mapping[str, str], name: str) -> str:
@@ -54,6 +61,21 @@ def get_pairs(environment: Mapping[str, str], name: str) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in pairs}
 
 
+def get_variables(environment: Mapping[str, str], name: str) -> dict[str, str]:
+    """Return the environment variables of the setting `name`, written as NAME=value and separated by commas.
+
+    Raises ConfigurationError if the setting is written otherwise, or sets a variable that the operator sets.
+    """
+    text = get_setting(environment, name).strip()
+    matches = [VARIABLE.fullmatch(entry) for entry in VARIABLE_SEPARATOR.split(text)] if text else []
+    if not all(matches):
+        raise ConfigurationError(f"invalid {name} {text!r}: must be NAME=value, separated by commas")
+    variables = {match["name"]: match["value"].strip() for match in matches if match}
+    if reserved := [variable for variable in variables if variable.startswith(OPERATOR_PREFIX)]:
+        raise ConfigurationError(f"invalid {name}: {reserved[0]} is set by the operator; remove it")
+    return variables
+
+
 def get_schedule_time(environment: Mapping[str, str]) -> time:
     """Return the time of day of the scheduled run, in the exchange's time zone. Raises ConfigurationError if it is invalid."""
     text = get_setting(environment, "SCHEDULE_TIME") or "18:00"
@@ -79,6 +101,7 @@ class Settings:
     plot_language: str | None
     slack_channel: str
     monitor_enabled: bool
+    completion_broadcast_enabled: bool
     schedule_enabled: bool
     schedule_time: time
     training_days: tuple[str, ...]
@@ -92,7 +115,7 @@ class Settings:
 
     @property
     def light_task(self) -> dict[str, Any]:
-        """Arguments for a task that is no step and takes a moment, such as a branch: its executor, and quick retries.
+        """Arguments for a task that is not a step and takes a moment, such as a branch: its executor, and quick retries.
 
         LocalExecutor's tasks are lost with their scheduler.
         """
@@ -111,6 +134,7 @@ class Settings:
             plot_language=get_setting(environment, "PLOT_LANGUAGE") or None,
             slack_channel=get_setting(environment, "SLACK_CHANNEL") or "workflows",
             monitor_enabled=get_choice(environment, "MONITOR_ENABLED", ("false", "true")) == "true",
+            completion_broadcast_enabled=get_choice(environment, "COMPLETION_BROADCAST_ENABLED", ("true", "false")) == "true",
             schedule_enabled=get_choice(environment, "SCHEDULE_ENABLED", ("true", "false")) == "true",
             schedule_time=get_schedule_time(environment),
             training_days=parse_training_days(get_setting(environment, "TRAINING_DAYS") or DEFAULT_TRAINING_DAYS),

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import pendulum
 from airflow.timetables.base import DagRunInfo, DataInterval
-from airflow.timetables.trigger import CronTriggerTimetable
-from airflow.utils.types import DagRunType
+
+from airflow_steps.airflow_internals.timetables import CronTimetable, DagRunType
 
 if TYPE_CHECKING:
-    from airflow.models.dagrun import DagRun
     from airflow.timetables.base import TimeRestriction
     from pendulum import DateTime
 
@@ -21,7 +20,7 @@ LOGICAL_DATE_OFFSET = timedelta(seconds=1)
 CATCHUP_WINDOW = timedelta(days=7)
 
 
-class SessionTimetable(CronTriggerTimetable):
+class SessionTimetable(CronTimetable):
     """A CronTriggerTimetable whose scheduled runs are always created, whatever runs are triggered manually.
 
     A session is the logical date's day in the timetable's time zone. Three things differ from Airflow's timetable; the reasons
@@ -38,10 +37,10 @@ class SessionTimetable(CronTriggerTimetable):
     ) -> str:
         """Return the run id: for a scheduled run with the local time of its schedule, otherwise Airflow's own."""
         if run_type in AUTOMATED:
-            run_after = run_after.in_timezone(self._timezone)
+            run_after = run_after.in_timezone(self.time_zone)
         return super().generate_run_id(run_type=run_type, run_after=run_after, data_interval=data_interval, **extra)
 
-    def run_info_from_dag_run(self, *, dag_run: DagRun) -> DagRunInfo:
+    def run_info_from_dag_run(self, *, dag_run: Any) -> DagRunInfo:
         """Return what the next run is computed from; without a data interval if `dag_run` does not advance the schedule.
 
         The interval follows from the logical date: a run that a backfill took over may have one that a person set.
@@ -51,7 +50,7 @@ class SessionTimetable(CronTriggerTimetable):
             return info
         start = pendulum.instance(dag_run.logical_date)
         if dag_run.run_type in AUTOMATED:
-            return info._replace(data_interval=DataInterval(start, start + self._interval))
+            return info._replace(data_interval=DataInterval(start, start + self.interval))
         return info._replace(run_after=start, data_interval=None)
 
     def next_dagrun_info_v2(self, *, last_dagrun_info: DagRunInfo | None, restriction: TimeRestriction) -> DagRunInfo | None:
@@ -59,12 +58,12 @@ class SessionTimetable(CronTriggerTimetable):
         if last_dagrun_info is None:
             return super().next_dagrun_info_v2(last_dagrun_info=None, restriction=restriction)
         if last_dagrun_info.data_interval is None:
-            end = last_dagrun_info.run_after + LOGICAL_DATE_OFFSET + self._interval
+            end = last_dagrun_info.run_after + LOGICAL_DATE_OFFSET + self.interval
         elif restriction.catchup:
             return super().next_dagrun_info_v2(last_dagrun_info=last_dagrun_info, restriction=restriction)
         else:
             earliest = [pendulum.now("UTC") - CATCHUP_WINDOW, *filter(None, [restriction.earliest])]
-            end = max(self._get_next(last_dagrun_info.data_interval.end), *map(self._align_to_next, earliest))
+            end = max(self.get_next(last_dagrun_info.data_interval.end), *map(self.align_to_next, earliest))
         if restriction.latest is not None and restriction.latest < end:
             return None
-        return DagRunInfo.interval(pendulum.instance(end - self._interval), end)
+        return DagRunInfo.interval(pendulum.instance(end - self.interval), end)

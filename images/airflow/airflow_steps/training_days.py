@@ -10,6 +10,7 @@ from step_contract.errors import ConfigurationError
 DEFAULT_TRAINING_DAYS = "1,15"
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 LAST_DAY = "last"
+TASK_ID = "is_training_day"  # of the task that applies the rule, in each DAG that trains: the monitor shows the answer
 VALID_DAYS = frozenset([*(str(day) for day in range(1, 32)), *WEEKDAYS, LAST_DAY])
 
 

@@ -1,4 +1,7 @@
-"""The trigger of a step: it runs the step's pod from the triggerer, without a worker, and the pod outlives this process."""
+"""The trigger of a step: it runs the step's pod from the triggerer, without a worker, and the pod outlives this process.
+
+This replaces the operator's own deferrable mode (`deferrable=True`), which needs a worker before and after it.
+"""
 
 from __future__ import annotations
 
@@ -7,18 +10,19 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
+from airflow.sdk import TaskInstanceState
 from airflow.sdk.exceptions import AirflowException, AirflowSkipException
-from airflow.sdk.execution_time.xcom import XCom
-from airflow.triggers.base import BaseTrigger, TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
-from airflow.utils.state import TaskInstanceState
-from step_contract.errors import ExitCode, StepError, Termination
+from airflow.triggers.base import TaskSkippedEvent, TaskSuccessEvent, TriggerEvent
+from step_contract.errors import StepError, Termination
 
 from airflow_steps import metrics
+from airflow_steps.airflow_internals import statsd_client
+from airflow_steps.airflow_internals.triggers import CONTINUED_STATES, TaskTrigger
 from airflow_steps.failure_log import record_termination
 from airflow_steps.links import make_link_xcoms
-from airflow_steps.outcome import verify_outcome
+from airflow_steps.outcome import counted, verify_outcome
 from airflow_steps.pods.client import PodClient, PodRejectedError
 from airflow_steps.pods.follower import PodFollower
 from airflow_steps.pods.lifecycle import (
@@ -39,21 +43,10 @@ from airflow_steps.pods.spec import (
 from airflow_steps.pods.status import has_terminated
 from airflow_steps.termination import ExitStatus
 
-if TYPE_CHECKING:
-    from airflow.sdk import Context
-
 RENDER_TIMEOUT_SECONDS = 60.0
 STATE_TIMEOUT_SECONDS = 30.0
 STATE_RETRY_SECONDS = 5.0
 UNKNOWN = "unknown"
-# Another triggerer has taken over the task, or a worker continues the attempt after an event or failure there. A task that is
-# killed or cleared has another state.
-CONTINUED_STATES = (
-    TaskInstanceState.DEFERRED,
-    TaskInstanceState.SCHEDULED,
-    TaskInstanceState.QUEUED,
-    TaskInstanceState.RUNNING,
-)
 # The XCom with the terminations of a task's earlier attempts: a trigger cannot read the task state store.
 FAILURES_KEY = "failures"
 
@@ -65,11 +58,14 @@ class OutdatedAttemptError(Exception):
     """A later attempt of the task has a pod."""
 
 
-class StepTrigger(BaseTrigger):
+class StepTrigger(TaskTrigger):
     """Creates the pod of one attempt of a step, or adopts it if it exists, and follows it until it terminates.
 
     A step that succeeded, its artifact verified, ends the task here. Any other termination is an event: a worker raises it as
     an exception (`StepOperator.execute_complete`), so that retries and callbacks work as for any task.
+
+    The parameters come from `StepOperator._start_from_trigger`, and `serialize` repeats them. A new one needs a default: after
+    an upgrade, triggers of the previous release are created again from the database.
 
     :param step: the step's name
     :param pod_template_dict: the pod, templated; name and identifying labels come from the attempt
@@ -91,7 +87,7 @@ class StepTrigger(BaseTrigger):
         max_pods: int,
         queue_timeout: float | None = None,
     ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.step = step
         # The triggerer renders the fields whose names are also template fields of the operator: this name is one.
         self.pod_template_dict = pod_template_dict
@@ -100,26 +96,16 @@ class StepTrigger(BaseTrigger):
         self.run_timeout = run_timeout
         self.max_pods = max_pods
         self.queue_timeout = queue_timeout
-        self._context: Context | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class's path and the arguments that create this trigger again."""
         names = ("step", "pod_template_dict", "container", "start_timeout", "run_timeout", "max_pods", "queue_timeout")
         return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
-    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
-        """Keep the context. `run` renders the templates, with a timeout, as they may pull XComs."""
-        ti = UnmappedXComs(context["ti"])
-        self._context = cast("Context", dict(context) | {"ti": ti, "task_instance": ti})
-
     async def _render_templates(self) -> None:
-        if self._context is None:
-            return
         try:
-            async with asyncio.timeout(RENDER_TIMEOUT_SECONDS):
-                super().render_template_fields(self._context)
+            await self.render_templates(RENDER_TIMEOUT_SECONDS)
         except TimeoutError as error:
-            # Airflow 3.3.2 does not answer a request that its triggerer does not know.
             raise AirflowException(
                 f"{self.step}: its templates were not rendered within {RENDER_TIMEOUT_SECONDS:.0f} s: one of them needs what "
                 "Airflow does not provide in the triggerer; set runner='worker' for this task"
@@ -127,15 +113,15 @@ class StepTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield one event, the step's outcome. Raises AirflowException if the templates cannot be rendered: a worker can."""
-        if not hasattr(self.task_instance, "get_task_states"):
+        if not self.can_render:
             raise AirflowException(f"{self.step}: its templates cannot be rendered: Airflow has found no DAG with this task")
         await self._render_templates()
         client, pod = await PodClient.get(), self._make_pod()
         name, ti = pod["metadata"]["name"], cast("Any", self.task_instance)
-        failures = await XCom.aget_one(key=FAILURES_KEY, **self._get_xcom_key()) if ti.try_number > 1 else None
+        failures = await self.read_xcom(FAILURES_KEY) if ti.try_number > 1 else None
         if change := increase_container_memory(pod, self.container, failures or []):
             self.log.info("%s", change)
-        await asyncio.to_thread(metrics.connect)
+        await asyncio.to_thread(statsd_client.connect)
         slots = PodSlots.get(self.max_pods)
         self.log.info("%s", describe_command(pod, self.container))
         try:
@@ -170,9 +156,7 @@ class StepTrigger(BaseTrigger):
             metrics.observe_duration(metric, ti, duration)
         self.log.info("terminated: %s", status.reason or f"exit code {status.code}")
         event, xcoms = await asyncio.to_thread(self._make_event, status)
-        # Airflow 3.3.2 encodes the XComs of a TaskSuccessEvent twice: a task that pulls one would get text.
-        for xcom_key, value in xcoms.items():
-            await XCom.aset(xcom_key, value, **self._get_xcom_key())
+        await self.write_xcoms(xcoms)
         run_in_background(delete_pod(client, pod, self._is_outcome_stored))
         yield event
 
@@ -200,21 +184,10 @@ class StepTrigger(BaseTrigger):
         """Return the state of the task; UNKNOWN if Airflow does not answer."""
         try:
             async with asyncio.timeout(STATE_TIMEOUT_SECONDS):
-                return await asyncio.to_thread(self._get_task_state)
+                return await asyncio.to_thread(self.get_task_state)
         except Exception as error:
             log.warning("cannot read the state of %s: %s", self.task_id, error or type(error).__name__)
             return UNKNOWN
-
-    def _get_task_state(self) -> str | None:
-        ti: Any = self.task_instance
-        map_index = ti.map_index if ti.map_index is not None and ti.map_index >= 0 else None
-        query = {"dag_id": ti.dag_id, "task_ids": [ti.task_id], "run_ids": [ti.run_id], "map_index": map_index}
-        states: dict[str, str | None] = next(iter(ti.get_task_states(**query).values()), {})
-        return next(iter(states.values()), None)
-
-    def _get_xcom_key(self) -> dict[str, Any]:
-        ti: Any = self.task_instance
-        return {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "map_index": ti.map_index}
 
     async def _find_pod(self, client: PodClient, pod: dict[str, Any]) -> bool:
         """Return whether the attempt's pod exists. Deletes the pods of earlier attempts that have not terminated.
@@ -237,13 +210,13 @@ class StepTrigger(BaseTrigger):
         return make_pod(self.pod_template_dict, ti)
 
     def _make_event(self, status: ExitStatus) -> tuple[TriggerEvent, dict[str, Any]]:
-        """Return the step's outcome as an event, and its XComs. Counts the outcomes that no worker will count."""
+        """Return the step's outcome as an event, and its XComs."""
         ti: Any = self.task_instance
         try:
-            output = verify_outcome(self.step, status)
+            with counted(ti, failures=False):
+                output = verify_outcome(self.step, status)
         except AirflowSkipException as skip:
             self.log.info("%s", skip)
-            metrics.count_termination(ti, ExitCode.NOTHING_TO_DO)
             return TaskSkippedEvent(), {}
         except (AirflowException, StepError) as error:
             self.log.error("%s", error)
@@ -254,22 +227,4 @@ class StepTrigger(BaseTrigger):
             self.log.exception("the artifact cannot be verified")
             return TriggerEvent(status.to_event()), {}
         self.log.info("artifact verified: %s", output.manifest)
-        metrics.count_termination(ti, ExitCode.SUCCESS)
         return TaskSuccessEvent(), {"return_value": output.manifest, "facts": dict(output.facts)} | make_link_xcoms(output)
-
-
-class UnmappedXComs:
-    """A task instance for templates, whose `xcom_pull` without `map_indexes` pulls from an unmapped task.
-
-    Pulling from all indexes of a mapped task is a request that Airflow 3.3.2's triggerer does not know and never answers.
-    """
-
-    def __init__(self, ti: Any) -> None:
-        self._ti = ti
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._ti, name)
-
-    def xcom_pull(self, *args: Any, map_indexes: Any = -1, **kwargs: Any) -> Any:
-        """Pull an XCom, as the task instance does."""
-        return self._ti.xcom_pull(*args, map_indexes=map_indexes, **kwargs)

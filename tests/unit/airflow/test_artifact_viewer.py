@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from datetime import date
 from hashlib import sha256
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,11 @@ from airflow_steps.outcome import StepOutput
 from fastapi.testclient import TestClient
 from step_contract.commit import Content, commit
 from step_contract.errors import DataError
+from step_contract.facts import HeadlinesFacts
 from step_contract.manifest import canonical, digest
 from step_contract.store import CHUNK_BYTES, Store
+
+from ..page_elements import PageElements
 
 PICTURE = b"\x89PNG\r\n\x1a\n a picture"
 DIRECTORY = "plots/symbol=KS11/session=2026-01-15/config=ab12"
@@ -66,18 +68,6 @@ def publish(store: Store, contents: dict[str, bytes], **fields: Any) -> str:
     return "/artifacts/hostile/"
 
 
-class Page(HTMLParser):
-    """The elements of a page with their attributes."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-
-
 def make_path(manifest: str, name: str = "") -> str:
     return artifact_url(manifest, name).removeprefix("/market")
 
@@ -118,6 +108,12 @@ def test_a_binary_file_is_downloaded(browser: TestClient, manifest: str) -> None
     assert response.headers["x-content-type-options"] == "nosniff"
 
 
+def test_a_page_of_headlines_says_whether_they_are_available(browser: TestClient, store: Store) -> None:
+    facts = HeadlinesFacts("2020-01-15", 0, 2, availability="unavailable", uncovered=2, incomplete_feeds="a: <its> oldest")
+    page = browser.get(publish(store, {"feeds.json": b"{}"}, step="fetch-headlines", facts=facts.to_facts())).text
+    assert "<p>headlines: not available for this session" in page and "a: &lt;its&gt; oldest" in page
+
+
 HOSTILE_TEXTS = [
     "<form action=//evil.example><button>Log in",
     "<meta http-equiv=refresh content='0;url=//evil.example'>",
@@ -130,7 +126,7 @@ HOSTILE_TEXTS = [
 @pytest.mark.parametrize("text", HOSTILE_TEXTS)
 def test_no_text_of_a_manifest_becomes_markup(browser: TestClient, store: Store, text: str) -> None:
     fields = {"step": text, "image": text, "commit": text, "facts": {text: text}, "inputs": {text: text}}
-    page = Page(browser.get(publish(store, {"a.png": PICTURE}, **fields)).text)
+    page = PageElements(browser.get(publish(store, {"a.png": PICTURE}, **fields)).text)
     allowed = {"html", "meta", "title", "style", "h1", "h2", "p", "code", "img", "table", "tr", "td", "a"}
     assert {tag for tag, _ in page.elements} <= allowed
     attributes = {name for tag, attributes in page.elements for name in attributes}

@@ -12,10 +12,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow_steps.callbacks import get_silent_since, on_run_end, on_task_failure, on_task_retry
+from airflow_steps.callbacks import check_heartbeat, on_run_end, on_task_failure, on_task_retry
 from airflow_steps.failure_log import FailureRecord, read_failures, record_termination
 from airflow_steps.outcome import PermanentStepError, StepFailedError
-from airflow_steps.redaction import redact
+from airflow_steps.redaction import redact_text
 from airflow_steps.retry_policy import StepRetryPolicy, read_retry_rules
 from slack_simulator.simulator import Simulator
 from step_contract import paths
@@ -98,7 +98,23 @@ def test_the_end_of_a_run_checks_the_monitors_heartbeat(
     run = SimpleNamespace(dag_id="market_daily", run_id="session__2026-01-15", state="success")
     on_run_end({"dag_run": run, "reason": "success"})
     texts = [message.text for message in slack.channel("workflows")]
-    assert ["The monitor has been silent since" in text for text in texts] == ([] if age == 30 else [True])
+    expected = {None: "The monitor may be down: it has written no heartbeat", 3600: "The monitor has been silent since"}
+    assert [expected[age] in text for text in texts] == ([] if age == 30 else [True])
+
+
+def test_an_unreadable_heartbeat_is_not_reported_as_a_silent_monitor(slack: Simulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"http://me:hunter2@127.0.0.1:{closed.getsockname()[1]}"
+    for name, value in {"ARTIFACTS": "s3://market/a", "AWS_ENDPOINT_URL": address, "AWS_REGION": "us-east-1"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("MONITOR_ENABLED", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "true")
+    run = SimpleNamespace(dag_id="market_daily", run_id="session__2026-01-15", state="success")
+    on_run_end({"dag_run": run, "reason": "success"})
+    [message] = slack.channel("workflows")
+    assert "The monitor may be down: its heartbeat cannot be read" in message.text
+    assert "s3://market/a" in message.text and "check the object store" in message.text.lower()
+    assert "silent" not in message.text and "no other messages" not in message.text and "hunter2" not in message.text
 
 
 def test_a_run_that_timed_out_is_recorded(store: Store) -> None:
@@ -120,7 +136,7 @@ def test_a_run_that_timed_out_is_recorded(store: Store) -> None:
     ],
 )
 def test_secrets_and_tracebacks_are_redacted(text: str, redacted: str) -> None:
-    assert redact(text, {"AWS_SECRET_ACCESS_KEY": "s3cr3t-of-the-bucket"}) == redacted
+    assert redact_text(text, {"AWS_SECRET_ACCESS_KEY": "s3cr3t-of-the-bucket"}) == redacted
 
 
 def test_a_lost_workers_record_has_its_steps_termination(store: Store) -> None:
@@ -141,7 +157,7 @@ def test_an_invalid_record_or_heartbeat_is_not_fatal(data: bytes, store: Store) 
     store.write(paths.failure("market_daily", "session__2026-01-15", "train", -1, 9), data)
     store.write(paths.MONITOR_HEARTBEAT, data)
     assert [record.reason for record in read_records(store)] == ["valid"]
-    assert "cannot be read" in (get_silent_since(store, datetime.now(UTC)) or "")
+    assert "cannot be read" in (check_heartbeat(store, datetime.now(UTC)) or "")
 
 
 @pytest.mark.parametrize(

@@ -156,7 +156,8 @@ def test_an_attempt_is_counted_once(play: Any, sent: Sent) -> None:
 
 @pytest.mark.slow
 def test_the_monitor_sends_gauges_with_airflows_settings(sent: Sent) -> None:
-    code = "from airflow_monitor.metrics import *; from airflow_steps.metrics import format_name, set_gauge; "
+    code = "from airflow_monitor.metrics import *; from airflow_steps.metrics import format_name; "
+    code += "from airflow_steps.airflow_internals.statsd_client import set_gauge; "
     code += "set_gauge(LAST_POLL, 1768467600.5); set_gauge(format_name(DAG_LATE, dag_id='a.b c'), 7)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
     assert sent("market_daily.monitor.last_poll") == ":1768467600.5|g"

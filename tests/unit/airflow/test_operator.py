@@ -11,6 +11,7 @@ import pytest
 from airflow.sdk import DAG
 from airflow.sdk.bases.operator import TriggerFailureReason
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException, TaskDeferralTimeout
+from airflow_steps.callbacks import on_task_failure, on_task_retry
 from airflow_steps.operator import StepOperator
 from airflow_steps.outcome import StepFailedError
 from step_contract.commit import Committed, Content, commit
@@ -85,6 +86,27 @@ def test_a_mapped_step_commits_what_its_own_options_name(program: Program, tmp_p
         mapped = StepOperator.partial(task_id="fetch", program="collector", step="fetch-prices").expand(options=[{}])
     assert run(cast("StepOperator", mapped.unmap({"options": {"symbol": "KQ11"}})))[0] == uri
     assert (tmp_path / "argv").read_text() == repr(["fetch-prices", "--symbol", "KQ11"])
+
+
+def make_step_with_callbacks(how: str) -> StepOperator:
+    arguments: dict[str, Any] = {"program": "collector", "step": "fetch-prices"}
+    callbacks: dict[str, Any] = {"on_failure_callback": print, "on_retry_callback": [print]}
+    if how == "mapped":
+        with DAG("mapped", schedule=None):
+            mapped = StepOperator.partial(task_id="fetch", **arguments, **callbacks).expand(options=[{}])
+        return cast("StepOperator", mapped.unmap({"options": {}}))
+    if how == "default_args":
+        return StepOperator(**arguments, options={}, default_args=callbacks)
+    step = StepOperator(**arguments, options={}, **(callbacks if how == "argument" else {}))
+    if how == "assigned":
+        step.on_failure_callback, step.on_retry_callback = print, [print]  # type: ignore[assignment]
+    return step
+
+
+@pytest.mark.parametrize("how", ["argument", "default_args", "assigned", "mapped"])
+def test_a_users_callbacks_are_called_after_those_that_record_failures(how: str) -> None:
+    step = make_step_with_callbacks(how)
+    assert (step.on_failure_callback, step.on_retry_callback) == ([on_task_failure, print], [on_task_retry, print])
 
 
 def test_options_that_are_none_are_not_passed(program: Program, tmp_path: Path) -> None:

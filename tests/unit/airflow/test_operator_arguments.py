@@ -74,6 +74,8 @@ REJECTED_SAMPLES: dict[str, Any] = {
     "name": "my-pod",
     "random_name_suffix": True,
     "retry_policy": StepRetryPolicy(0, timedelta(minutes=5), read_retry_rules()),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(hours=1),
     "do_xcom_push": False,
     "xcom_sidecar_container_security_context": {"privileged": False},
     "multiple_outputs": True,
@@ -172,7 +174,7 @@ def test_the_log_names_the_argument_that_needs_a_worker(monkeypatch: pytest.Monk
     monkeypatch.setattr(KubernetesPodOperator, "execute", lambda self, context: None)
     monkeypatch.setattr(step, "_complete", lambda status, context: "uri")
     assert step.execute({}) == "uri"
-    assert ran == ["pool runs this step in a worker: the scheduler applies it to tasks that it queues"]
+    assert ran == ["a worker runs this step because of its argument pool: the scheduler applies it to tasks that it queues"]
 
 
 @pytest.mark.parametrize("name", ["pool", "on_success_callback", "outlets"])
@@ -196,7 +198,9 @@ def test_neutral_values_keep_the_step_in_the_triggerer() -> None:
 
 
 def test_a_worker_argument_contradicts_an_explicit_triggerer() -> None:
-    with pytest.raises(ConfigurationError, match=r"task train: pool needs a worker: remove it, or runner='triggerer'"):
+    with pytest.raises(
+        ConfigurationError, match=r"task train: the triggerer cannot apply pool: remove that, or runner='triggerer'"
+    ):
         make_step(pool="small", runner="triggerer")
 
 

@@ -168,6 +168,18 @@ def test_a_programs_secrets_are_its_environment(monkeypatch: pytest.MonkeyPatch)
     ]
 
 
+def test_a_programs_variables_are_its_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part without a name belongs to the value before it: a list of hosts has commas too."""
+    monkeypatch.setenv("TRAINER_ENV", "HTTPS_PROXY=http://proxy:3128, NO_PROXY=.svc,10.0.0.0/8, AWS_REGION=eu-west-1")
+    [container] = make_pod(env_vars={"NO_PROXY": "localhost"})["spec"]["containers"]
+    values = [(variable["name"], variable.get("value")) for variable in container["env"]]
+    assert [value for name, value in values if name == "HTTPS_PROXY"] == ["http://proxy:3128"]
+    assert [value for name, value in values if name == "NO_PROXY"] == ["localhost"]
+    assert [value for name, value in values if name == "AWS_REGION"] == ["eu-west-1"]
+    [container] = make_pod()["spec"]["containers"]
+    assert {"name": "NO_PROXY", "value": ".svc,10.0.0.0/8"} in container["env"]
+
+
 def test_gpus_are_a_limit_of_the_programs_containers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRAINER_GPUS", "1")
     [container] = make_pod()["spec"]["containers"]
@@ -229,6 +241,8 @@ def test_two_parses_of_a_file_make_the_same_pod() -> None:
         ("TRAINER_NODE_SELECTOR", "amd64", "invalid TRAINER_NODE_SELECTOR 'amd64'"),
         ("TRAINER_TOLERATIONS", "gpu", "invalid TRAINER_TOLERATIONS 'gpu': must be key=value:effect or key:effect"),
         ("TRAINER_TOLERATIONS", "gpu:Never", "an effect is NoSchedule, PreferNoSchedule or NoExecute"),
+        ("TRAINER_ENV", "http://proxy:3128", "invalid TRAINER_ENV 'http://proxy:3128': must be NAME=value"),
+        ("TRAINER_ENV", "STEP_RESULT=/tmp/x", "invalid TRAINER_ENV: STEP_RESULT is set by the operator"),
         ("TRAINER_GPUS", "one", "invalid TRAINER_GPUS 'one'"),
         ("STEP_MAX_PODS", "many", "invalid STEP_MAX_PODS 'many'"),
     ],
@@ -247,7 +261,9 @@ def forbidden(reason: str) -> ApiException:
     return error
 
 
-def test_a_worker_waits_while_the_quota_is_exhausted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_waits_while_the_quota_is_exhausted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     replies: list[Any] = [forbidden("exceeded quota: steps, used: pods=8"), forbidden("exceeded quota: steps"), "pod"]
 
     def get_or_create_pod(self: Any, pod_request_obj: Any, context: Any) -> Any:
@@ -259,6 +275,8 @@ def test_a_worker_waits_while_the_quota_is_exhausted(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("airflow_steps.operator.QUOTA_POLL_SECONDS", 0.01)
     step: Any = make_step(runner="worker")
     assert step.get_or_create_pod(None, {}) == "pod"
+    reason = "pods is forbidden: exceeded quota: steps, used: pods=8"
+    assert capsys.readouterr().out.count(f"waiting for the cluster to admit the pod: {reason}") == 1
     replies[:] = [forbidden('violates PodSecurity "restricted:latest"')]
     with pytest.raises(ApiException, match="403"):
         step.get_or_create_pod(None, {})

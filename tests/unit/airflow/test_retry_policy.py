@@ -138,7 +138,7 @@ def test_each_termination_is_counted_separately_until_the_task_is_cleared(progra
     assert fail(step, state, 2, max_tries, oom_killed)[0].attempt == 1
     error, ti = fail(step, state, 3, max_tries, evicted)
     assert (error.attempt, ti.xcoms["failures"]) == (2, ["evicted", "oom_killed", "evicted"])
-    assert "its pod was evicted. Nothing while it is retried" in str(error)
+    assert "its pod was evicted. Wait while it is retried" in str(error)
     assert "[attempt 2 of 6; will be retried]" in str(error)
     error, _ = fail(step, state, 4, max_tries, oom_killed)
     assert (error.attempt, str(error).endswith("[attempt 2 of 2]")) == (2, True)

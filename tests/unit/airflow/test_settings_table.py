@@ -19,6 +19,7 @@ READERS = (
     "get_list",
     "get_pairs",
     "get_tolerations",
+    "get_variables",
     "_override_delay",
     "_override_attempts",
     "read_int",

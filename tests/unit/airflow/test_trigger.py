@@ -45,6 +45,23 @@ def test_a_committed_step_ends_the_task_with_uri_facts_and_log(
     assert "open: a session of the XKRX calendar" in log
 
 
+def test_two_triggerers_that_store_an_xcom_at_once_both_end_the_task(
+    play: Any, comms: SupervisorComms, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("airflow_steps.airflow_internals.triggers.XCOM_RETRY_SECONDS", (0.01, 0.01))
+    uri = commit_artifact(tmp_path)
+    comms.conflicts = 2  # Airflow's answer to one of them
+
+    async def scenario(api: KubernetesApi) -> TriggerEvent:
+        running = asyncio.create_task(run_trigger(make_trigger(TaskInstance())))
+        await wait_for_pod(api, make_pod_name(TaskInstance()))
+        await api.terminate_container(make_pod_name(TaskInstance()), 0, Result(uri).to_json().decode())
+        return await running
+
+    assert isinstance(play(scenario), TaskSuccessEvent)
+    assert comms.xcoms["return_value"] == uri
+
+
 def test_success_without_a_complete_artifact_is_an_event(play: Any, comms: SupervisorComms) -> None:
     async def scenario(api: KubernetesApi) -> TriggerEvent:
         running = asyncio.create_task(run_trigger(make_trigger(TaskInstance())))

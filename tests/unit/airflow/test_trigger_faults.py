@@ -33,7 +33,7 @@ def short_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "WATCH_TIMEOUT", aiohttp.ClientTimeout(total=0.3))
     monkeypatch.setattr(client, "LOG_TIMEOUT", aiohttp.ClientTimeout(sock_read=0.3))
     monkeypatch.setattr(lifecycle, "READ_TIMEOUT_SECONDS", 0.5)
-    monkeypatch.setattr(lifecycle, "DELETE_DELAY_SECONDS", 0.05)
+    monkeypatch.setattr(lifecycle, "STORED_CHECK_INTERVAL_SECONDS", 0.05)
 
 
 async def start(api: KubernetesApi, ti: TaskInstance | None = None, **more: Any) -> asyncio.Task[Any]:

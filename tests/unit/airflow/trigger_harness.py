@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
 from airflow.sdk.execution_time import task_runner
-from airflow.sdk.execution_time.comms import GetXCom, XComResult
+from airflow.sdk.execution_time.comms import ErrorResponse, GetXCom, XComResult
 from airflow.triggers.base import TriggerEvent
 from airflow_steps.pods.client import DELETE_PHASES
 from airflow_steps.trigger import StepTrigger
@@ -42,14 +43,18 @@ class TaskInstance:
 
 
 class SupervisorComms:
-    """Keeps the XComs that are sent to Airflow's supervisor."""
+    """Keeps the XComs that are sent to Airflow's supervisor, after it has rejected as many as `conflicts`."""
 
     def __init__(self) -> None:
         self.xcoms: dict[str, Any] = {}
+        self.conflicts = 0
 
     async def asend(self, message: Any) -> Any:
         if isinstance(message, GetXCom):
             return XComResult(key=message.key, value=self.xcoms.get(message.key))
+        if self.conflicts:
+            self.conflicts -= 1
+            raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR, detail={"status_code": 409}))
         self.xcoms[message.key] = message.value
         return None
 

@@ -14,14 +14,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from types import SimpleNamespace
 from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
 
 import aiohttp
+from kubernetes.client.exceptions import ApiException as SyncApiException
 from kubernetes_asyncio import client, config
 from tenacity import RetryCallState, retry, retry_if_exception, wait_random_exponential
 
+from airflow_steps.airflow_internals import kubernetes_client
+from airflow_steps.pods.event_loop import PerEventLoop
 from airflow_steps.pods.spec import STEP_LABELS
 from airflow_steps.pods.status import get_step_phase, has_terminated
 
@@ -30,10 +31,10 @@ RECONNECT_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 5.0
 REQUEST_TIMEOUT_SECONDS = 15.0
 CREATE_TIMEOUT_SECONDS = 35.0  # an admission webhook may take 30 s
-# A watch is renewed by the server, or else by the client: so long may a change go unnoticed on a connection that died silently.
+# A watch is renewed by the server, or else by the client: a change goes unnoticed this long on a connection that died silently.
 WATCH_SECONDS = 30
 WATCH_TIMEOUT = aiohttp.ClientTimeout(total=WATCH_SECONDS + 5, sock_connect=10)
-# A log is reopened if it was silent for so long.
+# A log is reopened if it was silent for this long.
 LOG_TIMEOUT = aiohttp.ClientTimeout(sock_connect=10, sock_read=30)
 # The pod phases in which a finished pod is deleted, separated by commas.
 DELETE_PHASES = "market-daily/delete-when-finished"
@@ -67,7 +68,7 @@ def is_quota_exceeded(status: int | None, body: object) -> bool:
 
 def describe_error(error: BaseException) -> str:
     """Return the API server's message, or else the kind of error."""
-    if not isinstance(error, client.ApiException):
+    if not isinstance(error, (client.ApiException, SyncApiException)):
         return f"{type(error).__name__} {error}".strip()
     try:
         return str(json.loads(error.body or b"")["message"])
@@ -91,27 +92,25 @@ _retry_transient = retry(
 class PodClient:
     """The pods of steps at the API server. All triggers of a process share one: `await PodClient.get()`."""
 
-    _clients: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, PodClient]] = WeakKeyDictionary()
+    _shared: ClassVar[PerEventLoop[PodClient]] = PerEventLoop()
 
     def __init__(self, configuration: client.Configuration) -> None:
-        # Two streams per running step; a request that waited for a connection would exceed its deadline.
-        configuration.connection_pool_maxsize = 0
-        self._api: Any = client.CoreV1Api(client.ApiClient(configuration))
+        self._api = kubernetes_client.make_api(configuration)
         # The API server's clock and the event loop's at that moment.
         self._server_time: tuple[datetime, float] | None = None
 
     @classmethod
     async def get(cls) -> PodClient:
         """Return the client for the cluster that this process runs in, or else for the current kubeconfig context."""
-        loop = asyncio.get_running_loop()
-        if loop not in cls._clients:
-            configuration = client.Configuration()
-            try:
-                config.load_incluster_config(client_configuration=configuration)
-            except config.ConfigException:
-                await config.load_kube_config(client_configuration=configuration)
-            cls._clients[loop] = cls(configuration)
-        return cls._clients[loop]
+        if shared := cls._shared.get():
+            return shared
+        configuration = client.Configuration()
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except config.ConfigException:
+            await config.load_kube_config(client_configuration=configuration)
+        # Another trigger may have been faster: its client is shared, this one has no connections yet.
+        return cls._shared.get() or cls._shared.set_default(cls(configuration))
 
     def get_time(self) -> datetime:
         """Return the time by the API server's clock, which timestamps pods; by this host's if no pod was read yet."""
@@ -124,9 +123,7 @@ class PodClient:
     async def read_pod(self, namespace: str, name: str) -> Any | None:
         """Return the pod, or None if it does not exist."""
         try:
-            pod, _, headers = await self._api.read_namespaced_pod_with_http_info(
-                name, namespace, _return_http_data_only=False, _request_timeout=REQUEST_TIMEOUT_SECONDS
-            )
+            pod, headers = await kubernetes_client.read_pod_with_headers(self._api, namespace, name, REQUEST_TIMEOUT_SECONDS)
             self._read_server_time(headers.get("Date"))
             return pod
         except client.ApiException as error:
@@ -175,18 +172,17 @@ class PodClient:
                 await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _stream_changes(self, namespace: str, name: str, resource_version: str) -> AsyncIterator[tuple[str, Any]]:
-        """Yield the kind of each change to the pod, and the pod. The client's own Watch creates an SSL context each time."""
-        response = await self._api.list_namespaced_pod(
+        """Yield the kind of each change to the pod, and the pod."""
+        response = await kubernetes_client.open_watch(
+            self._api,
             namespace,
+            WATCH_TIMEOUT,
             field_selector=f"metadata.name={name}",
             resource_version=resource_version,
             timeout_seconds=WATCH_SECONDS,
-            watch=True,
-            _preload_content=False,
-            _request_timeout=WATCH_TIMEOUT,
         )
         try:
-            await _raise_for_status(response)
+            await kubernetes_client.raise_for_status(response)
             async for line in response.content:
                 try:
                     event = json.loads(line)
@@ -195,7 +191,7 @@ class PodClient:
                     raise aiohttp.ClientPayloadError(f"not an event of the Kubernetes API: {line[:200]!r}") from error
                 if kind == "ERROR":
                     raise client.ApiException(status=content.get("code") or 500, reason=content.get("message"))
-                yield kind, self._api.api_client.deserialize(SimpleNamespace(data=json.dumps(content)), "V1Pod")
+                yield kind, kubernetes_client.parse_pod(self._api, content)
         finally:
             response.close()
 
@@ -207,23 +203,13 @@ class PodClient:
         `since` is compared with the times of the lines, in whole seconds. Raises LogUnavailableError if there is no log;
         otherwise what `is_transient` knows, or ApiException.
         """
-        # The client's read_namespaced_pod_log lacks sinceTime, and sinceSeconds would mix this host's clock with the node's.
         query = {"container": container, "follow": str(follow).lower(), "timestamps": "true"}
         query |= {"sinceTime": f"{since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"} if since else {}
-        response = await self._api.api_client.call_api(
-            "/api/v1/namespaces/{namespace}/pods/{name}/log",
-            "GET",
-            {"namespace": namespace, "name": name},
-            list(query.items()),
-            auth_settings=["BearerToken"],
-            _return_http_data_only=True,
-            _preload_content=False,
-            _request_timeout=LOG_TIMEOUT,
-        )
+        response = await kubernetes_client.open_log(self._api, namespace, name, query, LOG_TIMEOUT)
         try:
             if response.status in (400, 404):
                 raise LogUnavailableError((await response.text())[:500])
-            await _raise_for_status(response)
+            await kubernetes_client.raise_for_status(response)
             async for chunk in response.content.iter_any():
                 yield chunk
         finally:
@@ -283,14 +269,6 @@ class PodClient:
         for pod in await self.list_pods(namespace, STEP_LABELS):
             if get_step_phase(pod) and _get_finish_time(pod) < before:
                 await self.delete_finished_pod(namespace, pod.metadata.name)
-
-
-async def _raise_for_status(response: aiohttp.ClientResponse) -> None:
-    """Raise ApiException for an error status: the client does so only where it reads the response itself."""
-    if response.status != 200:
-        error = client.ApiException(status=response.status, reason=response.reason)
-        error.body = await response.read()
-        raise error
 
 
 def _get_finish_time(pod: Any) -> datetime:

@@ -27,7 +27,7 @@ from airflow_steps.pods.status import (
 ADMISSION_RETRY_SECONDS = 2.0
 READ_TIMEOUT_SECONDS = 30.0
 # A finished pod stays until its outcome is in Airflow's database: a triggerer that dies before that adopts the pod again.
-DELETE_DELAY_SECONDS = 10.0
+STORED_CHECK_INTERVAL_SECONDS = 10.0
 MAX_STORED_CHECKS = 30
 # Pods that such a triggerer left behind are deleted together with a later step's pod.
 MAX_POD_AGE = timedelta(hours=1)
@@ -107,7 +107,7 @@ async def delete_pod(client: PodClient, pod: Mapping[str, Any], is_stored: Calla
     """
     namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
     for _ in range(MAX_STORED_CHECKS):
-        await asyncio.sleep(DELETE_DELAY_SECONDS)
+        await asyncio.sleep(STORED_CHECK_INTERVAL_SECONDS)
         if await is_stored():
             await client.delete_finished_pod(namespace, name)
             break
@@ -138,9 +138,9 @@ _last_sweeps: WeakKeyDictionary[PodClient, float] = WeakKeyDictionary()
 
 
 async def sweep(client: PodClient, namespace: str) -> None:
-    """Delete finished pods that a triggerer left behind which died. Lists all pods, and so does it rarely.
+    """Delete finished pods left behind by a triggerer that died. It lists all pods, so it runs rarely.
 
-    Not at first: after an outage of all triggerers, old pods may still be adopted.
+    The first call deletes nothing: after an outage of all triggerers, old pods may still be adopted.
     """
     now = asyncio.get_running_loop().time()
     if now - _last_sweeps.setdefault(client, now) >= SWEEP_SECONDS:

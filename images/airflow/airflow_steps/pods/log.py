@@ -1,4 +1,8 @@
-"""The log of a step's container, copied to the task's log: every line once, at a pace that leaves room for other steps."""
+"""The log of a step's container, copied to the task's log: every line once, at a pace that leaves room for other steps.
+
+Each line is logged at the level INFO: `step_contract.cli.run_step` sets the format of a program's lines, which has no level.
+With the runner `process`, `operator` logs the lines.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +11,11 @@ import contextlib
 from collections import Counter, deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from datetime import UTC, datetime, timedelta
-from typing import Any, ClassVar
-from weakref import WeakKeyDictionary
+from typing import ClassVar
 
-import structlog
-
+from airflow_steps.airflow_internals.task_log import step_log
 from airflow_steps.pods.client import RECONNECT_SECONDS, LogUnavailableError, PodClient, describe_error, is_transient
+from airflow_steps.pods.event_loop import PerEventLoop
 from airflow_steps.termination import MAX_LAST_LINES, parse_platform
 
 MAX_LINE_BYTES = 16_384
@@ -23,20 +26,16 @@ LINES_PER_SECOND = 2_000
 BYTES_PER_SECOND = 2 * 2**20
 BURST_SECONDS = 1.0
 BATCH_LINES = 50
-# A stream that continues another starts so long before the last line, as clocks are set back.
+# A stream that continues another starts this many seconds before the last line, as clocks are set back.
 REPEATED_SECONDS = 10
 MAX_RECENT_LINES = 1_000
 MAX_TIME_LENGTH = 40
-
-# Lines are logged with the time at which the step printed them. If two triggerers copy the same log, Airflow's UI drops the
-# second of two equal lines.
-step_log: Any = structlog.get_logger(logger_name="step")
 
 
 class LogPacer:
     """A rate limit for the lines that all triggers of a process log, first come, first served: `LogPacer.get()`."""
 
-    _pacers: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, LogPacer]] = WeakKeyDictionary()
+    _shared: ClassVar[PerEventLoop[LogPacer]] = PerEventLoop()
 
     def __init__(self) -> None:
         self._free_at = 0.0  # when all lines that were accepted until now are paid for
@@ -44,10 +43,10 @@ class LogPacer:
     @classmethod
     def get(cls) -> LogPacer:
         """Return the limit of this process's event loop."""
-        return cls._pacers.setdefault(asyncio.get_running_loop(), cls())
+        return cls._shared.get() or cls._shared.set_default(cls())
 
     async def acquire(self, lines: int, size: int) -> None:
-        """Wait until so many lines, with `size` bytes together, may be logged. Lets other tasks run in any case."""
+        """Wait until `lines` lines of `size` bytes in total may be logged. Always yields to the event loop."""
         now = asyncio.get_running_loop().time()
         self._free_at = max(self._free_at, now) + max(lines / LINES_PER_SECOND, size / BYTES_PER_SECOND)
         await asyncio.sleep(max(0.0, self._free_at - BURST_SECONDS - now))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from typing import ClassVar
-from weakref import WeakKeyDictionary
+
+from airflow_steps.pods.event_loop import PerEventLoop
 
 
 class PodSlots:
     """A fair semaphore: how many steps' pods one triggerer runs at once, first come, first served.
 
     Airflow's pools and `max_active_tasks` do not apply to tasks that start from the trigger. All triggers of a process share
-    one: `PodSlots.get(limit)`.
+    one: `PodSlots.get(limit)`. `lifecycle` acquires and releases slots, and `trigger` does for a pod that exists already. The
+    namespace's quota has the same number and counts pods (docs/decisions/0010-concurrency-limits.md).
     """
 
-    _semaphores: ClassVar[WeakKeyDictionary[asyncio.AbstractEventLoop, PodSlots]] = WeakKeyDictionary()
+    _shared: ClassVar[PerEventLoop[PodSlots]] = PerEventLoop()
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -26,7 +28,7 @@ class PodSlots:
     @classmethod
     def get(cls, limit: int) -> PodSlots:
         """Return the semaphore of this process's event loop, with the limit of the trigger that was started last."""
-        slots = cls._semaphores.setdefault(asyncio.get_running_loop(), cls(limit))
+        slots = cls._shared.get() or cls._shared.set_default(cls(limit))
         slots.limit = limit
         slots._wake_waiters()
         return slots

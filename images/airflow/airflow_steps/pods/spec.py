@@ -1,4 +1,8 @@
-"""The pod that runs an attempt of a step: its name, labels, environment, resources and security context."""
+"""The pod (pod template) that runs an attempt of a step: its name, labels, environment, resource requests and limits, and
+security context.
+
+`operator` adds the task's own arguments, such as `labels`.
+"""
 
 from __future__ import annotations
 
@@ -10,15 +14,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 from uuid import UUID
 
-from airflow.providers.cncf.kubernetes.backcompat.backwards_compat_converters import convert_env_vars
-from airflow.providers.cncf.kubernetes.pod_generator import make_safe_label_value
 from airflow.sdk.configuration import conf
 from kubernetes.client import models as k8s
 from kubernetes.utils.quantity import parse_quantity
 from step_contract.errors import ConfigurationError, Termination
 from step_contract.result import RESULT_VARIABLE
 
-from airflow_steps.settings import get_int, get_list, get_pairs, get_setting
+from airflow_steps.airflow_internals.operators import OPERATOR_LABEL, convert_variables, make_task_labels
+from airflow_steps.settings import get_int, get_list, get_pairs, get_setting, get_variables
 
 MAX_NAME_LENGTH = 63  # the name is also the pod's host name
 STEP_LABELS = {"app.kubernetes.io/component": "step", "app.kubernetes.io/part-of": "market-daily"}
@@ -60,8 +63,7 @@ def make_pod_labels(ti: TaskInstanceKey) -> dict[str, str]:
     values = {"dag_id": ti.dag_id, "task_id": ti.task_id, "run_id": ti.run_id, "try_number": str(ti.try_number)}
     if ti.map_index is not None and ti.map_index >= 0:
         values["map_index"] = str(ti.map_index)
-    labels = {name: make_safe_label_value(value) for name, value in values.items()}
-    return STEP_LABELS | labels | {"kubernetes_pod_operator": "True"}
+    return STEP_LABELS | make_task_labels(values) | {OPERATOR_LABEL: "True"}
 
 
 def make_pod_annotations(ti: TaskInstanceKey) -> dict[str, str]:
@@ -175,7 +177,7 @@ def make_pod_arguments(
         "service_account_name": get_setting(environment, "STEP_SERVICE_ACCOUNT") or None,
         # A step needs the object store, never the Kubernetes API.
         "automount_service_account_token": False,
-        "env_vars": merge_env_vars(_make_env_vars(image, environment), env_vars),
+        "env_vars": merge_env_vars(_make_env_vars(image, environment), get_variables(environment, f"{prefix}ENV"), env_vars),
         "env_from": [*(k8s.V1EnvFromSource(secret_ref=secret) for secret in secrets), *(env_from or ())],
         "node_selector": get_pairs(environment, f"{prefix}NODE_SELECTOR") | dict(node_selector or {}),
         "tolerations": [*get_tolerations(environment, f"{prefix}TOLERATIONS"), *(tolerations or ())],
@@ -212,8 +214,7 @@ def merge_env_vars(*groups: Sequence[k8s.V1EnvVar] | Mapping[str, str]) -> list[
     """Return the variables of all groups; of two with the same name, the last."""
     variables: dict[str, k8s.V1EnvVar] = {}
     for group in groups:
-        converted = convert_env_vars(dict(group) if isinstance(group, Mapping) else list(group))
-        variables |= {variable.name: variable for variable in converted}
+        variables |= {variable.name: variable for variable in convert_variables(group)}
     return list(variables.values())
 
 
@@ -292,4 +293,5 @@ def increase_container_memory(pod: dict[str, Any], container_name: str, failures
     after = increase_memory(str(before), oom_kills)
     for kind in ("limits", "requests"):
         resources[kind] = dict(resources.get(kind) or {}) | {"memory": after}
-    return f"memory raised from {before} to {after}: earlier attempts were OOM-killed, count={oom_kills}"
+    attempts = "1 earlier attempt was" if oom_kills == 1 else f"{oom_kills} earlier attempts were"
+    return f"memory raised from {before} to {after}: {attempts} OOM-killed"

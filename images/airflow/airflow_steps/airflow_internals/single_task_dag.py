@@ -1,6 +1,9 @@
 """Serialized DAGs reduced to one task: what a trigger that starts a task needs of them.
 
-The classes take the places of Airflow's SerializedDagModel and DBDagBag in the supervisor of `airflow_steps.triggerer`.
+The classes take the places of Airflow's SerializedDagModel and DBDagBag in the supervisor of `triggerer`. They rely on the
+structure of a serialized DAG: `dag` with `tasks`, `task_group` and `dag_id`; a task in `__var` with `task_id`, `_is_mapped`,
+`downstream_task_ids` and `has_on_success_callback`. If it changes, `select_task` may return the whole DAG: that is correct, and
+slow for wide DAGs.
 """
 
 from __future__ import annotations
