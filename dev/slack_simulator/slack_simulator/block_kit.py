@@ -1,7 +1,8 @@
 """Slack's limits of a message, with the errors that Slack responds with.
 
-Only the blocks that the monitor sends are valid here: section and context. Another type needs a check in `VALIDATORS` and its
-markup in `page`. `slack_sdk.models` is no substitute: it accepts empty texts and fields of any length, and reports no place.
+Only the blocks that the monitor sends are valid here: section, context, and image with a Slack file's ID. Another type needs
+a check in `VALIDATORS` and its markup in `page`. `slack_sdk.models` is no substitute: it accepts empty texts and fields of any
+length, and reports no place.
 
 https://docs.slack.dev/reference/block-kit/blocks
 """
@@ -9,7 +10,8 @@ https://docs.slack.dev/reference/block-kit/blocks
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 MAX_TEXT = 40_000  # characters
@@ -19,6 +21,8 @@ MAX_BLOCKS_TEXT = 12_000  # characters in all blocks; not in the reference, see 
 MAX_SECTION_TEXT = 3_000
 MAX_FIELDS, MAX_FIELD_TEXT = 10, 2_000
 MAX_ELEMENTS = 10
+MAX_ALT_TEXT = 2_000
+FILE_ID = "^[F][A-Z0-9]{8,}$"
 MAX_METADATA = 8_000  # bytes; Slack documents no number
 
 
@@ -32,8 +36,11 @@ def validate_metadata(metadata: Any) -> str:
     return "metadata_too_large" if len(json.dumps(payload).encode()) > MAX_METADATA else ""
 
 
-def validate_blocks(blocks: Any) -> tuple[str, list[str]]:
-    """Return Slack's error for a message's blocks, with one line for each invalid place; both are empty if they are valid."""
+def validate_blocks(blocks: Any, is_picture: Callable[[str], bool]) -> tuple[str, list[str]]:
+    """Return Slack's error for a message's blocks, with one line for each invalid place; both are empty if they are valid.
+
+    `is_picture` returns whether an ID is that of a picture that everybody in the channel may see.
+    """
     if not isinstance(blocks, list):
         return "invalid_blocks_format", []
     problems = [*_count(blocks, MAX_BLOCKS, "/blocks", required=False)]
@@ -42,6 +49,8 @@ def validate_blocks(blocks: Any) -> tuple[str, list[str]]:
         place = f"/blocks/{number}"
         if validate := VALIDATORS.get(block_type):
             problems += validate(block, place)
+            file_id = block.get("slack_file", {}).get("id") if block_type == "image" and not problems else None
+            problems += [f"invalid slack file [json-pointer:{place}/slack_file]"] if file_id and not is_picture(file_id) else []
         else:
             problems.append(f"unsupported type: {block_type} [json-pointer:{place}/type]")
     if problems:
@@ -72,7 +81,19 @@ def _context(block: dict[str, Any], place: str) -> Iterator[str]:
     yield from _text_list(block.get("elements"), MAX_ELEMENTS, MAX_SECTION_TEXT, f"{place}/elements")
 
 
-VALIDATORS = {"section": _section, "context": _context}
+def _image(block: dict[str, Any], place: str) -> Iterator[str]:
+    alt_text, file = block.get("alt_text"), block.get("slack_file")
+    if not isinstance(alt_text, str):
+        yield f"missing required field: alt_text [json-pointer:{place}]"
+    elif len(alt_text) > MAX_ALT_TEXT:
+        yield f"must be less than {MAX_ALT_TEXT + 1} characters [json-pointer:{place}/alt_text]"
+    if not isinstance(file, dict) or not isinstance(file.get("id"), str):
+        yield f"missing required field: id [json-pointer:{place}/slack_file]"
+    elif not re.fullmatch(FILE_ID, file["id"]):
+        yield f"input must match regex pattern: {FILE_ID} [json-pointer:{place}/slack_file/id]"
+
+
+VALIDATORS = {"section": _section, "context": _context, "image": _image}
 
 
 def _text_list(items: Any, max_items: int, max_length: int, place: str) -> Iterator[str]:

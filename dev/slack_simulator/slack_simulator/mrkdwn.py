@@ -20,7 +20,7 @@ EMOJI = {
 }
 SCHEMES = ("http://", "https://")
 EMOJI_NAME = re.compile(r":([a-z0-9_+-]{1,60}):")
-# A mark within a word is text: 2_000_000 is not italic.
+# Formatting characters inside a word are literal: 2_000_000 is not italic.
 MARK = re.compile(
     r"`(?P<code>[^`\n]+)`"
     r"|<(?P<link>[^<>\n]+)>"

@@ -11,11 +11,10 @@ from urllib.parse import quote
 
 from slack_simulator import mrkdwn
 from slack_simulator.web_api import BOT_NAME
-from slack_simulator.workspace import Channel, Message, Workspace
+from slack_simulator.workspace import PNG, Channel, Message, Workspace
 
 SEOUL = timezone(timedelta(hours=9))
 REFRESH_SECONDS = 15
-PNG = b"\x89PNG\r\n\x1a\n"
 STYLE = Path(__file__).with_name("style.css")
 
 
@@ -93,7 +92,7 @@ class _Renderer:
         text = f'<div class="text">{mrkdwn.to_html(message.text)}</div>'
         parts = [f'<div class="author"><b>{BOT_NAME}</b> <span class="app">APP</span> {time}</div>']
         parts += [self._render_reply_note(message)] if message.is_reply and not in_thread else []
-        parts += [_render_block(block) for block in message.blocks] or [text]
+        parts += [self._render_block(block) for block in message.blocks] or [text]
         parts += ['<span class="edited">(edited)</span>'] if message.edited else []
         parts += [self._render_file(file_id) for file_id in message.files]
         parts += [] if in_thread or message.is_reply else [self._render_thread(message)]
@@ -104,6 +103,16 @@ class _Renderer:
         first_line = root.text.partition("\n")[0].replace("*", "") if root else ""
         link = f'<a href="#{_anchor(root)}">{mrkdwn.plain_to_html(first_line)}</a>' if root else "a deleted message"
         return f'<div class="note">replied to a thread: {link}</div>'
+
+    def _render_block(self, block: dict[str, Any]) -> str:
+        if block["type"] == "image":
+            return self._render_file(block["slack_file"]["id"])
+        if block["type"] == "context":
+            elements = "".join(f"<span>{_render_text(element)}</span>" for element in block["elements"])
+            return f'<div class="context">{elements}</div>'
+        text = f'<div class="text">{_render_text(block["text"])}</div>' if "text" in block else ""
+        fields = "".join(f'<div class="text">{_render_text(field)}</div>' for field in block.get("fields", []))
+        return f'{text}<div class="fields">{fields}</div>'
 
     def _render_file(self, file_id: str) -> str:
         file, content = self.workspace.files[file_id], self.workspace.content(file_id) or b""
@@ -123,15 +132,6 @@ class _Renderer:
         link = f' <a href="/thread?ts={message.ts}">View thread</a>' if self.live else ""
         content = "".join(self.render_message(reply, in_thread=True) for reply in replies)
         return f'<details class="thread"><summary><b>{count}</b>{link}</summary>{content}</details>'
-
-
-def _render_block(block: dict[str, Any]) -> str:
-    if block["type"] == "context":
-        elements = "".join(f"<span>{_render_text(element)}</span>" for element in block["elements"])
-        return f'<div class="context">{elements}</div>'
-    text = f'<div class="text">{_render_text(block["text"])}</div>' if "text" in block else ""
-    fields = "".join(f'<div class="text">{_render_text(field)}</div>' for field in block.get("fields", []))
-    return f'{text}<div class="fields">{fields}</div>'
 
 
 def _render_text(text: dict[str, Any]) -> str:

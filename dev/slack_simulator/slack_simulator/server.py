@@ -60,8 +60,8 @@ class Handler(BaseHTTPRequestHandler):
         form = json.loads(body or b"{}") if is_json else dict(parse_qsl(body.decode(), keep_blank_values=True))
         simulator, arguments = self.server.simulator, query | form
         token = self.headers.get("Authorization", "").removeprefix("Bearer ").strip() or str(arguments.get("token") or "")
-        call = web_api.Call(simulator.workspace, arguments, f"http://{self.headers['Host']}")
-        self.respond(method, arguments, lambda: (200, web_api.execute(call, method, token, simulator.scopes)))
+        call = web_api.Call(simulator.workspace, arguments, f"http://{self.headers['Host']}", simulator.scopes)
+        self.respond(method, arguments, lambda: (200, web_api.execute(call, method, token)))
 
     def handle_upload(self, file_id: str, content: bytes) -> None:
         """Respond to the upload of a file."""

@@ -100,7 +100,7 @@ class Simulator:
             return fault
 
     def record(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Record a call; return the record, which the response completes."""
+        """Record a call; return the record; status and error are filled in with the response."""
         shown = {name: value for name, value in arguments.items() if name != "token"}
         call = {"method": method, "arguments": shown, "status": None, "error": None}
         with self.workspace.lock:

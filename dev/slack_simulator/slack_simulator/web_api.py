@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -41,11 +41,17 @@ def invalid_arguments(message: str) -> ApiError:
 
 @dataclass(frozen=True)
 class Call:
-    """A call of a method. `address` is the simulator's URL as the client knows it, without a slash at the end."""
+    """A call of a method.
+
+    Attributes:
+        address: the simulator's URL as the client knows it, without a slash at the end.
+        scopes: those of the token.
+    """
 
     workspace: Workspace
     arguments: Mapping[str, Any]
     address: str
+    scopes: Collection[str]
 
     def text(self, name: str) -> str:
         """Return an argument as text; empty if it is missing."""
@@ -64,8 +70,11 @@ class Call:
         except ValueError:
             raise ApiError(f"invalid_{name}_format") from None
 
-    def channel(self, *, by_name: bool = False) -> Channel:
-        """Return the channel, by ID or, if the method accepts that, by name. Raises ApiError if the bot cannot use it."""
+    def channel(self, *, by_name: bool = False, members_only: bool = True) -> Channel:
+        """Return the channel, by ID or, if the method accepts that, by name. Raises ApiError if the bot cannot use it.
+
+        Without `members_only`, the scope PUBLIC_SCOPE replaces membership.
+        """
         argument = self.text("channel")
         name = argument.removeprefix("#")
         channel = self.workspace.channels.get(argument)
@@ -73,7 +82,7 @@ class Call:
             channel = self.workspace.open_channel(name)
         if not channel:
             raise ApiError("channel_not_found")
-        if channel.name.startswith(FOREIGN_CHANNEL):
+        if channel.name.startswith(FOREIGN_CHANNEL) and (members_only or PUBLIC_SCOPE not in self.scopes):
             raise ApiError("not_in_channel")
         return channel
 
@@ -85,7 +94,7 @@ class Call:
             if len(fields["text"]) > max_text:
                 raise ApiError("msg_too_long")
         if (blocks := self.parse("blocks")) is not None:
-            error, problems = block_kit.validate_blocks(blocks)
+            error, problems = block_kit.validate_blocks(blocks, self.workspace.is_shared_picture)
             if error:
                 lines = {"messages": [f"[ERROR] {problem}" for problem in problems]}
                 raise ApiError(error, **({"errors": problems, "response_metadata": lines} if problems else {}))
@@ -116,7 +125,8 @@ def auth_test(call: Call) -> Response:
 
 def post_message(call: Call) -> Response:
     """Add a message to a channel or a thread. Like Slack, accept a `thread_ts` of no message."""
-    channel, fields, thread_ts = call.channel(by_name=True), call.content(block_kit.MAX_TEXT), call.text("thread_ts")
+    channel, thread_ts = call.channel(by_name=True, members_only=False), call.text("thread_ts")
+    fields = call.content(block_kit.MAX_TEXT)
     if not fields.get("text") and not fields.get("blocks"):
         raise ApiError("no_text")
     broadcast = bool(thread_ts) and call.flag("reply_broadcast")
@@ -126,7 +136,7 @@ def post_message(call: Call) -> Response:
 
 def update(call: Call) -> Response:
     """Change a message. Like Slack, mark it as edited only if it gets a text without blocks."""
-    channel = call.channel()
+    channel = call.channel(members_only=False)
     message = call.workspace.messages[channel.id].get(call.text("ts"))
     if not message:
         raise ApiError("message_not_found")
@@ -142,7 +152,7 @@ def update(call: Call) -> Response:
 
 
 def list_channels(call: Call) -> Response:
-    """Return the channels, all of them public."""
+    """Return all channels; the simulator has only public ones."""
     types = (call.text("types") or "public_channel").split(",")
     channels, cursor = call.paginate(list(call.workspace.channels.values()) if "public_channel" in types else [], 100)
     return {
@@ -182,7 +192,7 @@ def complete_upload(call: Call) -> Response:
         raise ApiError("file_not_found")
     if not CHANNEL_ID.fullmatch(channel_id):
         raise invalid_arguments("input must match regex pattern: ^[CGDZ][A-Z0-9]{8,}$ [json-pointer:/channel_id]")
-    comment = Call(call.workspace, {"channel": channel_id, "text": call.text("initial_comment")}, call.address)
+    comment = Call(call.workspace, {"channel": channel_id, "text": call.text("initial_comment")}, call.address, call.scopes)
     channel, fields = comment.channel(), comment.content(block_kit.MAX_TEXT)
     for file, title in files.items():
         call.workspace.files[file].title = title or call.workspace.files[file].name
@@ -234,11 +244,12 @@ METHODS: dict[str, tuple[Callable[[Call], Response], str]] = {
     "files.completeUploadExternal": (complete_upload, "files:write"),
 }
 PRIVATE_SCOPE = "groups:read"
+PUBLIC_SCOPE = "chat:write.public"
 SCOPES = ("chat:write", "files:write", "channels:read", "channels:history", PRIVATE_SCOPE)
 
 
-def execute(call: Call, method: str, token: str, scopes: Iterable[str]) -> Response:
-    """Return Slack's response to a call with `token`, which has these scopes."""
+def execute(call: Call, method: str, token: str) -> Response:
+    """Return Slack's response to a call with `token`."""
     try:
         if method not in METHODS:
             raise ApiError("unknown_method", req_method=method)
@@ -250,8 +261,8 @@ def execute(call: Call, method: str, token: str, scopes: Iterable[str]) -> Respo
         needed = [scope] if scope else []
         if function is list_channels and "private_channel" in call.text("types"):
             needed.append(PRIVATE_SCOPE)
-        if missing := [scope for scope in needed if scope not in scopes]:
-            raise ApiError("missing_scope", needed=missing[0], provided=",".join(scopes))
+        if missing := [scope for scope in needed if scope not in call.scopes]:
+            raise ApiError("missing_scope", needed=missing[0], provided=",".join(call.scopes))
         with call.workspace.lock:
             return {"ok": True} | function(call)
     except ApiError as error:

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+PNG = b"\x89PNG\r\n\x1a\n"
 DEFAULT_CHANNELS = ("workflows",)
 
 
@@ -158,6 +159,11 @@ class Workspace:
     def content(self, file_id: str) -> bytes | None:
         """Return a file's content, or None if it was not uploaded."""
         return self._contents.get(file_id)
+
+    def is_shared_picture(self, file_id: str) -> bool:
+        """Return whether the file is a picture that a message shares."""
+        shared = (message.files for messages in self.messages.values() for message in messages.values())
+        return (self.content(file_id) or b"").startswith(PNG) and any(file_id in files for files in shared)
 
     def replies(self, root: Message) -> list[Message]:
         """Return the replies to a message, oldest first."""

@@ -22,6 +22,7 @@ from step_contract.store import CircuitBreakerStore
 from airflow_monitor.airflow_client import AirflowClient
 from airflow_monitor.delivery import MessageDelivery
 from airflow_monitor.messages.message import AirflowUI
+from airflow_monitor.messages.runs import RunOptions
 from airflow_monitor.models import Thresholds
 from airflow_monitor.reconciler import Reconciler
 from airflow_monitor.slack_check import check_slack
@@ -57,11 +58,14 @@ def run_monitor(stop: threading.Event) -> None:
         heartbeat,
     )
     store = CircuitBreakerStore(settings.artifacts or "")
-    delivery = MessageDelivery(SlackClient(settings.slack_channel), DeliveryLog(store), heartbeat)
+    slack = SlackClient(settings.slack_channel)
+    delivery = MessageDelivery(slack, DeliveryLog(store), heartbeat)
     ui, thresholds = AirflowUI(get_setting(environment, "UI_URL") or None), Thresholds(late_after, grace_period)
-    reconciler = Reconciler(client, delivery, store, settings.slack_channel, ui, thresholds, datetime.now(UTC))
+    options = RunOptions(settings.training_days, settings.completion_broadcast_enabled)
+    reconciler = Reconciler(client, delivery, store, settings.slack_channel, ui, thresholds, options, datetime.now(UTC))
     url = get_setting(environment, "AIRFLOW_URL")
     log.info("Monitor started: airflow_url=%s poll_seconds=%d channel=#%s", url, poll_seconds, settings.slack_channel)
+    slack.check_connection()
     ping = _at_most_every(timedelta(seconds=60), lambda: _request(heartbeat_url)) if heartbeat_url else lambda now: None
     while not stop.is_set():
         now = datetime.now(UTC)

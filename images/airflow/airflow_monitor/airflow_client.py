@@ -1,4 +1,4 @@
-"""A read-only client of Airflow's REST API."""
+"""A read-only client of Airflow's REST API, with pagination."""
 
 from __future__ import annotations
 

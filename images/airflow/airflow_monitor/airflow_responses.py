@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -11,18 +12,22 @@ from step_contract.schemas import MARKET_TIME_ZONE
 from airflow_monitor.models import Backfill, Dag, Run, TaskInstance
 
 TRIGGERER_TIMEOUT = timedelta(seconds=60)
+LATE_TAG = re.compile(r"late:([1-9][0-9]{0,4})")  # minutes
+LOOKS_LIKE_LATE_TAG = re.compile(r"\s*late(\s*[:=]|\s+\d)", re.IGNORECASE)
 Json = Mapping[str, Any]
 
 
 def parse_dag(item: Json) -> Dag:
     """Return the DAG."""
+    tags = frozenset(tag["name"] for tag in item["tags"])
     return Dag(
         item["dag_id"],
         item["is_paused"],
         # An import error is an incident of the file.
         item["is_stale"] and not item["has_import_errors"],
-        frozenset(tag["name"] for tag in item["tags"]),
+        tags,
         parse_time(item["next_dagrun_run_after"]),
+        *_parse_late_tag(tags),
     )
 
 
@@ -92,6 +97,17 @@ def last_line(trace: str) -> str:
     """Return the last line of a traceback, which names the error."""
     lines = [line.strip() for line in trace.splitlines() if line.strip()]
     return lines[-1] if lines else "no traceback recorded"
+
+
+def _parse_late_tag(tags: Iterable[str]) -> tuple[timedelta | None, str]:
+    """Return the limit that a tag `late:MINUTES` sets, None without one, and what is wrong with the tags of this kind."""
+    late_tags = sorted(tag for tag in tags if LOOKS_LIKE_LATE_TAG.match(tag))
+    if not late_tags:
+        return None, ""
+    if len(late_tags) > 1:
+        return None, f"more than one tag for its lateness ({', '.join(late_tags)})"
+    match = LATE_TAG.fullmatch(late_tags[0])
+    return (timedelta(minutes=int(match[1])), "") if match else (None, f"the invalid tag {late_tags[0]!r}")
 
 
 def _has_live_triggerer(item: Json, now: datetime) -> bool:

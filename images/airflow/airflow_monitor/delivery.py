@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from step_contract.commit import open_artifact
 from step_contract.errors import DataError, StepError, TransientError
 
-from airflow_monitor.messages.block_kit import truncate
+from airflow_monitor.messages.block_kit import escape, truncate
 from airflow_monitor.messages.formatting import Icon
 from airflow_monitor.messages.message import Message, MessageThread, Picture
-from airflow_monitor.slack_client import MESSAGE_GONE, MessageRef, MessageRejectedError, SlackClient, SlackUnavailableError
+from airflow_monitor.slack_client import (
+    FILE_ID,
+    MESSAGE_GONE,
+    MessageRef,
+    MessageRejectedError,
+    SlackClient,
+    SlackUnavailableError,
+)
 from airflow_monitor.state import Delivery, DeliveryLog
 
 log = logging.getLogger(__name__)
 RESOLVED = f"\n{Icon.RESOLVED} _Resolved._"
-PLAIN_TEXT_LENGTH = 2900
+PLAIN_TEXT_LENGTH, REASON_LENGTH = 2900, 500
+PICTURE_ATTEMPTS = 10  # polls in which Slack may reject a picture that it has not processed yet
 REJECTED = "rejected"  # replaces the ts of a message that Slack rejects permanently
 
 
@@ -29,9 +40,12 @@ class MessageDelivery:
         # Messages that this process has claimed, by what is known of their last attempt.
         self._not_posted: set[str] = set()
         self._outcome_unknown: set[str] = set()
+        self._rejected_pictures: Counter[str] = Counter()
 
     def deliver(self, thread: MessageThread) -> bool:
         """Bring a message and its replies up to date. If Slack rejects the message, its replies stand alone in the channel.
+
+        The reply that the message `announces` is omitted if it was posted with that content, unless the reply shows a picture.
 
         Returns:
             False if some of it is not delivered: another monitor may be delivering it, or a picture cannot be read now.
@@ -45,10 +59,15 @@ class MessageDelivery:
         root = self._deliver(directory, thread.root, None)
         if root is None:
             return False
-        if root.ts == REJECTED:
-            replies = [self._deliver(directory, reply.with_title(thread.title), None) for reply in thread.replies]
-        else:
-            replies = [self._deliver(directory, reply, root) for reply in thread.replies]
+        replies: list[Delivery | None] = []
+        for planned in thread.replies:
+            reply = self._add_images(directory, planned)
+            if reply.key == root.announces and reply == planned:
+                continue
+            if root.ts == REJECTED:
+                replies.append(self._deliver(directory, reply.with_title(thread.title), None))
+            else:
+                replies.append(self._deliver(directory, reply, root))
         current = {thread.root.key, *(reply.key for reply in thread.replies)}
         for key, delivery in list(self.records.get(directory).items()):
             if delivery.resolvable and delivery.ts and key not in current:
@@ -79,7 +98,7 @@ class MessageDelivery:
                 self.records.invalidate(directory)
                 return None
             if ref := self._find(message, id, delivery, root):
-                return self._record(directory, message, ref, delivery.claimed_at)
+                return self._adopt(directory, message, ref, delivery.claimed_at, is_root=root is None)
         try:
             return self._post(directory, message, id, delivery, root)
         except SlackUnavailableError as error:
@@ -87,6 +106,14 @@ class MessageDelivery:
                 self._not_posted.discard(id)
                 self._outcome_unknown.add(id)
             raise
+
+    def _add_images(self, directory: str, message: Message) -> Message:
+        """Return the message with those of its pictures that were uploaded."""
+        for key in message.images:
+            picture = self.records.get(directory).get(key)
+            if picture and re.fullmatch(FILE_ID, picture.ts):
+                message = message.with_image(picture.ts, picture.text.replace("`", ""))
+        return message
 
     def _find(self, message: Message, id: str, claim: Delivery, root: Delivery | None) -> MessageRef | None:
         """Return the message that belongs to a claim, if Slack has it."""
@@ -98,8 +125,8 @@ class MessageDelivery:
 
         A reply stays as it is until its content changes: the earlier monitor may have known more, such as a failure's reason.
         """
-        if is_root:
-            return self._edit(directory, message, Delivery(ref.channel, ref.ts, claimed_at=claimed_at))
+        if is_root and not message.picture:
+            return self._edit(directory, message, Delivery(ref.channel, ref.ts, claimed_at=claimed_at, announces=ref.announces))
         return self._record(directory, message, ref, claimed_at)
 
     def _post(self, directory: str, message: Message, id: str, claim: Delivery, root: Delivery | None) -> Delivery | None:
@@ -109,7 +136,7 @@ class MessageDelivery:
                 data = _read_picture(message.picture)
                 ref = self.client.upload(message.picture.file_name, data, message.notification, thread)
             else:
-                ref = self.client.post(id, message.notification, message.blocks, thread, message.broadcast)
+                ref = self.client.post(id, message.notification, message.blocks, thread, message.broadcast, message.announces)
         except TransientError as error:
             log.warning("Cannot read the picture, retrying later: id=%s: %s", id, error)
             return None
@@ -118,13 +145,20 @@ class MessageDelivery:
             ref = MessageRef(thread.channel if thread else "", REJECTED)
         except MessageRejectedError as error:
             log.error("%s; posting it as plain text: id=%s", error, id)
+            if message.picture:
+                message = replace(message, text=f"{message.text} cannot be shown: {escape(str(error), REASON_LENGTH)}")
             # If a person has deleted the root, the reply goes to the channel.
             ref = self._post_plain_text(message, id, None if error.error in MESSAGE_GONE else thread)
+            if message.images:
+                # Slack rejects a picture that it has not processed yet: the next poll adds it.
+                message = replace(message, blocks=())
         return self._record(directory, message, ref, claim.claimed_at)
 
     def _post_plain_text(self, message: Message, id: str, thread: MessageRef | None) -> MessageRef:
         try:
-            return self.client.post(id, truncate(message.text, PLAIN_TEXT_LENGTH), (), thread, message.broadcast)
+            return self.client.post(
+                id, truncate(message.text, PLAIN_TEXT_LENGTH), (), thread, message.broadcast, message.announces
+            )
         except MessageRejectedError as error:
             log.error("%s; giving up: id=%s", error, id)
             return MessageRef(thread.channel if thread else self.client.channel, REJECTED)
@@ -132,13 +166,19 @@ class MessageDelivery:
     def _edit(self, directory: str, message: Message, delivery: Delivery) -> Delivery:
         if delivery.ts == REJECTED:
             return delivery
-        id, ref = f"{directory}/{message.key}", MessageRef(delivery.channel, delivery.ts)
+        id, ref = f"{directory}/{message.key}", MessageRef(delivery.channel, delivery.ts, delivery.announces)
         try:
             try:
-                self.client.update(ref, id, message.notification, message.blocks)
+                is_there = self.client.update(ref, id, message.notification, message.blocks)
             except MessageRejectedError as error:
+                if message.images and self._rejected_pictures[id] < PICTURE_ATTEMPTS:
+                    # Slack may not have processed the picture yet: the next poll tries again.
+                    self._rejected_pictures[id] += 1
+                    return delivery
                 log.error("%s; editing it as plain text: id=%s", error, id)
-                self.client.update(ref, id, truncate(message.text, PLAIN_TEXT_LENGTH), ())
+                is_there = self.client.update(ref, id, truncate(message.text, PLAIN_TEXT_LENGTH), ())
+            if not is_there:  # who deleted it needs no notification of the same
+                ref = ref._replace(announces=message.announces)
         except MessageRejectedError as error:
             log.error("%s; leaving it unchanged: id=%s", error, id)
         return self._record(directory, message, ref, delivery.claimed_at)
@@ -146,7 +186,9 @@ class MessageDelivery:
     def _record(self, directory: str, message: Message, ref: MessageRef, claimed_at: str) -> Delivery:
         for ids in (self._not_posted, self._outcome_unknown):
             ids.discard(f"{directory}/{message.key}")
-        delivery = Delivery(ref.channel, ref.ts, message.digest, message.notification, claimed_at, message.resolvable)
+        self._rejected_pictures.pop(f"{directory}/{message.key}", None)
+        content = message.digest, message.notification
+        delivery = Delivery(ref.channel, ref.ts, *content, claimed_at, message.resolvable, ref.announces)
         self.records.record(directory, message.key, delivery)
         return delivery
 

@@ -11,7 +11,7 @@ from airflow_steps.failure_log import FailureRecord, read_failures
 from step_contract.errors import StepError
 from step_contract.store import Store
 
-from airflow_monitor.models import Run, RunKey
+from airflow_monitor.models import FINISHED, Run, RunKey
 
 log = logging.getLogger(__name__)
 # A failure is recorded a moment after its task's state changes, or later if another component runs the callback.
@@ -64,8 +64,9 @@ class FailureReader:
 
 
 def _may_have_failures(run: Run) -> bool:
+    """Return whether failures may be recorded; a task that was marked as success shows no trace of an earlier failure."""
     has_failed = (ti.state in ("failed", "up_for_retry") or ti.try_number > 1 for ti in run.task_instances)
-    return run.state == "failed" or any(has_failed)
+    return run.state in FINISHED or any(has_failed)
 
 
 def _lacks_record(run: Run, records: Sequence[FailureRecord]) -> bool:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from airflow_monitor.messages.block_kit import escape
 from airflow_monitor.messages.incidents import Incident, incident_thread
 from airflow_monitor.messages.message import MessageThread
+from airflow_monitor.models import RECOVERY_PERIOD
 
 
 class IncidentTracker:
@@ -21,6 +22,7 @@ class IncidentTracker:
     def __init__(self, reported: Mapping[str, datetime]) -> None:
         self.reported = dict(reported)
         self._first_seen: dict[str, datetime] = {}
+        self._absent_since: dict[str, datetime] = {}
         self._latest: dict[str, Incident] = {}
 
     def update(
@@ -34,17 +36,26 @@ class IncidentTracker:
         Returns:
             What `channel` should show, and the names of resolved incidents, to be closed once that is delivered.
         """
-        known = {} if is_complete else self._first_seen
-        self._first_seen = known | {incident.name: self._first_seen.get(incident.name, now) for incident in incidents}
+        found = {incident.name for incident in incidents}
+        if is_complete:
+            absent = (self._first_seen.keys() | self.reported.keys()) - found
+            self._absent_since = {name: self._absent_since.get(name, now) for name in absent}
+        recovered = {name for name, since in self._absent_since.items() if now - since >= RECOVERY_PERIOD}
+        # An incident that was not reported yet must last for its grace period without interruption.
+        ended = recovered | (self._absent_since.keys() - self.reported.keys())
+        self._first_seen = {name: since for name, since in self._first_seen.items() if name not in ended}
         self._latest = {name: incident for name, incident in self._latest.items() if name in self.reported}
-        self._latest |= {incident.name: incident for incident in incidents}
         for incident in incidents:
-            if now - self._first_seen[incident.name] >= incident.grace_period:
-                self.reported.setdefault(incident.name, self._first_seen[incident.name])
-        resolved = sorted(self.reported.keys() - self._first_seen.keys()) if is_complete else []
+            self._latest[incident.name] = incident
+            first_seen = self._first_seen.setdefault(incident.name, now)
+            if now - first_seen >= incident.grace_period:
+                self.reported.setdefault(incident.name, first_seen)
+        resolved = sorted(self.reported.keys() & recovered) if is_complete else []
         ongoing = [incident for incident in incidents if incident.name in self.reported]
         threads = [incident_thread(incident, self.reported[incident.name], channel, None) for incident in ongoing]
-        threads += [incident_thread(self._find(name), self.reported[name], channel, now) for name in resolved]
+        threads += [
+            incident_thread(self._find(name), self.reported[name], channel, self._absent_since[name]) for name in resolved
+        ]
         return threads, resolved
 
     def _find(self, name: str) -> Incident:

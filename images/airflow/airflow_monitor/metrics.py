@@ -9,6 +9,7 @@ from datetime import date, datetime, time
 from airflow_steps.metrics import format_name
 from step_contract import paths
 from step_contract.errors import DataError
+from step_contract.facts import ForecastFacts
 from step_contract.schemas import MARKET_TIME_ZONE
 
 from airflow_monitor.models import FINISHED, Dag, Run, Thresholds
@@ -18,6 +19,7 @@ from airflow_monitor.snapshot import Snapshot
 LAST_POLL = "market_daily.monitor.last_poll"  # Unix time
 DAG_LATE = "market_daily.dag.{dag_id}.late_seconds"
 LAST_SESSION = "market_daily.last_collected_session"  # Unix time of the session's midnight in Seoul
+FORECAST_DRIFT = "market_daily.forecast_drift"  # 1 or 0
 TASK_INSTANCES = "market_daily.task_instances.{state}"
 
 COUNTED_STATES = ("queued", "scheduled", "deferred", "running", "up_for_retry")
@@ -37,12 +39,18 @@ def collect_gauges(
             yield format_name(DAG_LATE, dag_id=dag.dag_id), late_seconds(dag, snapshot.runs, now, thresholds)
     if last_session:
         yield LAST_SESSION, datetime.combine(last_session, time(), MARKET_TIME_ZONE).timestamp()
+    for run in snapshot.runs:
+        for ti in run.task_instances:
+            forecast = ForecastFacts.from_facts(ti.facts)
+            # Between two sessions, the exporter keeps the value. A forecast of an earlier session says nothing about now.
+            if forecast and forecast.is_issued and forecast.session == (last_session and last_session.isoformat()):
+                yield FORECAST_DRIFT, float(bool(forecast.drift_since))
 
 
 def late_seconds(dag: Dag, runs: Sequence[Run], now: datetime, thresholds: Thresholds) -> float:
-    """Return how many seconds the DAG is behind: its next run is overdue, or a run has exceeded `late_after`."""
+    """Return how many seconds the DAG is behind: its next run is overdue, or a run has exceeded its limit."""
     unfinished = [run for run in runs if run.dag_id == dag.dag_id and run.state not in FINISHED]
-    delays = [(now - run.expected_start - thresholds.late_after).total_seconds() for run in unfinished]
+    delays = [(now - run.expected_start - thresholds.get_late_after(dag.dag_id)).total_seconds() for run in unfinished]
     delays += [(now - dag.next_run_after).total_seconds()] if dag.next_run_after else []
     return max(0.0, *delays) if delays else 0.0
 

@@ -1,9 +1,9 @@
-"""What the monitor reads from Airflow: runs, task instances, backfills, DAGs and component health. Times are UTC and aware."""
+"""What the monitor reads from Airflow (runs, tasks, backfills, DAGs, health), and its thresholds. Times are UTC and aware."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, timedelta
 from typing import Any
 
@@ -11,7 +11,7 @@ from airflow_steps.failure_log import FailureRecord
 from step_contract.schemas import MARKET_TIME_ZONE
 
 FINISHED = ("success", "failed")
-DELETED = "deleted"  # not a state of Airflow's: a deleted run has none
+DELETED = "deleted"  # not a state of Airflow: it no longer has the run
 RunKey = tuple[str, str]  # ids of the DAG and of the run
 
 
@@ -123,13 +123,22 @@ class Backfill:
 
 @dataclass(frozen=True)
 class Dag:
-    """A DAG. `is_stale`: no file defines it any more. `next_run_after`: when its next scheduled run is due."""
+    """A DAG.
+
+    Attributes:
+        is_stale: no file defines it any more.
+        next_run_after: when its next scheduled run is due.
+        late_after: the limit that its tag `late:MINUTES` sets; None without a valid one.
+        late_tag_error: what is wrong with its tags of this kind.
+    """
 
     dag_id: str
     is_paused: bool
     is_stale: bool
     tags: frozenset[str]
     next_run_after: datetime | None
+    late_after: timedelta | None = None
+    late_tag_error: str = ""
 
 
 @dataclass(frozen=True)
@@ -145,15 +154,41 @@ class Health:
     import_errors: Mapping[str, str]
 
 
+# How long each may last before a person is notified; Thresholds has those that are settings.
+# The first deployment creates the database and the monitor's login before the API responds.
+STARTUP_GRACE = timedelta(minutes=10)
+IMPORT_ERROR_GRACE = timedelta(seconds=30)
+# The store's circuit breaker stays open for half a minute after an error.
+STORE_GRACE = timedelta(minutes=2)
+# The scheduler creates a run within seconds of its due time.
+SCHEDULING_GRACE = timedelta(minutes=5)
+# The callback records a failure a moment after the task's state changes; half a minute later if another component runs it.
+RECORD_GRACE = timedelta(seconds=40)
+# An incident is resolved once it has been absent for this long. After a single heartbeat, Airflow considers a component healthy
+# for 30 seconds, even if that component has been killed since or is still starting.
+RECOVERY_PERIOD = timedelta(seconds=45)
+QUEUE_TIMEOUT = timedelta(minutes=10)  # a task that is queued or scheduled
+
+
 @dataclass(frozen=True)
 class Thresholds:
-    """When a person is notified.
+    """When a person is notified: the settings LATE_MINUTES and MONITOR_GRACE_SECONDS, and the DAGs' tags `late:MINUTES`.
 
     Attributes:
         late_after: a run is late if it has not finished this long after its expected start.
         grace_period: a component may be unhealthy, or a trigger orphaned, for this long. A component that is redeployed or
             rescheduled is down for about a minute.
+        dags_late_after: `late_after` of DAGs that have their own, by DAG id.
     """
 
     late_after: timedelta = timedelta(minutes=60)
     grace_period: timedelta = timedelta(minutes=2)
+    dags_late_after: Mapping[str, timedelta] = field(default_factory=dict)
+
+    def with_dags(self, dags: Iterable[Dag]) -> Thresholds:
+        """Return the thresholds with the limits that the tags of `dags` set."""
+        return replace(self, dags_late_after={dag.dag_id: dag.late_after for dag in dags if dag.late_after})
+
+    def get_late_after(self, dag_id: str) -> timedelta:
+        """Return how long after its expected start a run of the DAG may finish."""
+        return self.dags_late_after.get(dag_id, self.late_after)

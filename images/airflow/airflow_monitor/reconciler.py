@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 
-from airflow_steps.metrics import set_gauge
+from airflow_steps.airflow_internals.statsd_client import set_gauge
 from step_contract import paths
 from step_contract.errors import StepError
 from step_contract.store import Store
@@ -18,7 +18,7 @@ from airflow_monitor.incident_tracker import IncidentTracker
 from airflow_monitor.messages.backfills import backfill_thread
 from airflow_monitor.messages.incidents import api_incident, dag_incidents, health_incidents, store_incident
 from airflow_monitor.messages.message import AirflowUI, MessageThread
-from airflow_monitor.messages.runs import run_thread
+from airflow_monitor.messages.runs import RunOptions, run_thread
 from airflow_monitor.metrics import collect_gauges, latest_session
 from airflow_monitor.models import FINISHED, Run, Thresholds
 from airflow_monitor.run_tracker import OVERLAP
@@ -29,6 +29,9 @@ from airflow_monitor.state import MonitorState, load_state
 log = logging.getLogger(__name__)
 INITIAL_LOOKBACK = timedelta(minutes=10)
 NOT_CONNECTED_LOOKBACK = timedelta(days=1)
+# A run that ended longer before what is known to be delivered has only been touched since, as by a note: nobody is notified of
+# its end. Longer than it takes to find an end that was committed late.
+COMPLETION_LOOKBACK = timedelta(minutes=15)
 HEARTBEAT_INTERVAL = timedelta(seconds=60)
 
 
@@ -43,10 +46,11 @@ class Reconciler:
         channel: str,
         ui: AirflowUI,
         thresholds: Thresholds,
+        options: RunOptions,
         now: datetime,
     ) -> None:
         self.snapshots, self.delivery, self.store = SnapshotReader(client, store), delivery, store
-        self.channel, self.ui, self.thresholds = channel, ui, thresholds
+        self.channel, self.ui, self.thresholds, self.options = channel, ui, thresholds, options
         # The first monitor ignores the past; a later one resumes where the previous one had delivered everything.
         self.delivered_until, self.incidents = now - INITIAL_LOOKBACK, IncidentTracker({})
         self.last_session: date | None = None
@@ -62,6 +66,7 @@ class Reconciler:
         snapshot = None
         try:
             snapshot = self.snapshots.read(self.delivered_until, now)
+            self.thresholds = self.thresholds.with_dags(snapshot.dags)
             incidents = [
                 *health_incidents(snapshot.health, self.thresholds.grace_period),
                 *dag_incidents(snapshot.dags, busy_dags(snapshot), now, self.thresholds),
@@ -104,14 +109,17 @@ class Reconciler:
         self.last_session = state.last_session
 
     def _format(self, snapshot: Snapshot, now: datetime) -> list[MessageThread]:
-        threads = []
+        def make_thread(run: Run) -> MessageThread:
+            return run_thread(run, self.channel, now, self.ui, self.thresholds, self.options, completed_since)
+
+        threads, completed_since = [], self.delivered_until - COMPLETION_LOOKBACK
         for run in (*snapshot.runs, *snapshot.deleted_runs):
             try:
-                threads.append(run_thread(run, self.channel, now, self.ui, self.thresholds))
+                threads.append(make_thread(run))
             except Exception:
                 # One run with odd data must silence neither the other runs nor itself.
                 log.exception("Cannot format the run, omitting its results: dag_id=%s run_id=%s", run.dag_id, run.run_id)
-                threads.append(run_thread(without_results(run), self.channel, now, self.ui, self.thresholds))
+                threads.append(make_thread(without_results(run)))
         return threads + [backfill_thread(backfill, self.channel, self.ui) for backfill in snapshot.backfills]
 
     def _deliver(self, threads: Sequence[MessageThread], now: datetime) -> bool:
@@ -119,7 +127,7 @@ class Reconciler:
         is_complete = True
         for thread in threads:
             try:
-                is_complete &= self.delivery.deliver(thread)
+                is_complete &= self.delivery.deliver(thread) and thread.is_complete
             except SlackNotConnectedError as error:
                 self._log_undelivered(threads, str(error))
                 # Once a connection is added, the channel receives the last day at most.
@@ -134,15 +142,20 @@ class Reconciler:
             except Exception:
                 log.exception("Cannot deliver a message, retrying: directory=%s", thread.directory)
                 is_complete = False
-        if self.slack_error:
+        if threads and self.slack_error:
             log.info("Slack is available again")
-        self.slack_error = ""
+            self.slack_error = ""
         return is_complete
 
     def _log_undelivered(self, threads: Sequence[MessageThread], reason: str) -> None:
         """Log each message that Slack would show, once."""
         self.slack_error = reason
-        messages = [(thread.directory, message) for thread in threads for message in (thread.root, *thread.replies)]
+        messages = [
+            (thread.directory, message)
+            for thread in threads
+            for message in (thread.root, *thread.replies)
+            if message.key != thread.root.announces
+        ]
         for directory, message in messages:
             if (directory, message.key, message.digest) not in self._logged:
                 log.info("Not sent to #%s (%s): %s", self.channel, reason, message.text)

@@ -174,7 +174,7 @@ class RunTracker:
 
     def _merge(self, changes: Iterator[tuple[RunKey, TaskInstance]], watched: dict[RunKey, TrackedRun], now: datetime) -> None:
         for key, ti in changes:
-            # Task instances of a run that was not read yet are read with it.
+            # A run that was not read yet is read below, with all its task instances.
             if key in watched and watched[key].read_at:
                 watched[key].merge(ti, now)
 

@@ -16,7 +16,8 @@ from airflow_monitor.slack_client import (
 
 REQUIRED_SCOPES = {"chat:write": "posts and edits messages", "files:write": "uploads the plot"}
 OPTIONAL_SCOPES = {
-    "channels:history": "checks whether a message was posted whose response was lost; without it, it may be posted twice",
+    "channels:history": "lets the monitor check whether a message arrived if Slack's response was lost; without it, that "
+    "message may be posted twice",
     "channels:read": "finds the channel's id, which that check needs",
 }
 
@@ -27,7 +28,7 @@ def check_slack(channel: str) -> int:
     try:
         identity = client.call("auth_test")
     except SlackNotConnectedError as error:
-        return _fail(f"{error}: set AIRFLOW_CONN_SLACK_CONN, in a cluster in the secret slack; see docs/slack.md")
+        return _fail(str(error))
     except (SlackUnavailableError, MessageRejectedError) as error:
         return _fail(str(error))
     print(f"ok: connected to {identity.get('team')} as {identity.get('user')}")

@@ -35,6 +35,7 @@ class Delivery:
         text: its notification text as last delivered.
         claimed_at: ISO 8601 with time zone.
         resolvable: the message is marked as resolved once it no longer applies.
+        announces: the key of the reply that is omitted, as the message was posted with what that reply would notify of.
     """
 
     channel: str = ""
@@ -43,6 +44,7 @@ class Delivery:
     text: str = ""
     claimed_at: str = ""
     resolvable: bool = False
+    announces: str = ""
 
     @property
     def is_claim(self) -> bool:
@@ -55,7 +57,10 @@ class Delivery:
 
     def to_json(self) -> bytes:
         """Serialize the record."""
-        return json.dumps(asdict(self), ensure_ascii=False).encode()
+        content = asdict(self)
+        if not self.announces:
+            del content["announces"]  # a monitor of an earlier version rejects a field that it does not know
+        return json.dumps(content, ensure_ascii=False).encode()
 
     @classmethod
     def from_json(cls, data: bytes | None) -> Delivery:

@@ -11,6 +11,7 @@ import pytest
 from airflow_monitor.airflow_client import AirflowClient
 from airflow_monitor.delivery import MessageDelivery
 from airflow_monitor.messages.message import AirflowUI
+from airflow_monitor.messages.runs import RunOptions
 from airflow_monitor.models import Thresholds
 from airflow_monitor.reconciler import Reconciler
 from airflow_monitor.slack_client import SlackClient
@@ -19,14 +20,16 @@ from airflow_steps.failure_log import FailureRecord
 from slack_simulator.simulator import Simulator
 from slack_simulator.workspace import Message
 from step_contract import paths
+from step_contract.facts import DecisionFacts, PricesFacts, SummaryFacts
 from step_contract.store import Store
 
 from .fake_airflow_api import FakeAirflowApi, serve_airflow_api, utc
 
 SIX_PM = utc("2026-01-15 09:00")  # in Seoul
 RUN_ID = "session__2026-01-15"
-OPEN = {"state": "open", "reason": "a session of the XKRX calendar", "summary": "open: a session of the XKRX calendar"}
-PRICES = {"close": 4797.55, "change": 0.0159, "summary": "KS11 closed at 4797.55"}
+REASON = "a session of the XKRX calendar"
+OPEN = DecisionFacts("open", REASON, "2026-01-15").to_facts() | SummaryFacts(f"open: {REASON}", 0).to_facts()
+PRICES = PricesFacts("2026-01-15", 4797.55, 0.0159).to_facts() | SummaryFacts("KS11 closed at 4797.55", 1).to_facts()
 
 
 class MonitorHarness:
@@ -34,12 +37,13 @@ class MonitorHarness:
 
     def __init__(self, airflow: FakeAirflowApi, slack: Simulator, store: Store) -> None:
         self.airflow, self.slack, self.store = airflow, slack, store
+        self.options = RunOptions()
         self.restart(SIX_PM)
 
     def restart(self, now: datetime, channel: str = "workflows") -> None:
         delivery = MessageDelivery(SlackClient(channel, min_interval=0), DeliveryLog(self.store))
         client, ui = AirflowClient(self.airflow.url, "monitor", "secret"), AirflowUI("https://airflow.example")
-        self.reconciler = Reconciler(client, delivery, self.store, channel, ui, Thresholds(), now)
+        self.reconciler = Reconciler(client, delivery, self.store, channel, ui, Thresholds(), self.options, now)
 
     def poll(self, now: datetime = SIX_PM, airflow_now: datetime | None = None) -> None:
         """Poll; the clock of Airflow shows `airflow_now` if it differs."""
@@ -76,6 +80,10 @@ class MonitorHarness:
         """Return the first line of each message that the channel shows."""
         return [message.text.splitlines()[0] for message in self.channel()]
 
+    def run_lines(self) -> list[str]:
+        """Return the first line of each message in the channel that is not a reply."""
+        return [message.text.splitlines()[0] for message in self.channel() if not message.is_reply]
+
     def messages(self) -> list[Message]:
         """Return every message, replies included."""
         return [message for channel in self.slack.workspace.messages.values() for message in channel.values()]
@@ -87,6 +95,15 @@ class MonitorHarness:
     def broadcasts(self) -> list[Message]:
         """Return the replies that the channel shows too."""
         return [message for message in self.messages() if message.broadcast]
+
+    def completions(self) -> list[Message]:
+        """Return the replies that notify of a run's end."""
+        return [message for message in self.broadcasts() if "/completed" in message.metadata["event_payload"]["id"]]
+
+    def alerts(self) -> list[Message]:
+        """Return the other replies that the channel shows too."""
+        completions = self.completions()
+        return [message for message in self.broadcasts() if message not in completions]
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 
@@ -14,25 +15,39 @@ from slack_simulator.page import render_page
 from step_contract import paths
 from step_contract.commit import Content, commit
 from step_contract.errors import RETRY_RULES, ExitCode, Termination
-from step_contract.facts import HeadlinesFacts
+from step_contract.facts import DecisionFacts, ForecastFacts, HeadlinesFacts, PricesFacts, SummaryFacts, TrainingFacts
 
 from .monitor_harness import OPEN, MonitorHarness, monitor
 
 __all__ = ["monitor"]
 HOLIDAYS = {date(2026, 1, 1): "New Year's Day"}
 LATE, SUSPECT, DAMAGED, EVICTED = date(2026, 1, 8), date(2026, 1, 13), date(2026, 1, 21), date(2026, 1, 15)
-NOT_PROMOTED = "ot promoted: not significantly better than the naive forecast and the drift; there is no current model"
-TRAINED = {
-    "summary": "Out of sample (347 forecasts, 5 sessions ahead) the mean absolute error is 2.45%, the naive forecast's 2.49%: "
-    "not significantly better than the naive forecast and the drift. The direction is right in 53% of forecasts (42% to 65%); "
-    f"the 80% interval covers 66% of outcomes. N{NOT_PROMOTED}.",
-    "promotion": f"n{NOT_PROMOTED}",
-    "horizon": 5,
-    "mae": 0.0245,
-    "mae_naive": 0.0249,
-    "skill": 0.016,
-    "p_value": 0.31,
-}
+EVALUATION = (
+    "Out of sample (347 forecasts, 5 sessions ahead): mean absolute error 2.45%, naive forecast (last close) 2.49%. "
+    "No significant improvement over the naive and drift forecasts. "
+    "Directional accuracy 53% (95% CI 42% to 65%), 80% interval coverage 79% (68% to 87%), 66% before calibration. "
+    "Coverage by thirds of volatility, low to high: 72%, 78%, 88%. Interval score 11.41% (before calibration 12.15%, "
+    "naive 11.59%, drift 11.59%), mean width 7.95% (5.52%, 6.23%, 6.24%). "
+    "MASE 2.98 (naive 3.03), quantile loss 0.789% (naive 0.801%)."
+)
+NOT_PROMOTED = "Not promoted (improvement not significant); there is no current model."
+TRAINED = (
+    TrainingFacts(
+        last_session="2026-01-15",
+        last_close=4797.55,
+        evaluation=EVALUATION,
+        beats_baselines=False,
+        p_value=0.31,
+        horizon=5,
+        mae=0.0245,
+        mae_naive=0.0249,
+        skill=0.016,
+        peak_memory_mib=500,
+        threads=1,
+        promotion="not promoted",
+    ).to_facts()
+    | SummaryFacts(f"{EVALUATION} {NOT_PROMOTED}").to_facts()
+)
 
 
 def read_bars() -> dict[str, dict[str, str]]:
@@ -49,6 +64,7 @@ class Month:
         content = Content({"forecast.png": picture}, rows=0, schema_version=1, facts={})
         plot = commit(monitor.store, "plots/x", step="plot", session=date(2026, 1, 1), inputs={}, content=content)
         self.plot = plot.uri
+        self.forecasts: list[tuple[date, float]] = []
 
     def run_session(self, day: date) -> None:
         at = datetime.combine(day, time(9), UTC)
@@ -59,13 +75,14 @@ class Month:
         self.airflow.add_task(run, "decide", "success", at=at)
         if day.weekday() > 4 or day in HOLIDAYS:
             reason = HOLIDAYS.get(day, "Saturday" if day.weekday() == 5 else "Sunday")
-            self.airflow.add_result(run, "decide", {"state": "closed", "reason": reason, "summary": f"closed: {reason}"})
+            self.airflow.add_result(run, "decide", DecisionFacts("closed", reason, str(day)).to_facts())
         elif day == SUSPECT:
             reason = "the calendar says open, and the source has no bar"
-            self.airflow.add_result(run, "decide", {"state": "suspect", "reason": reason, "summary": f"suspect: {reason}"})
+            self.airflow.add_result(run, "decide", DecisionFacts("suspect", reason, str(day)).to_facts())
         else:
             self.airflow.add_result(run, "decide", OPEN, f"{self.monitor.store.root}/decisions/manifest.json")
             self.collect(run, day, at)
+        self.airflow.add_task(run, "is_training_day", "upstream_failed" if day == DAMAGED else "success", at=at)
         if day.day in (1, 15):
             self.train(run, at)
         state = "failed" if day == DAMAGED else "success"
@@ -82,16 +99,34 @@ class Month:
             self.monitor.poll(at + timedelta(minutes=62))
         if day == DAMAGED:
             self.airflow.add_task(run, "fetch_prices", "failed", at=at)
-            self.airflow.add_task(run, "fetch_headlines", "upstream_failed", at=at)
             self.record_failure(run, "fetch_prices", 1, at, None, 1)
+            self.collect_headlines(run, day, at)
             return
         bar = self.bars[str(day)]
         self.airflow.add_task(run, "fetch_prices", "success", at=at, try_number=4 if day == LATE else 1)
         close, change = float(bar["Close"]), float(bar["Change"])
-        self.airflow.add_result(run, "fetch_prices", {"close": close, "change": change, "summary": f"KS11 closed at {close}"})
+        self.airflow.add_result(run, "fetch_prices", PricesFacts(str(day), close, change).to_facts())
+        self.collect_headlines(run, day, at)
+        self.forecast(run, day, at, close)
+
+    def forecast(self, run: str, day: date, at: datetime, close: float) -> None:
+        """Forecast as a baseline does, and report what became of the forecast of the session before, if there was one."""
+        low, high = close * 0.985, close * 1.015
+        facts = ForecastFacts(str(day), close, "baseline: naive", 0.8, low, close, high, 5, low, close, high)
+        if self.forecasts:
+            previous, middle = self.forecasts[-1]
+            within = abs(close / middle - 1) < 0.015
+            facts = replace(facts, previous_session=str(previous), previous_middle=middle, previous_within=within)
+            facts = replace(facts, previous_low=middle * 0.985, previous_high=middle * 1.015)
+        self.forecasts.append((day, close))
+        self.airflow.add_task(run, "forecast", "success", at=at)
+        self.airflow.add_result(run, "forecast", facts.to_facts())
+
+    def collect_headlines(self, run: str, day: date, at: datetime) -> None:
         self.airflow.add_task(run, "fetch_headlines", "success", at=at)
         broken = (1, "economy: HTTP 503: service unavailable") if day.day == 27 else (0, "")
-        headlines = HeadlinesFacts(day.isoformat(), 9 + day.day % 7, 2, *broken)
+        availability = "partial" if broken[0] else "complete"
+        headlines = HeadlinesFacts(day.isoformat(), 9 + day.day % 7, 2, *broken, availability=availability)
         self.airflow.add_result(run, "fetch_headlines", headlines.to_facts())
 
     def train(self, run: str, at: datetime) -> None:
@@ -123,18 +158,24 @@ class Month:
 
 
 @pytest.mark.slow
-def test_a_month_is_one_line_a_day_and_three_alerts(monitor: MonitorHarness) -> None:
+def test_a_month_is_one_line_a_day_its_end_and_three_alerts(monitor: MonitorHarness) -> None:
     month = Month(monitor)
     for number in range(31):
         month.run_session(date(2026, 1, 1) + timedelta(days=number))
     if page := os.environ.get("CHANNEL_PAGE"):
         Path(page).write_text(render_page(monitor.slack.workspace))
     days = [message.text for message in monitor.channel() if not message.is_reply]
-    assert len(days) == 31 and all(len(day) < 160 and "\n" not in day for day in days)
+    # With the forecast and what became of the one before: those need up to 130 characters.
+    assert len(days) == 31 and all(len(day) < 160 + 130 and "\n" not in day for day in days)
+    assert all(len(day) < 160 for day in days if "forecast" not in day)
+    assert sum("became" in day for day in days) == sum("forecast" in day for day in days) - 1 > 15
     icons = [day.split()[0] for day in days]
     assert (icons.count(":large_green_circle:"), icons.count(":white_circle:")) == (19, 10)
-    alerts = [message.text for message in monitor.channel() if message.is_reply]
+    assert ["not a training day" not in day for day in days] == [number in (1, 15) for number in range(1, 32)]
+    alerts = [message.text for message in monitor.alerts()]
     assert [alert.split("*")[1] for alert in alerts] == ["Thu 8 Jan 2026", "Tue 13 Jan 2026", "Wed 21 Jan 2026"]
+    completions = [message.text for message in monitor.completions()]
+    assert completions == [day for day in days if day.split()[0] in (":large_green_circle:", ":white_circle:")]
     uploads = [message for message in monitor.messages() if message.files]
     assert len(uploads) == 2 and all(message.is_reply for message in uploads)
 

@@ -11,6 +11,7 @@ from step_contract.commit import Content, commit
 from .monitor_harness import RUN_ID, SIX_PM, MonitorHarness, add_session_run, monitor
 
 __all__ = ["monitor"]
+PICTURE = b"\x89PNG\r\n\x1a\n a picture"
 
 
 def test_an_unchanged_run_is_posted_once_even_after_a_restart(monitor: MonitorHarness) -> None:
@@ -96,7 +97,7 @@ def test_replies_to_a_rejected_root_stand_alone_with_the_runs_name(monitor: Moni
     assert len(texts) == 3 and all(text.count("*Thu 15 Jan 2026*") == 1 for text in texts)
     assert "was retried" in texts[0] and "`train` failed" in texts[2]
     [plot] = [message for message in monitor.channel() if message.files]
-    assert monitor.slack.workspace.content(plot.files[0]) == b"\x89PNG a picture"
+    assert monitor.slack.workspace.content(plot.files[0]) == PICTURE
 
 
 def test_a_message_deleted_by_a_person_is_not_posted_again(monitor: MonitorHarness) -> None:
@@ -110,7 +111,7 @@ def test_a_message_deleted_by_a_person_is_not_posted_again(monitor: MonitorHarne
 
 
 def add_run_with_plot(monitor: MonitorHarness, *, damaged: bool = False) -> None:
-    content = Content({"forecast.png": b"\x89PNG a picture"}, rows=0, schema_version=1, facts={})
+    content = Content({"forecast.png": PICTURE}, rows=0, schema_version=1, facts={})
     committed = commit(monitor.store, "plots/x", step="plot", session=date(2026, 1, 15), inputs={}, content=content)
     if damaged:
         [picture] = Path(monitor.store.root.removeprefix("file://")).rglob("*.png")
@@ -129,7 +130,7 @@ def test_the_plot_is_uploaded_once_and_unchanged(monitor: MonitorHarness, fault:
         monitor.poll()
     [message] = [message for message in monitor.messages() if message.files]
     assert message.is_reply
-    assert monitor.slack.workspace.content(message.files[0]) == b"\x89PNG a picture"
+    assert monitor.slack.workspace.content(message.files[0]) == PICTURE
 
 
 def test_a_plot_that_cannot_be_read_is_uploaded_later(monitor: MonitorHarness) -> None:

@@ -30,6 +30,26 @@ def test_incidents_of_airflow_are_reported_and_resolved(monitor: MonitorHarness)
     assert len(lines) == 3 and all(line.startswith(":white_check_mark: Resolved") for line in lines)
 
 
+def test_a_component_that_is_healthy_for_a_moment_is_one_incident(monitor: MonitorHarness) -> None:
+    for seconds in range(0, 400, 10):
+        # From 180 to 210: its first heartbeat after a restart, followed by none.
+        is_healthy = 180 <= seconds < 220 or seconds >= 300
+        monitor.airflow.health["triggerer"]["status"] = "healthy" if is_healthy else "unhealthy"
+        monitor.poll(SIX_PM + timedelta(seconds=seconds))
+        if seconds == 290:
+            [line] = monitor.first_lines()
+            assert line.startswith(":red_circle: ")
+    [line] = monitor.first_lines()
+    assert line.startswith(":white_check_mark: Resolved at 18:05 ")
+
+
+def test_interruptions_restart_the_grace_period_of_an_incident(monitor: MonitorHarness) -> None:
+    for seconds in range(0, 600, 10):
+        monitor.airflow.health["triggerer"]["status"] = "unhealthy" if seconds % 120 else "healthy"
+        monitor.poll(SIX_PM + timedelta(seconds=seconds))
+    assert not monitor.first_lines()
+
+
 def test_paused_stale_and_missing_dags_are_reported(monitor: MonitorHarness) -> None:
     monitor.airflow.dags = [dag("market_daily", next_run_after=SIX_PM, is_paused=True), dag("market_history", is_stale=True)]
     monitor.poll(SIX_PM + timedelta(minutes=59))
@@ -73,7 +93,7 @@ def test_an_unavailable_object_store_is_reported_and_resolved(monitor: MonitorHa
     [line] = monitor.first_lines()
     assert line.startswith(":red_circle: The object store is unavailable: ")
     (tmp_path / "artifacts").unlink()
-    for minutes in (4, 5):
+    for minutes in (4, 5, 6):
         monitor.poll(SIX_PM + timedelta(minutes=minutes))
     assert [line.startswith(":white_check_mark: Resolved") for line in monitor.first_lines()] == [True]
 

@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime, timedelta
 from airflow_monitor.metrics import collect_gauges, late_seconds, latest_session
 from airflow_monitor.models import Dag, Health, Run, TaskInstance, Thresholds
 from airflow_monitor.snapshot import Snapshot
+from step_contract.facts import ForecastFacts
 
 SIX_PM = datetime(2026, 1, 15, 9, tzinfo=UTC)  # in Seoul
 DAG = Dag("market_daily", False, False, frozenset(), None)
@@ -44,3 +45,17 @@ def test_gauges_have_the_names_that_the_exporter_maps() -> None:
     # Midnight in Seoul.
     assert gauges["market_daily.last_collected_session"] == datetime(2026, 1, 14, 15, tzinfo=UTC).timestamp()
     assert not [name for name in gauges if "other" in name]
+
+
+def test_the_drift_is_that_of_the_last_session() -> None:
+    def collect(session: str, since: str) -> list[float]:
+        facts = ForecastFacts(
+            session, 1.0, "baseline: naive", 0.8, 1.0, 1.0, 1.0, 5, 1.0, 1.0, 1.0, drift_since=since
+        ).to_facts()
+        run = make_run("success", TaskInstance("forecast", "success", facts=facts))
+        snapshot = Snapshot(Health({}, {}), [DAG], [run], [], [], SIX_PM)
+        gauges = collect_gauges(snapshot, SIX_PM, Thresholds(), date(2026, 1, 15))
+        return [value for name, value in gauges if name == "market_daily.forecast_drift"]
+
+    assert (collect("2026-01-15", "2026-01-02"), collect("2026-01-15", "")) == ([1.0], [0.0])
+    assert collect("2020-01-16", "2020-01-02") == [], "as in a run for an earlier session"

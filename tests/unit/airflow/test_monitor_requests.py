@@ -148,7 +148,7 @@ def test_a_poll_that_fails_midway_loses_no_change(monitor: MonitorHarness, path:
     monitor.poll(SIX_PM + POLL)
     monitor.airflow.failing_paths = set()
     monitor.poll(SIX_PM + 2 * POLL)
-    assert monitor.first_lines() == [":large_green_circle: *Thu 15 Jan 2026*  closed at 4,797.55 (+1.59%)"]
+    assert monitor.run_lines() == [":large_green_circle: *Thu 15 Jan 2026*  closed at 4,797.55 (+1.59%)"]
 
 
 def test_a_deleted_run_is_noticed_although_another_was_created(monitor: MonitorHarness) -> None:
@@ -211,4 +211,4 @@ def test_rows_that_change_while_pages_are_read_are_not_skipped(monitor: MonitorH
     monitor.airflow.before_page = finish_a_run
     for number in range(6, 12):
         monitor.poll(SIX_PM + number * POLL)
-    assert [line.split()[0] for line in monitor.first_lines()] == [":large_green_circle:"] * 12
+    assert [line.split()[0] for line in monitor.run_lines()] == [":large_green_circle:"] * 12

@@ -33,12 +33,13 @@ def root_texts_after_another_run(monitor: MonitorHarness) -> list[str]:
 @pytest.mark.parametrize(
     "facts",
     [
-        {"close": None, "change": 0.1},
-        {"close": "n/a", "change": "n/a"},
+        {"session": "2026-01-15", "close": None, "change": 0.1},
+        {"session": "2026-01-15", "close": "n/a", "change": "n/a"},
         {"promotion": None, "horizon": "<!channel>", "summary": 7},
         {"headlines": 3, "broken": 2},
         {"session": "2026-01-15", "headlines": "3", "feeds": 2, "broken_feeds": 7},
         {"state": "closed"},
+        {"state": "closed", "reason": ["<!channel>"], "session": 5},
         ["not", "a mapping"],
         "text",
     ],
@@ -199,7 +200,9 @@ def test_huge_texts_and_markup_are_truncated_and_escaped(monitor: MonitorHarness
             FailureRecord("m", number, 1, False, odd, odd, odd, 1, 1, SIX_PM.isoformat()).to_json(),
         )
     monitor.airflow.add_task(RUN_ID, "t" * 250, "success", at=SIX_PM)
-    monitor.airflow.add_result(RUN_ID, "t" * 250, {"summary": odd, "state": odd, "reason": odd}, "file:///x/" + "y" * 3000)
+    monitor.airflow.add_result(
+        RUN_ID, "t" * 250, {"summary": odd, "state": odd, "reason": odd, "session": odd}, "file:///x/" + "y" * 3000
+    )
     conf = {f"name {number}": odd for number in range(200)}
     monitor.airflow.add_run("<@U1>", "success", at=SIX_PM, logical_date=None, conf=conf, dag_id="d" * 250)
     monitor.poll()

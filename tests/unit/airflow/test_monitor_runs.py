@@ -6,13 +6,14 @@ import json
 from datetime import timedelta
 
 import pytest
+from step_contract.facts import DecisionFacts, HeadlinesFacts
 
 from .monitor_harness import PRICES, RUN_ID, SIX_PM, MonitorHarness, add_session_run, monitor
 
 __all__ = ["monitor"]
 
 
-def test_a_run_is_one_message_that_is_edited(monitor: MonitorHarness) -> None:
+def test_a_run_is_one_message_that_is_edited_and_a_reply_at_its_end(monitor: MonitorHarness) -> None:
     add_session_run(monitor.airflow)
     monitor.airflow.add_task(RUN_ID, "fetch_prices", "deferred", at=SIX_PM, trigger={"triggerer_id": 1})
     monitor.poll()
@@ -21,8 +22,9 @@ def test_a_run_is_one_message_that_is_edited(monitor: MonitorHarness) -> None:
     monitor.airflow.add_result(RUN_ID, "fetch_prices", PRICES)
     monitor.airflow.add_run(RUN_ID, "success", at=SIX_PM)
     monitor.poll(SIX_PM + timedelta(seconds=30))
-    assert monitor.first_lines() == [":large_green_circle: *Thu 15 Jan 2026*  closed at 4,797.55 (+1.59%)"]
-    assert (len(monitor.slack.calls("chat.postMessage")), len(monitor.slack.calls("chat.update"))) == (1, 1)
+    assert monitor.first_lines() == [":large_green_circle: *Thu 15 Jan 2026*  closed at 4,797.55 (+1.59%)"] * 2
+    assert [message.is_reply for message in monitor.channel()] == [False, True]
+    assert (len(monitor.slack.calls("chat.postMessage")), len(monitor.slack.calls("chat.update"))) == (2, 1)
 
 
 @pytest.mark.parametrize(
@@ -35,12 +37,34 @@ def test_a_run_is_one_message_that_is_edited(monitor: MonitorHarness) -> None:
 def test_a_day_without_a_session_shows_the_reason(monitor: MonitorHarness, state: str, reason: str, line: str) -> None:
     monitor.airflow.add_run(RUN_ID, "success", at=SIX_PM)
     monitor.airflow.add_task(RUN_ID, "decide", "success", at=SIX_PM)
-    monitor.airflow.add_result(RUN_ID, "decide", {"state": state, "reason": reason, "summary": f"{state}: {reason}"})
+    monitor.airflow.add_result(RUN_ID, "decide", DecisionFacts(state, reason, "2026-01-15").to_facts())
     monitor.poll()
     assert monitor.first_lines()[0] == line
     alerts = [message for message in monitor.channel() if message.broadcast]
     assert len(alerts) == (state == "suspect")
     assert all("overrides.csv" in json.dumps(alert.blocks) for alert in alerts)
+
+
+def test_headlines_that_no_feed_holds_are_not_shown_as_none(monitor: MonitorHarness) -> None:
+    monitor.airflow.add_run(RUN_ID, "success", at=SIX_PM)
+    monitor.airflow.add_task(RUN_ID, "fetch_headlines", "success", at=SIX_PM)
+    gap = "economy: its oldest entry is of 2026-11-28"
+    facts = HeadlinesFacts("2026-01-15", 0, 1, availability="unavailable", uncovered=1, incomplete_feeds=gap)
+    monitor.airflow.add_result(RUN_ID, "fetch_headlines", facts.to_facts())
+    monitor.poll()
+    assert monitor.first_lines()[0] == ":large_green_circle: *Thu 15 Jan 2026*  headlines: not available for this session"
+    [reply] = [message for message in monitor.messages() if message.is_reply]
+    assert not reply.broadcast and reply.text == f"`fetch_headlines`: {gap}"
+
+
+def test_prices_come_first_in_the_line_even_if_the_headlines_started_first(monitor: MonitorHarness) -> None:
+    monitor.airflow.add_run(RUN_ID, "success", at=SIX_PM)
+    monitor.airflow.add_task(RUN_ID, "fetch_headlines", "success", at=SIX_PM)
+    monitor.airflow.add_result(RUN_ID, "fetch_headlines", HeadlinesFacts("2026-01-15", 3, 1).to_facts())
+    monitor.airflow.add_task(RUN_ID, "fetch_prices", "success", at=SIX_PM + timedelta(milliseconds=20))
+    monitor.airflow.add_result(RUN_ID, "fetch_prices", PRICES)
+    monitor.poll(SIX_PM + timedelta(seconds=30))
+    assert monitor.first_lines()[0].endswith("*Thu 15 Jan 2026*  closed at 4,797.55 (+1.59%) · 3 headlines")
 
 
 def test_a_failure_is_broadcast_once_with_reason_advice_and_links(monitor: MonitorHarness) -> None:
@@ -122,7 +146,7 @@ def test_a_second_failure_is_broadcast_and_both_show_the_later_success(monitor: 
     monitor.airflow.add_task(RUN_ID, "train", "success", at=SIX_PM, try_number=3)
     monitor.airflow.add_run(RUN_ID, "success", at=SIX_PM)
     monitor.poll(SIX_PM + timedelta(seconds=20))
-    alerts = monitor.broadcasts()
+    alerts = monitor.alerts()
     assert len(alerts) == 2
     assert all("Current state: success (attempt 3)" in json.dumps(alert.blocks) for alert in alerts)
     assert monitor.first_lines()[0].startswith(":large_green_circle:")
@@ -136,7 +160,7 @@ def test_a_failure_that_a_person_marks_as_success_keeps_its_reason(monitor: Moni
     monitor.airflow.add_task(RUN_ID, "train", "success", at=SIX_PM)
     monitor.airflow.add_run(RUN_ID, "success", at=SIX_PM)
     monitor.poll(SIX_PM + timedelta(seconds=20))
-    [alert] = monitor.broadcasts()
+    [alert] = monitor.alerts()
     shown = json.dumps(alert.blocks)
     assert "Current state: success (attempt 1)" in shown and "line 11 is no number" in shown
 

@@ -145,3 +145,19 @@ def test_a_monitor_restarted_without_the_store_keeps_a_sent_reason(outage: Outag
     for minutes in (3, 4):
         outage.poll_after(minutes)
     assert "line 11 is no number" in outage.alert() and len(outage.messages()) == 2
+
+
+def test_the_end_of_a_run_notifies_once_earlier_failures_can_be_read(outage: OutageHarness) -> None:
+    outage.record_failure("train")
+    outage.poll_after(0)
+    outage.gate.set("down")
+    outage.restart()
+    outage.airflow.add_task(RUN_ID, "train", "success", at=SIX_PM + MINUTE, try_number=2)
+    outage.airflow.add_run(RUN_ID, "success", at=SIX_PM + MINUTE, logical_date=SIX_PM.isoformat())
+    for minutes in (2, 6, 10):
+        outage.poll_after(minutes)
+    assert outage.run_lines()[0].startswith(":large_green_circle:") and outage.completions() == []
+    outage.gate.set("open")
+    for minutes in (20, 21, 30):
+        outage.poll_after(minutes)
+    assert len(outage.completions()) == len(outage.alerts()) == 1

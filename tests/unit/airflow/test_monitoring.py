@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from datetime import timedelta
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import pytest
 import yaml
 from airflow_monitor import metrics as monitor_metrics
 from airflow_steps import metrics
+from airflow_steps.retry_policy import StepRetryPolicy, read_retry_rules
+from airflow_steps.settings import Settings
 from devtools.commands import ROOT
 from step_contract.errors import RETRY_RULES, ExitCode, Termination
 
@@ -28,6 +31,10 @@ LABELS = {
     "triggerer": "airflow-triggerer-0",
     "state": "queued",
 }
+
+
+def read_page(name: str) -> str:
+    return (ROOT / "docs" / name).read_text()
 
 
 def map_name(name: str) -> list[tuple[str, dict[str, str]]]:
@@ -109,12 +116,73 @@ def test_alerts_cover_every_outcome_of_failure() -> None:
     assert sorted(matched) == sorted(end.name.lower() for end in [*ExitCode, *Termination] if end not in succeeded)
 
 
-def test_repeated_failures_alert_only_after_the_last_attempt() -> None:
-    [alert] = [alert for alert in ALERTS if alert["alert"] == "StepFailingRepeatedly"]
+def read_thresholds(name: str) -> dict[str, int]:
+    """Return how many attempts of each outcome fire the alert `name`."""
+    [alert] = [alert for alert in ALERTS if alert["alert"] == name]
     thresholds = re.findall(r'outcome=~?"([^"]+)"} >= (\d+)', alert["expr"])
-    limits = {Termination[outcome.upper()]: int(number) for outcomes, number in thresholds for outcome in outcomes.split("|")}
-    assert limits == {termination: RETRY_RULES[termination].max_attempts for termination in limits}
+    return {outcome: int(number) for outcomes, number in thresholds for outcome in outcomes.split("|")}
+
+
+def read_settings(environment: str) -> dict[str, str]:
+    """Return the settings of an environment, as variables."""
+    files = [ROOT / "helm" / "values.yaml", ROOT / "helm" / f"values-{environment}.yaml"]
+    sections = [yaml.safe_load(file.read_text()).get("config", {}).get("market_daily", {}) for file in files]
+    return {name.upper(): str(value) for section in sections for name, value in section.items()}
+
+
+@pytest.mark.parametrize("environment", sorted(file.stem[7:] for file in (ROOT / "helm").glob("values-*.yaml")))
+def test_repeated_failures_alert_only_after_the_last_attempt(environment: str) -> None:
+    settings, limits = read_settings(environment), read_thresholds("StepFailingRepeatedly")
+    policy = StepRetryPolicy(Settings.read(settings).retries, timedelta(), read_retry_rules(settings))
+    attempts = {outcome: policy.max_attempts(Termination[outcome.upper()]) for outcome in limits}
+    assert limits == attempts, f"change the numbers in monitoring/alerts.yaml to the attempts of values-{environment}.yaml"
     assert len(limits) == 4
+
+
+def test_an_unavailable_source_alerts_after_the_hours_that_the_summary_names() -> None:
+    [alert] = [alert for alert in ALERTS if alert["alert"] == "SourceUnavailable"]
+    match = re.fullmatch(r'market_daily:step_attempts:increase(\d+)h{outcome="source_unavailable"} >= (\d+)', alert["expr"])
+    stated = re.search(r"for (\d+) hours", alert["annotations"]["summary"])
+    assert match and stated
+    window_hours, attempts, rule = int(match[1]), int(match[2]), RETRY_RULES[ExitCode.SOURCE_UNAVAILABLE]
+    assert rule.delay_seconds and attempts < rule.max_attempts
+    # The attempts themselves take a moment each: the window has room for one more.
+    assert attempts * rule.delay_seconds <= window_hours * 3600
+    assert (attempts - 1) * rule.delay_seconds == int(stated[1]) * 3600
+
+
+def test_the_decision_on_retries_has_the_numbers_of_the_retry_rules() -> None:
+    """No other page repeats them."""
+    lines = read_page("decisions/0006-exit-codes-and-retries.md").splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in lines if line.startswith("| ")]
+    beginnings = {
+        "65, 78": (ExitCode.INVALID_DATA, ExitCode.INVALID_CONFIGURATION),
+        "69": (ExitCode.SOURCE_UNAVAILABLE,),
+        "75": (ExitCode.TRANSIENT,),
+        "OOM-killed": (Termination.OOM_KILLED,),
+        "crashed": (Termination.CRASHED,),
+        "timed out": (Termination.TIMED_OUT,),
+        "evicted": (Termination.EVICTED,),
+        "not started": (Termination.START_FAILED,),
+    }
+    for beginning, terminations in beginnings.items():
+        [(attempts, delay)] = [row[1:] for row in rows if row[0].startswith(beginning)]
+        number, unit = delay.split() if delay else ("", "")
+        seconds = int(number) * {"s": 1, "min": 60}[unit] if number else None
+        for termination in terminations:
+            rule = RETRY_RULES[termination]
+            assert (int(re.split(r"\D", attempts)[0]), seconds) == (rule.max_attempts, rule.delay_seconds), beginning
+    pages = ("../README.md", "runbook.md", "../monitoring/alerts.yaml", "../dags/market_daily.py")
+    text = "".join(read_page(name) for name in pages)
+    assert re.findall(r"every \d+ minutes|after \d+ minutes", text) == []
+
+
+@pytest.mark.parametrize("environment", sorted(file.stem[7:] for file in (ROOT / "helm").glob("values-*.yaml")))
+def test_an_unavailable_source_alerts_before_the_attempts_are_used_up(environment: str) -> None:
+    rule = read_retry_rules(read_settings(environment))[ExitCode.SOURCE_UNAVAILABLE]
+    threshold = read_thresholds("SourceUnavailable")["source_unavailable"]
+    advice = f"with values-{environment}.yaml the alert never fires: change its numbers in monitoring/alerts.yaml"
+    assert rule.max_attempts >= threshold and (threshold - 1) * (rule.delay_seconds or 0) <= 3 * 3600, advice
 
 
 def test_panels_query_existing_metrics_of_the_chosen_prometheus() -> None:
@@ -130,7 +198,7 @@ def test_panels_query_existing_metrics_of_the_chosen_prometheus() -> None:
 
 
 def test_the_page_lists_every_metric_of_the_pipeline_and_every_alert() -> None:
-    page = (ROOT / "docs" / "monitoring.md").read_text()
+    page = read_page("monitoring.md")
     rows = {row[0]: row[1] for row in re.findall(r"^\| `(market_daily\w*)` \| ([^|]*) \|", page, re.MULTILINE)}
     mappings = {mapping["name"]: mapping for mapping in MAPPINGS if mapping["name"].startswith("market_daily")}
     assert rows.keys() == mappings.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import urllib.request
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from slack_sdk.errors import SlackApiError
 from slack_simulator.simulator import Simulator
 
 Blocks = list[dict[str, Any]]
+PICTURE = b"\x89PNG\r\n\x1a\n\x00 a picture \xff"
 
 
 def mrkdwn(length: int) -> dict[str, str]:
@@ -79,6 +81,44 @@ def test_updated_text_has_a_lower_limit(client: WebClient) -> None:
 def test_blocks_that_are_too_long_in_total_are_refused(client: WebClient) -> None:
     assert post_error(client, text="x", blocks=sections(4, 3000)) == ""
     assert post_error(client, text="x", blocks=sections(5, 2500)) == "msg_blocks_too_long"
+
+
+def image(file_id: Any, **fields: Any) -> Blocks:
+    return block("image", slack_file={"id": file_id}, alt_text="the forecast") if not fields else block("image", **fields)
+
+
+def test_an_image_block_shows_only_a_picture_that_was_shared(slack: Simulator, client: WebClient) -> None:
+    channel = client.chat_postMessage(channel="workflows", text="x")["channel"]
+    shared, other = (
+        client.files_upload_v2(channel=channel, filename=name, content=content)["files"][0]["id"]
+        for name, content in (("a.png", PICTURE), ("a.txt", b"text"))
+    )
+    announced = client.files_getUploadURLExternal(filename="b.png", length=len(PICTURE))
+    urllib.request.urlopen(announced["upload_url"], data=PICTURE, timeout=10).close()  # noqa: S310
+    assert post_error(client, text="x", blocks=image(shared)) == ""
+    posted = slack.channel("workflows")[-1]
+    assert client.chat_update(channel=channel, ts=posted.ts, text="x", blocks=image(shared))["ok"]
+    for file_id in (other, announced["file_id"], "F0123456789"):
+        with pytest.raises(SlackApiError) as raised:
+            client.chat_postMessage(channel=channel, text="x", blocks=image(file_id))
+        assert raised.value.response["errors"] == ["invalid slack file [json-pointer:/blocks/0/slack_file]"]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "place"),
+    [
+        (image("x"), "/blocks/0/slack_file/id"),
+        (image(7), "/blocks/0/slack_file"),
+        (image("", slack_file="F0123456789", alt_text="x"), "/blocks/0/slack_file"),
+        (image("", image_url="https://a.example/b.png", alt_text="x"), "/blocks/0/slack_file"),
+        (image("", slack_file={"id": "F0123456789"}), "/blocks/0"),
+        (image("", slack_file={"id": "F0123456789"}, alt_text="x" * 2001), "/blocks/0/alt_text"),
+    ],
+)
+def test_an_invalid_image_block_is_refused_with_the_place(blocks: Blocks, place: str, client: WebClient) -> None:
+    with pytest.raises(SlackApiError) as raised:
+        client.chat_postMessage(channel="workflows", text="x", blocks=blocks)
+    assert raised.value.response["errors"][0].endswith(f"[json-pointer:{place}]")
 
 
 def test_blocks_that_are_not_a_list_of_objects_are_refused(client: WebClient) -> None:

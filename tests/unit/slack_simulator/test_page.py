@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 import urllib.request
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,8 @@ from slack_simulator import mrkdwn
 from slack_simulator.page import render_page
 from slack_simulator.simulator import Simulator
 from slack_simulator.workspace import Workspace
+
+from ..page_elements import PageElements
 
 MONITOR = Path(__file__).resolve().parents[3] / "images" / "airflow"
 PICTURE = b"\x89PNG\r\n\x1a\n\x00 a picture \xff"
@@ -27,18 +28,6 @@ def get_page(slack: Simulator, path: str = "") -> str:
     with urllib.request.urlopen(f"{slack.page_url}{path}", timeout=10) as response:  # noqa: S310
         body: bytes = response.read()
     return body.decode()
-
-
-class Elements(HTMLParser):
-    """All elements of a page with their attributes."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +48,7 @@ def test_marks_become_elements_and_other_text_is_escaped(text: str, html: str) -
 
 def test_links_keep_their_label_and_other_schemes_are_text() -> None:
     html = mrkdwn.to_html("<https://a.example/?x=1&y=_2_|the *log*> <https://b.example> https://c.example/d")
-    assert [attributes["href"] for tag, attributes in Elements(html).elements if tag == "a"] == [
+    assert [attributes["href"] for tag, attributes in PageElements(html).elements if tag == "a"] == [
         "https://a.example/?x=1&y=_2_",
         "https://b.example",
         "https://c.example/d",
@@ -108,17 +97,30 @@ def test_blocks_are_shown_instead_of_the_text(slack: Simulator, client: WebClien
     assert "only a notification" not in html
     for part in ("<b>KOSPI</b>", "4,797.55", "<code>ed1e</code>"):
         assert part in html, part
-    assert ("a", "https://example.org") in [(tag, attributes.get("href")) for tag, attributes in Elements(html).elements]
+    assert ("a", "https://example.org") in [(tag, attributes.get("href")) for tag, attributes in PageElements(html).elements]
 
 
 def test_saved_page_contains_its_pictures_and_loads_nothing(slack: Simulator, client: WebClient) -> None:
     root = client.chat_postMessage(channel="workflows", text="root")
     thread = {"channel": root["channel"], "thread_ts": root["ts"]}
     client.files_upload_v2(**thread, filename="forecast.png", content=PICTURE, title="The forecast")
-    elements = Elements(render_page(slack.workspace, "workflows")).elements
+    elements = PageElements(render_page(slack.workspace, "workflows")).elements
     sources = [attributes.get("src") or "" for tag, attributes in elements if tag == "img"]
     assert [source[:22] for source in sources] == ["data:image/png;base64,"]
     assert not [attributes for tag, attributes in elements if tag in ("script", "link", "iframe") or "http-equiv" in attributes]
+
+
+def test_an_image_block_is_shown_below_its_text(slack: Simulator, client: WebClient) -> None:
+    root = client.chat_postMessage(channel="workflows", text="root")
+    thread = {"channel": root["channel"], "thread_ts": root["ts"]}
+    file = client.files_upload_v2(**thread, filename="forecast.png", content=PICTURE, title="The forecast")["files"][0]["id"]
+    text = {"type": "mrkdwn", "text": "the end"}
+    blocks: list[dict[str, Any]] = [{"type": "section", "text": text}]
+    blocks.append({"type": "image", "slack_file": {"id": file}, "alt_text": "the plot"})
+    client.chat_postMessage(**thread, reply_broadcast=True, text="the end", blocks=blocks)
+    html = get_page(slack)
+    end = html.rindex("the end")
+    assert f'src="/files/{file}/forecast.png"' in html[end:]
 
 
 def post_hostile_messages(slack: Simulator, client: WebClient) -> None:
@@ -140,7 +142,7 @@ def test_nothing_that_was_sent_becomes_markup(slack: Simulator, client: WebClien
     thread = f"thread?ts={slack.channel(HOSTILE_CHANNEL)[0].ts}"
     for html in (get_page(slack), get_page(slack, thread), render_page(slack.workspace)):
         assert "alert(1)" in html
-        for tag, attributes in Elements(html).elements:
+        for tag, attributes in PageElements(html).elements:
             assert tag not in ("script", "svg", "iframe", "object")
             assert not [name for name in attributes if name.startswith("on")]
             for name in ("href", "src"):

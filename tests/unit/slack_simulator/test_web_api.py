@@ -6,6 +6,7 @@ import json
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,24 @@ def test_invalid_token_or_channel_is_refused(slack: Simulator, token: str, chann
     with pytest.raises(SlackApiError) as raised:
         WebClient(token=token, base_url=slack.url).chat_postMessage(channel=channel, text="x")
     assert error_response(raised)["error"] == error
+
+
+def test_with_the_scope_for_public_channels_only_messages_need_no_membership(slack: Simulator, client: WebClient) -> None:
+    slack.scopes = (*slack.scopes, "chat:write.public")
+    root = client.chat_postMessage(channel="not-in-here", text="root")
+    channel, ts = root["channel"], root["ts"]
+    client.chat_postMessage(channel=channel, text="reply", thread_ts=ts, reply_broadcast=True)
+    client.chat_update(channel=channel, ts=ts, text="edited")
+    assert [message.text for message in slack.channel("not-in-here")] == ["edited", "reply"]
+    denied: list[Callable[[], object]] = [
+        lambda: client.conversations_history(channel=channel),
+        lambda: client.conversations_replies(channel=channel, ts=ts),
+        lambda: client.files_upload_v2(channel=channel, thread_ts=ts, filename="a.png", content=PICTURE),
+    ]
+    for call in denied:
+        with pytest.raises(SlackApiError) as raised:
+            call()
+        assert error_response(raised)["error"] == "not_in_channel"
 
 
 def test_unknown_method_is_refused(client: WebClient) -> None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from airflow_steps.redaction import redact
+from airflow_steps.redaction import redact_text
 
 Block = dict[str, Any]
 
@@ -18,6 +18,7 @@ SECTION_LENGTH = 3000
 FIELD_LENGTH = 2000
 MAX_FIELDS = 10
 ELEMENT_LENGTH = 2000
+ALT_LENGTH = 2000
 TEXT_LENGTH = 4000  # Slack truncates the notification text at 40,000
 URL_LENGTH = 1500
 PHRASE_LENGTH = 200  # a part of a line
@@ -27,7 +28,7 @@ ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 def escape(text: str, length: int) -> str:
     """Return `text` on one line, redacted, escaped for mrkdwn and truncated to `length` characters."""
-    line = " ".join(redact(text).split())
+    line = " ".join(redact_text(text).split())
     escaped = [ESCAPES.get(character, character) for character in line]
     if sum(map(len, escaped)) <= length:
         return "".join(escaped)
@@ -70,6 +71,11 @@ def context(texts: Iterable[str]) -> list[Block]:
     """Return a context block with the texts that are not empty; no block if all are."""
     joined = truncate(" · ".join(filter(None, texts)), ELEMENT_LENGTH)
     return [{"type": "context", "elements": [{"type": "mrkdwn", "text": joined}]}] if joined else []
+
+
+def image(file_id: str, alt_text: str) -> Block:
+    """Return an image block that shows a picture that was uploaded before. `alt_text`: plain text."""
+    return {"type": "image", "slack_file": {"id": file_id}, "alt_text": alt_text[:ALT_LENGTH] or "picture"}
 
 
 def truncate(text: str, length: int) -> str:

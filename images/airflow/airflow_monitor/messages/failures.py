@@ -11,13 +11,10 @@ from airflow_steps.failure_log import FailureRecord
 from airflow_monitor.messages.block_kit import PHRASE_LENGTH, bold, context, escape, optional_link, section
 from airflow_monitor.messages.formatting import Icon, format_time, format_title
 from airflow_monitor.messages.message import AirflowUI, Message
-from airflow_monitor.models import Run, TaskInstance
+from airflow_monitor.models import QUEUE_TIMEOUT, RECORD_GRACE, Run, TaskInstance
 
 REASON_LENGTH = 700
 MAX_TASKS_LISTED = 8
-# The callback records a failure a moment after the task's state changes; half a minute later if another component runs it.
-RECORD_GRACE = timedelta(seconds=40)
-QUEUE_TIMEOUT = timedelta(minutes=10)
 
 NO_REASON = (
     "No failure reason recorded: the worker was killed, or the task was marked failed manually, or its DAG has no failure "
@@ -172,5 +169,5 @@ def _format_attempt(failure: FailureRecord) -> str:
     if failure.attempt == failure.try_number:
         return f"attempt {failure.try_number} of {failure.max_attempts}"
     return f"attempt {failure.try_number}" + (
-        f", {failure.attempt} of {failure.max_attempts} for this reason" if failure.attempt else ""
+        f" ({failure.attempt} of {failure.max_attempts} for this reason)" if failure.attempt else ""
     )

@@ -1,24 +1,17 @@
-"""Icons, dates and titles of messages, and sentences for the facts that steps report.
-
-A step of your own needs no line here: its fact `summary` is shown in the run's line if it is short, otherwise in the thread.
-"""
+"""Icons, dates and titles of messages."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any, cast
 
-from airflow.providers.common.compat.sdk import redact
-from step_contract.facts import HeadlinesFacts
+from airflow_steps.airflow_internals.task_log import redact_secrets
 from step_contract.schemas import MARKET_TIME_ZONE
 
-from airflow_monitor.models import Run, TaskInstance
+from airflow_monitor.models import Run
 
 MAIN_DAG = "market_daily"  # titles of other DAGs' runs begin with the DAG's id
-SUMMARY_LENGTH = 90  # characters of a step's summary in the run's line
-Facts = Mapping[str, Any]
 
 
 class Icon(StrEnum):
@@ -49,58 +42,6 @@ def format_title(run: Run) -> str:
     """Return the run's session, or the DAG with the run's configuration or id."""
     if run.session:
         return format_date(run.session) if run.dag_id == MAIN_DAG else f"{run.dag_id}, {format_date(run.session)}"
-    conf = cast("dict[str, Any]", redact(dict(run.conf)))
+    conf = cast("dict[str, Any]", redact_secrets(dict(run.conf)))
     options = [f"{name} {value}" if isinstance(value, str | int | float) else str(name) for name, value in sorted(conf.items())]
     return f"{run.dag_id} ({', '.join(options) or run.run_id})"
-
-
-def find_decision(task_instances: Iterable[TaskInstance]) -> tuple[str, str] | None:
-    """Return whether the exchange is open, closed or suspect, and why; None before that is decided."""
-    for ti in task_instances:
-        if ti.facts.get("state") in ("open", "closed", "suspect"):
-            return str(ti.facts["state"]), str(ti.facts.get("reason", ""))
-    return None
-
-
-def format_summary(facts: Facts) -> str | None:
-    """Return a step's part of the run's line; None if it has nothing short to report."""
-    if facts.get("state") == "open":
-        return None
-    if "state" in facts and "reason" in facts:
-        return f"{facts['state']}: {facts['reason']}"
-    if _is_number(facts.get("close")) and _is_number(facts.get("change")):
-        revised = ", source revised earlier sessions" if "corrected" in facts else ""
-        return f"closed at {float(facts['close']):,.2f} ({float(facts['change']):+.2%}){revised}"
-    if collected := HeadlinesFacts.from_facts(facts):
-        failed = f" ({collected.broken} of {collected.feeds} feeds failed)" if collected.broken else ""
-        return f"{collected.headlines} headlines{failed}"
-    if "promotion" in facts:
-        return f"model {str(facts['promotion']).split(':')[0].split(',')[0]}"
-    summary = str(facts.get("summary", ""))
-    return summary if 0 < len(summary) <= SUMMARY_LENGTH else None
-
-
-def format_details(facts: Facts) -> tuple[str, Sequence[str]] | None:
-    """Return a step's paragraph and fields for the thread; None if the run's line holds everything."""
-    if "promotion" in facts:
-        return str(facts.get("summary", "")), [f"*{name}*\n{value}" for name, value in _training_figures(facts).items()]
-    if "corrected" in facts:
-        return str(facts["corrected"]), ()
-    if (collected := HeadlinesFacts.from_facts(facts)) and collected.broken_feeds:
-        return collected.broken_feeds, ()
-    summary = str(facts.get("summary", ""))
-    return (summary, ()) if format_summary(facts) is None and len(summary) > SUMMARY_LENGTH else None
-
-
-def _training_figures(facts: Facts) -> dict[str, str]:
-    figures = {"Horizon": f"{facts['horizon']} sessions"} if _is_number(facts.get("horizon")) else {}
-    for fact, label in (("mae", "Mean absolute error"), ("mae_naive", "Naive forecast's error"), ("skill", "Skill")):
-        if _is_number(facts.get(fact)):
-            figures[label] = f"{facts[fact]:.2%}"
-    if _is_number(facts.get("p_value")):
-        figures["p-value"] = f"{facts['p_value']:.3f}"
-    return figures
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)

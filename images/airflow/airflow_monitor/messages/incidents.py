@@ -12,16 +12,17 @@ from airflow_monitor.airflow_client import AirflowUnavailableError, DatabaseUnav
 from airflow_monitor.messages.block_kit import escape, section
 from airflow_monitor.messages.formatting import Icon, format_time
 from airflow_monitor.messages.message import Message, MessageThread
-from airflow_monitor.models import Dag, Health, Thresholds
+from airflow_monitor.models import (
+    IMPORT_ERROR_GRACE,
+    SCHEDULING_GRACE,
+    STARTUP_GRACE,
+    STORE_GRACE,
+    Dag,
+    Health,
+    Thresholds,
+)
 
-# The first deployment creates the database and the monitor's login before the API responds.
-STARTUP_GRACE = timedelta(minutes=10)
-IMPORT_ERROR_GRACE = timedelta(seconds=30)
-# The store's circuit breaker stays open for half a minute after an error.
-STORE_GRACE = timedelta(minutes=2)
-# The scheduler creates a run within seconds of its due time.
-SCHEDULING_GRACE = timedelta(minutes=5)
-CHECK_PODS = "Check its pods (`kubectl get pods`, `make kind-status`)."
+CHECK_PODS = "Check its pods: `kubectl get pods --namespace …` (on kind: `make kind-status`)."
 COMPONENT_ADVICE = {
     "scheduler": f"No run or task starts until it recovers. {CHECK_PODS}",
     "triggerer": f"No step starts or finishes until it recovers. {CHECK_PODS}",
@@ -56,12 +57,12 @@ def health_incidents(health: Health, grace_period: timedelta) -> Iterator[Incide
         yield Incident(component, summary, COMPONENT_ADVICE.get(component, CHECK_PODS), grace_period)
     for file, error in health.import_errors.items():
         summary = f"`{escape(file, 200)}` cannot be imported: {escape(error, 500)}"
-        advice = "Its DAGs run in their last version or not at all. Correct the file and deploy."
+        advice = "Its DAGs keep running as last parsed; a new DAG does not run. Correct the file and deploy."
         yield Incident(f"import_error {file}", summary, advice, IMPORT_ERROR_GRACE)
 
 
 def dag_incidents(dags: Sequence[Dag], busy: Set[str], now: datetime, thresholds: Thresholds) -> Iterator[Incident]:
-    """Yield an incident for each DAG that is stale, paused past its due time, or due without a run.
+    """Yield an incident for each DAG that is stale, paused past its due time, due without a run, or tagged wrongly.
 
     A DAG in `busy` has an unfinished run, which the next one may have to wait for: then that run is late.
     """
@@ -71,11 +72,16 @@ def dag_incidents(dags: Sequence[Dag], busy: Set[str], now: datetime, thresholds
     for dag in dags:
         name, overdue = f"`{dag.dag_id}`", now - dag.next_run_after if dag.next_run_after else timedelta()
         due = format_time(dag.next_run_after) if dag.next_run_after else ""
+        if dag.late_tag_error and not dag.is_stale:
+            default = int(thresholds.late_after.total_seconds() / 60)
+            summary = f"{name} has {escape(dag.late_tag_error, 300)}, so its runs are late after LATE_MINUTES ({default})"
+            advice = "Give it one tag `late:MINUTES`, from 1 to 99999 minutes, such as `late:240`, and deploy."
+            yield Incident(f"late_tag {dag.dag_id}", summary, advice, timedelta(0))
         if dag.is_stale:
             advice = "Restore its file and deploy. If it was removed on purpose, delete the DAG in Airflow's UI."
             summary = f"{name} does not run, as no DAG file defines it any more"
             yield Incident(f"stale_dag {dag.dag_id}", summary, advice, thresholds.grace_period)
-        elif dag.is_paused and overdue > thresholds.late_after:
+        elif dag.is_paused and overdue > thresholds.get_late_after(dag.dag_id):
             advice = "Unpause it: it catches up on the last week. For earlier days, create a backfill in Airflow's UI."
             yield Incident(f"paused_dag {dag.dag_id}", f"{name} is paused; a run was due at {due}", advice, timedelta(0))
         elif not dag.is_paused and dag.dag_id not in busy and overdue > SCHEDULING_GRACE:

@@ -10,7 +10,7 @@ from urllib.parse import quote, urljoin
 
 from airflow_steps.links import artifact_url
 
-from airflow_monitor.messages.block_kit import TEXT_LENGTH, Block, section, truncate
+from airflow_monitor.messages.block_kit import TEXT_LENGTH, Block, image, section, truncate
 from airflow_monitor.models import Run, TaskInstance
 
 
@@ -33,6 +33,9 @@ class Message:
         broadcast: the channel shows the reply too, as a person must see it.
         picture: uploaded in place of the blocks, with `text` as its comment.
         resolvable: the message is marked as resolved once it no longer applies.
+        images: keys of replies in the same thread whose pictures the message shows too.
+        announces: key of the reply that would notify of the same, and is omitted if this message is posted as it is. One that
+            is edited until it is like this notifies of nothing.
     """
 
     key: str
@@ -41,6 +44,12 @@ class Message:
     broadcast: bool = False
     picture: Picture | None = None
     resolvable: bool = False
+    images: Sequence[str] = ()
+    announces: str = ""
+
+    def with_image(self, file_id: str, alt_text: str) -> Message:
+        """Return the message with a picture that was uploaded before at its end."""
+        return replace(self, blocks=(*self.blocks, image(file_id, alt_text)))
 
     def with_title(self, title: str) -> Message:
         """Return the message as it stands alone in the channel, with the title unless its text contains it."""
@@ -66,12 +75,14 @@ class MessageThread:
     Attributes:
         directory: holds the records of their delivery.
         title: mrkdwn: what the thread is about, for replies that have to stand alone in the channel.
+        is_complete: False while some of what it should contain cannot be read.
     """
 
     directory: str
     title: str
     root: Message
     replies: Sequence[Message] = ()
+    is_complete: bool = True
 
 
 @dataclass(frozen=True)

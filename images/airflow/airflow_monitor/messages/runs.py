@@ -1,12 +1,30 @@
-"""The messages about a run: its line in the channel, and the replies in its thread."""
+"""The messages about a run: its line in the channel, the replies in its thread, and the sentences for its steps' facts.
+
+A step of your own needs no line here: its fact `summary` is shown in the run's line if it is short, otherwise in the thread.
+"""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
+from airflow_steps.training_days import DEFAULT_TRAINING_DAYS, TASK_ID, is_training_day, parse_training_days
 from step_contract import paths
+from step_contract.facts import (
+    DecisionFacts,
+    ForecastFacts,
+    HeadlinesFacts,
+    PricesFacts,
+    StepFacts,
+    SummaryFacts,
+    TrainingFacts,
+)
 
 from airflow_monitor.messages.block_kit import PHRASE_LENGTH, bold, context, escape, optional_link, section
+from airflow_monitor.messages.completion import completion_messages, find_decision
 from airflow_monitor.messages.failures import (
     artifact_links,
     failure_messages,
@@ -14,51 +32,73 @@ from airflow_monitor.messages.failures import (
     retry_messages,
     stalled_messages,
 )
-from airflow_monitor.messages.formatting import (
-    Icon,
-    find_decision,
-    format_details,
-    format_summary,
-    format_time,
-    format_title,
-)
+from airflow_monitor.messages.forecasts import FORECAST_TASK_ID, forecast_messages, format_forecast
+from airflow_monitor.messages.formatting import Icon, format_time, format_title
 from airflow_monitor.messages.message import AirflowUI, Message, MessageThread, Picture
-from airflow_monitor.models import DELETED, FINISHED, Run, Thresholds
+from airflow_monitor.models import DELETED, FINISHED, Run, TaskInstance, Thresholds
 
 ACTIVE_STATES = ("running", "deferred", "queued", "scheduled", "up_for_reschedule", "restarting")
+SUMMARY_LENGTH = 90  # characters of a step's summary in the run's line
 PARAGRAPH_LENGTH = 1500
 MAX_TASKS_LISTED = 5
 MAX_ACTIVE_TASKS_LISTED = 3
+# Prices and headlines are collected side by side: either may start first.
+FIRST_PARTS: tuple[type[StepFacts], ...] = (DecisionFacts, PricesFacts, HeadlinesFacts)
 
 
-def run_thread(run: Run, channel: str, now: datetime, ui: AirflowUI, thresholds: Thresholds) -> MessageThread:
-    """Return what `channel` should show about the run at `now`."""
-    directory = paths.deliveries(channel, run.dag_id, run.run_id)
+@dataclass(frozen=True)
+class RunOptions:
+    """How runs are reported: the settings TRAINING_DAYS and COMPLETION_BROADCAST_ENABLED."""
+
+    training_days: Sequence[str] = parse_training_days(DEFAULT_TRAINING_DAYS)
+    completion_enabled: bool = True
+
+
+def run_thread(
+    run: Run,
+    channel: str,
+    now: datetime,
+    ui: AirflowUI,
+    thresholds: Thresholds,
+    options: RunOptions,
+    completed_since: datetime | None = None,
+) -> MessageThread:
+    """Return what `channel` should show about the run at `now`.
+
+    Args:
+        completed_since: a run that finished earlier gets no reply that notifies of its end; None: all finished runs do.
+    """
+    directory, title = paths.deliveries(channel, run.dag_id, run.run_id), bold(format_title(run))
+    icon, status = _format_status(run, options.training_days)
+    line = f"{icon} {title}  {status}"
     if run.state == DELETED:
-        return MessageThread(directory, bold(format_title(run)), _root(run, ui))
-    replies = [*retry_messages(run, ui), *_result_messages(run, ui), *_suspect_messages(run)]
+        return MessageThread(directory, title, _root(run, line, ui, []))
+    results = _result_messages(run, ui)
+    replies = [*retry_messages(run, ui), *results, *_suspect_messages(run), *forecast_messages(run, ui)]
     replies += stalled_messages(run, now, ui, thresholds.grace_period)
-    replies += [*failure_messages(run, now, ui), *_late_messages(run, now, thresholds.late_after)]
-    return MessageThread(directory, bold(format_title(run)), _root(run, ui), replies)
+    replies += [*failure_messages(run, now, ui), *_late_messages(run, now, thresholds.get_late_after(run.dag_id))]
+    pictures = [message.key for message in results if message.picture]
+    completion = completion_messages(run, line, pictures, completed_since) if options.completion_enabled else []
+    root = _root(run, line, ui, completion)
+    return MessageThread(directory, title, root, replies + completion, is_complete=not run.failures_unreadable)
 
 
-def _root(run: Run, ui: AirflowUI) -> Message:
-    icon, status = _format_status(run)
-    text = f"{icon} {bold(format_title(run))}  {status}"
+def _root(run: Run, line: str, ui: AirflowUI, completion: Sequence[Message]) -> Message:
     footer = [escape(f"{run.dag_id} · {_format_duration(run)}", PHRASE_LENGTH)]
     footer += [optional_link(ui.run_url(run), "run"), *artifact_links(run, ui)]
-    return Message("run", text, (section(text), *context(footer)))
+    announces = "".join(message.key for message in completion)
+    return Message("run", line, (section(line), *context(footer)), announces=announces)
 
 
-def _format_status(run: Run) -> tuple[Icon, str]:
+def _format_status(run: Run, training_days: Sequence[str]) -> tuple[Icon, str]:
     """Return the icon and the status of the run's line: its progress or its outcome."""
     decision = find_decision(run.task_instances)
-    summaries = [None if ti.has_picture else format_summary(ti.facts) for ti in run.task_instances]
+    summaries = [_format_part(run, ti, training_days) for ti in sorted(run.task_instances, key=_part_number)]
     results = " · ".join(escape(summary, PHRASE_LENGTH) for summary in summaries if summary)
     if run.state == DELETED:
         return Icon.DELETED, "deleted in Airflow before it finished"
     if run.state == "success":
-        icon = {"closed": Icon.CLOSED, "suspect": Icon.SUSPECT}.get(decision[0] if decision else "", Icon.SUCCESS)
+        icon = {"closed": Icon.CLOSED, "suspect": Icon.SUSPECT}.get(decision.state if decision else "", Icon.SUCCESS)
         return icon, results or "succeeded"
     if run.state == "failed":
         return Icon.FAILED, " · ".join(filter(None, (_format_failed_tasks(run), results)))
@@ -75,6 +115,21 @@ def _format_status(run: Run) -> tuple[Icon, str]:
     return Icon.RUNNING, " · ".join(filter(None, (progress, results)))
 
 
+def _part_number(ti: TaskInstance) -> int:
+    """Return the place of a task's part in the run's line; parts with the same number are in the order of their start."""
+    return next((n for n, facts in enumerate(FIRST_PARTS) if facts.from_facts(ti.facts)), len(FIRST_PARTS))
+
+
+def _format_part(run: Run, ti: TaskInstance, training_days: Sequence[str]) -> str | None:
+    """Return a task's part of the run's line; None if it has none."""
+    if ti.task_id == TASK_ID and run.session:
+        return "training day" if is_training_day(run.session, training_days) else "not a training day"
+    if ti.task_id == FORECAST_TASK_ID and ti.state == "skipped":
+        decision = find_decision(run.task_instances)
+        return "no forecast: too few sessions" if decision and decision.state == "open" else None
+    return None if ti.has_picture else format_summary(ti.facts)
+
+
 def _format_failed_tasks(run: Run) -> str:
     failed = [ti for ti in run.task_instances if ti.state == "failed"]
     if not failed:
@@ -82,6 +137,48 @@ def _format_failed_tasks(run: Run) -> str:
     meanings = [failure.meaning for failure in run.failures if failure.task_id == failed[0].task_id and not failure.will_retry]
     more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
     return f"`{failed[0].name}`{more} failed: {escape(meanings[-1] if meanings else 'see the thread', PHRASE_LENGTH)}"
+
+
+def format_summary(facts: Mapping[str, Any]) -> str | None:
+    """Return a step's part of the run's line; None if it has nothing short to report."""
+    if decision := DecisionFacts.from_facts(facts):
+        return None if decision.state == "open" else f"{decision.state}: {decision.reason}"
+    if prices := PricesFacts.from_facts(facts):
+        change = "" if prices.change is None else f" ({prices.change:+.2%})"
+        revised = ", source corrected earlier sessions" if prices.corrected else ""
+        return f"closed at {prices.close:,.2f}{change}{revised}"
+    if collected := HeadlinesFacts.from_facts(facts):
+        return collected.describe()
+    if training := TrainingFacts.from_facts(facts):
+        return f"model {training.promotion}"
+    if forecast := ForecastFacts.from_facts(facts):
+        return format_forecast(forecast)
+    step = SummaryFacts.from_facts(facts)
+    return step.summary if step and 0 < len(step.summary) <= SUMMARY_LENGTH else None
+
+
+def format_details(facts: Mapping[str, Any]) -> tuple[str, Sequence[str]] | None:
+    """Return a step's paragraph and fields for the thread; None if the run's line holds everything."""
+    step = SummaryFacts.from_facts(facts)
+    summary = step.summary if step else ""
+    if training := TrainingFacts.from_facts(facts):
+        return summary or training.evaluation, _format_figures(training)
+    if (prices := PricesFacts.from_facts(facts)) and prices.corrected:
+        return prices.corrected, ()
+    if (collected := HeadlinesFacts.from_facts(facts)) and (collected.broken or collected.uncovered):
+        return "; ".join(filter(None, (collected.broken_feeds, collected.incomplete_feeds))), ()
+    return (summary, ()) if format_summary(facts) is None and len(summary) > SUMMARY_LENGTH else None
+
+
+def _format_figures(training: TrainingFacts) -> list[str]:
+    figures = {
+        "Horizon": f"{training.horizon} sessions",
+        "Mean absolute error": f"{training.mae:.2%}",
+        "Naive forecast's error": f"{training.mae_naive:.2%}",
+        "Skill": f"{training.skill:.2%}",
+        "p-value": f"{training.p_value:.3f}",
+    }
+    return [f"*{name}*\n{value}" for name, value in figures.items()]
 
 
 def _format_duration(run: Run) -> str:
@@ -106,19 +203,21 @@ def _result_messages(run: Run, ui: AirflowUI) -> list[Message]:
             messages.append(Message(f"result.{ti.name}", text, (section(text, fields), *context([artifact]))))
         if ti.manifest and ti.has_picture and ti.state == "success":
             text = f"{escape(format_title(run), PHRASE_LENGTH)}: `{ti.name}`"
-            messages.append(Message(f"picture.{ti.name}", text, picture=Picture(f"{ti.name}.png", ti.manifest)))
+            # A run that is cleared may make another artifact, whose picture is another message.
+            digest = hashlib.sha256(ti.manifest.encode()).hexdigest()[:8]
+            messages.append(Message(f"picture.{ti.name}.{digest}", text, picture=Picture(f"{ti.name}.png", ti.manifest)))
     return messages
 
 
 def _suspect_messages(run: Run) -> list[Message]:
     decision = find_decision(run.task_instances)
-    if not decision or decision[0] != "suspect":
+    if not decision or decision.state != "suspect":
         return []
     advice = (
         "*What to do:* Check the source. If the exchange closed for a special reason, add the day to `overrides.csv`, deploy, "
         "and clear `decide`. If the bar is only delayed, clear `decide` once it is published."
     )
-    text = f"{Icon.SUSPECT} {bold(format_title(run))} is suspect: {escape(decision[1], PARAGRAPH_LENGTH)}"
+    text = f"{Icon.SUSPECT} {bold(format_title(run))} is suspect: {escape(decision.reason, PARAGRAPH_LENGTH)}"
     return [Message("suspect", text, (section(f"{text}\n{advice}"),), broadcast=True)]
 
 
