@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from devtools import helm_charts
+from devtools.commands import ROOT
 from devtools.deployment import Deployment
 
 from .access_checks import list_egress, list_egress_ports, list_grants, namespace_of
@@ -153,6 +154,17 @@ def test_the_heartbeats_address_is_open_only_if_it_is_set(official_chart: str) -
         rules = list_egress(render_policies("prod", *options, *url), monitor, "market-daily-prod", "market-daily-prod")
         ports.append(list_egress_ports(rules))
     assert 8443 not in ports[0] and 8443 in ports[1]
+
+
+def test_the_documented_proxy_is_allowed_and_passed_to_the_collector(official_chart: str, tmp_path: Path) -> None:
+    values = tmp_path / "values.yaml"
+    [example] = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
+    values.write_text(example)
+    objects = render_policies("staging", "--values", str(values))
+    rules = list_egress(objects, COLLECTOR, "market-daily-staging-steps", "market-daily-staging")
+    assert rules["collector"] == [{"to": [{"ipBlock": {"cidr": "10.1.2.3/32"}}], "ports": [{"protocol": "TCP", "port": 3128}]}]
+    [config] = [item["data"]["airflow.cfg"] for item in objects if "airflow.cfg" in (item.get("data") or {})]
+    assert "\ncollector_env = HTTPS_PROXY=http://10.1.2.3:3128,NO_PROXY=s3.ap-northeast-2.amazonaws.com\n" in config
 
 
 def test_only_the_monitor_and_the_dag_processor_have_slacks_token(objects: list[Object]) -> None:

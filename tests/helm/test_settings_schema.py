@@ -45,6 +45,8 @@ def test_lint_passes_in_every_environment(helm: str, images: None, environment: 
         ("config.market_daily.trainer_tolerations=gpu", "trainer_tolerations': 'gpu' does not match"),
         ("config.market_daily.trianer_tolerations=gpu:NoSchedule", "trianer_tolerations: unknown program trianer"),
         ("config.market_daily.collector_secrets=Feeds", "collector_secrets': 'Feeds' does not match"),
+        ("config.market_daily.collector_env=http://proxy:3128", "collector_env': 'http://proxy:3128' does not match"),
+        ("config.market_daily.colector_env=A=b", "colector_env: unknown program colector"),
         ("config.market_daily.trainer_gpus=one", "trainer_gpus': 'one' does not match"),
         ("config.market_daily.training_days=friday", "training_days': 'friday' does not match"),
         ("config.market_daily.training_days=32", "training_days': maximum: got 32, want 31"),
@@ -102,6 +104,10 @@ def test_a_new_program_has_settings_of_its_name(kind_options: list[str]) -> None
     options = helm_charts.image_options({"airflow": "team/airflow:1", "my-scorer": "team/my-scorer:1"}, {})
     assert "config.market_daily.my_scorer_image=team/my-scorer:1" in options
     settings = {"my_scorer_cpu": "1", "my_scorer_memory": "4Gi", "my_scorer_gpus": "1", "my_scorer_node_selector": "gpu=yes"}
-    settings |= {"my_scorer_tolerations": "nvidia.com/gpu=present:NoSchedule", "my_scorer_secrets": "tracking"}
+    settings |= {
+        "my_scorer_tolerations": "nvidia.com/gpu=present:NoSchedule",
+        "my_scorer_secrets": "tracking",
+        "my_scorer_env": "A=b",
+    }
     options += [word for name, value in settings.items() for word in ("--set-string", f"{PREFIX}{name}={value}")]
     render_policies(*kind_options, *options)
