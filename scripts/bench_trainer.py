@@ -69,7 +69,7 @@ def report(*_):
     os._exit(0)
 
 step = trainer.train
-step.list_partitions, step.read_closes = timed(step.list_partitions), timed(step.read_closes)
+step.list_partitions, step.read_prices = timed(step.list_partitions), timed(step.read_prices)
 checkpoint.CheckpointManager.after_step = report
 config = TrainingConfig(read_model_config(DEFAULT_CONFIG), None)
 step.train(Store(sys.argv[1]), "KS11", date.fromisoformat(sys.argv[2]), config, 200)
@@ -89,7 +89,8 @@ def fit_plainly(returns: Array, origins: Indexes, config: ModelConfig) -> nn.Mod
     horizon = config.horizon
     scaler = Scaler.fit(returns[: origins[-1] + horizon])
     network = MODELS[config.model](config)
-    inputs = torch.from_numpy((input_windows(returns, origins, config.window) - scaler.mean) / scaler.std).float()
+    windows = (input_windows(returns, origins, config.window) - scaler.mean) / scaler.std
+    inputs = torch.from_numpy(windows[:, None]).float()
     drift = scaler.mean * np.arange(1, horizon + 1)
     scaled = (cumulative_returns(returns, origins, horizon) - drift) / scaler.target_scale(horizon)
     targets = torch.from_numpy(scaled).float()

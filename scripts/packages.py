@@ -1,4 +1,4 @@
-"""Install the packages that a lock pins, with uv; torch separately, from the index that has its CPU build.
+"""Install the packages that a lock pins, with uv; torch separately, from the index that has the build in the lock.
 
     python scripts/packages.py venv images/trainer/requirements.lock /venv         # into a new virtual environment
     python scripts/packages.py prefix images/airflow/requirements.lock ~/.local    # into a prefix, beside existing packages
@@ -112,7 +112,7 @@ def install_lock(lock: Path, venv: Path) -> None:
     # Torch is installed first, as its index must not serve other packages; uv pip sync then finds it installed.
     if entry := read_torch_entry(lock):
         torch = make_torch_environment(uv, entry, environment)
-        advice = "cannot install torch: set TORCH_INDEX to an index of its CPU builds that this machine can reach"
+        advice = "cannot install torch: set TORCH_INDEX to an index of the build in the lock that this machine can reach"
         command = [uv, "pip", "install", "--no-deps", "--require-hashes", "--python", str(venv), "-r", "-"]
         run(command, torch, advice, input=entry)
     run([uv, "pip", "sync", "--require-hashes", "--python", str(venv), str(lock)], environment, ADVICE)

@@ -1,7 +1,7 @@
 """Run the DAG once for one session in an Airflow that is embedded in this process: SQLite, no server, no container.
 
-scripts/run calls it with the settings as environment variables. It prints the progress of each task, a table, and the path of
-the plot. Airflow's log is written to a file below .run/.
+scripts/run calls it with the settings as environment variables, whose defaults are in scripts/default-settings. It prints the
+progress of each task, a table, and the path of the plot. Airflow's log is written to a file below .run/.
 """
 
 from __future__ import annotations

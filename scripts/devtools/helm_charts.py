@@ -30,7 +30,7 @@ def chart_version() -> str:
     pinned = re.search(r"^export CHART_VERSION := (\S+)", (ROOT / "Makefile").read_text(), re.MULTILINE)
     if version := os.environ.get("CHART_VERSION") or (pinned and pinned[1]):
         return version
-    raise ToolError("the Makefile does not pin the chart: add a line export CHART_VERSION := VERSION")
+    raise ToolError("the Makefile does not pin the chart: add the line `export CHART_VERSION := 1.2.3`, or set CHART_VERSION")
 
 
 def official_chart() -> str:

@@ -162,17 +162,19 @@ class KindCluster:
             cluster.result()
             trainer_options = self.trainer_options()
             manifests = self.read_manifests()
-            self.load_images([*find_images(manifests), built["airflow"]])
-            # Beside Airflow's start: no step runs before it.
-            loading = pool.submit(self.load_images, [built[program] for program in container_images.PROGRAMS])
+            # Side by side: unpacking an image takes one CPU. The database starts meanwhile.
+            loading = [pool.submit(self.load_images, [built["airflow"]])]
+            loading += [pool.submit(self.load_images, [built[program] for program in container_images.PROGRAMS])]
+            self.load_images(find_images(manifests))
             ui_url = f"config.market_daily.ui_url=http://localhost:{self.ui_port}"
             options = [*trainer_options, "--set-string", ui_url, *helm_options]
             with progress("Deploying database, bucket and Slack simulator"):
                 replaced = deployment.prepare_namespaces(deployment.render(options), manifests, connection)
+            for images in loading:
+                images.result()
             deployment.upgrade(options)
             if replaced:  # pods read a secret only when they start
                 deployment.kubectl("rollout", "restart", "deployment", "monitor", "airflow-dag-processor")
-            loading.result()
         day = date.fromisoformat(session)
         history = {"from": f"{day.year - HISTORY_YEARS}-01-01", "to": (day - timedelta(days=1)).isoformat()}
         dag_runs.unpause_parsed_dag(deployment, airflow, "market_history")

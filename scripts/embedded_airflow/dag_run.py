@@ -16,16 +16,17 @@ from airflow.listeners import hookimpl
 from airflow.models.xcom import XComModel
 from airflow.sdk.listener import get_listener_manager
 from airflow.utils.session import create_session
-from airflow_monitor.models import Run, TaskInstance
+from airflow_monitor.models import FINISHED, Run, TaskInstance
 from airflow_steps.failure_log import read_failures
-from devtools.airflow_client import FINISHED_STATES
 from devtools.commands import ROOT
 from sqlalchemy import select
 from step_contract.commit import open_artifact
+from step_contract.facts import SummaryFacts
 from step_contract.paths import MANIFEST
 from step_contract.schemas import PLOT_FILE
 from step_contract.store import Store
 
+from embedded_airflow.execution_api import drop_earlier_versions
 from embedded_airflow.slack_channel import Channel, open_channel
 
 DAGS = ROOT / "dags"
@@ -98,7 +99,7 @@ class Progress:
     def post(self, state: str) -> None:
         """Post the run's state to Slack."""
         if self.run:
-            ended = datetime.now(UTC) if state in FINISHED_STATES else None
+            ended = datetime.now(UTC) if state in FINISHED else None
             # An earlier run of the same session has the same id.
             failures = read_failures(Store(os.environ["ARTIFACTS"]), self.run.dag_id, self.run.run_id)
             since = self.run.run_after.isoformat(timespec="seconds")
@@ -133,8 +134,9 @@ def _run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: P
         return history.returncode
     print(f"history: {summary.strip()}", file=terminal)
 
+    drop_earlier_versions()
     noon = datetime.combine(session, datetime.min.time(), dag.timezone).replace(hour=12)  # any time of the session's day
-    dag_run = dag.test(logical_date=noon)
+    dag_run = dag.test(logical_date=noon, run_conf={"remake": os.environ.get("REMAKE")})
     progress.post(str(dag_run.state))
 
     with create_session() as database:
@@ -165,7 +167,8 @@ def read_xcoms(key: str) -> dict[str, Any]:
 
 def read_summary(task_id: str) -> str:
     """Return the summary of the task's step; empty if the task is not a step."""
-    return str(read_xcoms("facts").get(task_id, {}).get("summary", ""))
+    facts = SummaryFacts.from_facts(read_xcoms("facts").get(task_id, {}))
+    return facts.summary if facts else ""
 
 
 def locate_plot(manifest_uri: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from airflow_monitor.delivery import MessageDelivery
 from airflow_monitor.messages.message import AirflowUI
-from airflow_monitor.messages.runs import run_thread
+from airflow_monitor.messages.runs import RunOptions, run_thread
 from airflow_monitor.models import Run, Thresholds
 from airflow_monitor.slack_client import SlackClient, SlackUnavailableError
 from airflow_monitor.state import DeliveryLog
@@ -32,8 +32,9 @@ CLOSE_TIMEOUT_SECONDS = 20.0
 class Channel:
     """Posts a run's state from a thread, so that no step waits for Slack; only the latest state is posted."""
 
-    def __init__(self, client: SlackClient, records: DeliveryLog) -> None:
+    def __init__(self, client: SlackClient, records: DeliveryLog, settings: Settings) -> None:
         self.delivery = MessageDelivery(client, records)
+        self.options = RunOptions(settings.training_days, settings.completion_broadcast_enabled)
         self._run: Run | None = None
         self._changed, self._closed = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._post, daemon=True)
@@ -60,7 +61,7 @@ class Channel:
             try:
                 if self._run:
                     name, now = self.delivery.client.channel, datetime.now(UTC)
-                    self.delivery.deliver(run_thread(self._run, name, now, AirflowUI(None), Thresholds()))
+                    self.delivery.deliver(run_thread(self._run, name, now, AirflowUI(None), Thresholds(), self.options))
             except SlackUnavailableError as error:
                 log.warning("%s", error)
                 if last and time.monotonic() + error.retry_after < deadline:
@@ -76,10 +77,11 @@ class Channel:
 @contextmanager
 def open_channel(page: Path) -> Iterator[tuple[Channel, str]]:
     """Yield the channel, and where its messages can be read: in Slack, or in the file `page`, written at the end."""
-    name = Settings.read().slack_channel
+    settings = Settings.read()
+    name = settings.slack_channel
     if connection := slack_connection.read_connection():
         os.environ[CONNECTION] = connection
-        channel = Channel(SlackClient(name), DeliveryLog(Store(os.environ["ARTIFACTS"])))
+        channel = Channel(SlackClient(name), DeliveryLog(Store(os.environ["ARTIFACTS"])), settings)
         try:
             yield channel, f"#{name} in Slack"
         finally:
@@ -87,7 +89,7 @@ def open_channel(page: Path) -> Iterator[tuple[Channel, str]]:
         return
     with run_simulator() as slack, tempfile.TemporaryDirectory() as folder:
         os.environ[CONNECTION] = slack_connection.make_connection(slack_connection.SIMULATOR_TOKEN, slack.url)
-        channel = Channel(SlackClient(name, min_interval=0), DeliveryLog(Store(f"file://{folder}")))
+        channel = Channel(SlackClient(name, min_interval=0), DeliveryLog(Store(f"file://{folder}")), settings)
         try:
             yield channel, f"{page} (Slack simulator)"
         finally:

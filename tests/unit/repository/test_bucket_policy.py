@@ -26,10 +26,11 @@ ROOT, LOGS = "s3://market/artifacts", "s3://market/logs"
 DAY = date(2026, 1, 15)
 WRITTEN = (
     paths.decision("KS11", DAY, "open"),
-    paths.prices("KS11", DAY, revision=2),
+    paths.revision(paths.prices("KS11", DAY), 2),
     paths.headlines(DAY, "0123"),
     paths.model("KS11", DAY, "0123"),
     paths.promotions("KS11"),
+    paths.forecast("KS11", DAY),
     paths.plot("KS11", DAY, "0123"),
     paths.checkpoints("KS11", DAY, "0123", "4567"),
 )

@@ -32,12 +32,17 @@ def test_every_pin_has_hashes_and_no_index_host(lock: Path) -> None:
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: str(lock.relative_to(ROOT)))
-def test_no_lock_contains_a_cuda_build(lock: Path) -> None:
+def test_only_the_required_build_of_torch_is_locked(lock: Path) -> None:
+    """The CPU build, unless the requirements name another one: then CUDA packages belong to it."""
+    required = (ROOT / "images" / "trainer" / "requirements.in").read_text()
+    builds = set(re.findall(r"^torch==[\w.]+(\+\w+) ; sys_platform == 'linux'", required, re.MULTILINE))
+    assert len(builds) == 1, "images/trainer/requirements.in must name one build of torch for Linux, such as +cpu"
     names = [pin.partition("==")[0] for pin in read_pins(lock)]
-    assert not [name for name in names if re.match(r"nvidia|cuda|triton", name)]
-    torch = [pin for pin in read_pins(lock) if pin.startswith("torch==")]
-    assert all("+cpu" in pin for pin in torch if "linux" in pin)
-    assert all("darwin" in pin for pin in torch if "+cpu" not in pin)
+    has_torch = "torch" in names
+    if not has_torch or builds == {"+cpu"}:
+        assert not [name for name in names if re.match(r"nvidia|cuda|triton", name)]
+    torch = [pin.partition(" ")[0] for pin in read_pins(lock) if pin.startswith("torch==") and "'linux'" in pin]
+    assert {version.partition("+")[2] for version in torch} == ({build[1:] for build in builds} if has_torch else set())
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -56,12 +61,29 @@ def test_only_the_trainer_has_torch_and_airflow_no_pandas() -> None:
     assert [image for image in IMAGES if "torch" in names[image]] == ["trainer"]
 
 
-def test_the_contract_imports_only_the_standard_library_and_fsspec() -> None:
+def list_imports(file: Path) -> set[str]:
+    """Return the modules of other packages, and of the contract, that a file imports."""
     imported = set()
-    for file in (ROOT / "images" / "contract").rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Import):
-                imported |= {name.name.partition(".")[0] for name in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                imported.add(str(node.module).partition(".")[0])
-    assert imported - set(sys.stdlib_module_names) == {"fsspec", "step_contract"}
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            imported |= {name.name.partition(".")[0] for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            module = str(node.module)
+            imported.add(module if module.startswith("step_contract.") else module.partition(".")[0])
+    return imported - set(sys.stdlib_module_names)
+
+
+def test_the_contract_imports_only_fsspec_apart_from_its_tables() -> None:
+    """Airflow's image has neither pandas nor a reader of Parquet, and `decide` does not wait for them."""
+    files = list((ROOT / "images" / "contract").rglob("*.py"))
+    imported = {file.name: list_imports(file) for file in files}
+    tables = imported.pop("tables.py")
+    names = set().union(*imported.values())
+    assert {name for name in names if not name.startswith("step_contract")} == {"fsspec"}
+    assert "step_contract.tables" not in names
+    assert tables == {"arro3", "numpy", "pandas", "step_contract.errors", "step_contract.schemas"}
+
+
+def test_airflow_does_not_import_the_tables() -> None:
+    files = [*(ROOT / "images" / "airflow").rglob("*.py"), *(ROOT / "dags").rglob("*.py")]
+    assert [file for file in files if "step_contract.tables" in list_imports(file)] == []
