@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,10 @@ from devtools import container_images
 from devtools.commands import ToolError
 from devtools.deployment import Deployment
 
+from . import kubernetes_api
+
 PROBE = Path(__file__).with_name("network_probe.py").read_text()
-# Each reads secrets, or leads to them.
+# Requests, as VERB and RESOURCE[.GROUP][/SUBRESOURCE], that read secrets or lead to them.
 PRIVILEGED = (
     ("get", "secrets"),
     ("list", "secrets"),
@@ -25,33 +27,49 @@ PRIVILEGED = (
     ("update", "pods/ephemeralcontainers"),
     ("patch", "pods/ephemeralcontainers"),
     ("create", "serviceaccounts/token"),
-    ("create", "rolebindings"),
-    ("create", "deployments"),
-    ("create", "jobs"),
+    ("create", "rolebindings.rbac.authorization.k8s.io"),
+    ("create", "deployments.apps"),
+    ("create", "jobs.batch"),
 )
 
 
-def as_account(account: str, deployment: Deployment) -> str:
-    """Return kubectl's option that makes a request in the name of a service account of the deployment's namespace."""
-    return f"--as=system:serviceaccount:{deployment.namespace}:{account}"
+@dataclass(frozen=True)
+class Account:
+    """A service account of the deployment's namespace."""
+
+    name: str
+    deployment: Deployment
+
+    @property
+    def user(self) -> str:
+        """The user name that the API server knows the account by."""
+        return f"system:serviceaccount:{self.deployment.namespace}:{self.name}"
+
+    @property
+    def option(self) -> str:
+        """kubectl's option that makes a request in the account's name."""
+        return f"--as={self.user}"
 
 
-def is_permitted(deployment: Deployment, option: str, verb: str, resource: str) -> bool:
-    """Return whether the API server permits the account that `option` names the request in the deployment's namespace."""
-    resource, _, subresource = resource.partition("/")
-    try:
-        answer = deployment.kubectl("auth", "can-i", verb, resource, f"--subresource={subresource}", option)
-    except ToolError as error:  # can-i exits with 1 for no
-        answer = str(error).splitlines()[-1]
-    assert answer.strip() in ("yes", "no"), answer
-    return answer.strip() == "yes"
+def is_permitted(account: Account, namespace: str, verb: str, resource: str) -> bool:
+    """Return whether the API server, asked in the account's name, permits the request; see PRIVILEGED for `resource`."""
+    name, _, subresource = resource.partition("/")
+    name, _, group = name.partition(".")
+    attributes = {"namespace": namespace, "verb": verb, "group": group, "resource": name, "subresource": subresource}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+    answer = kubernetes_api.request(account.deployment.context, path, review, account.user)
+    permitted: bool = answer["status"]["allowed"]
+    return permitted
 
 
-def list_privileges(deployment: Deployment, option: str) -> list[tuple[str, str]]:
-    """Return those of PRIVILEGED that the account has in the deployment's namespace."""
-    with ThreadPoolExecutor(4) as pool:
-        answers = pool.map(lambda request: is_permitted(deployment, option, *request), PRIVILEGED)
-        return [request for request, permitted in zip(PRIVILEGED, answers, strict=True) if permitted]
+def list_privileges(account: Account, namespace: str) -> list[tuple[str, str]]:
+    """Return those of PRIVILEGED that the account has in the namespace."""
+    return [request for request in PRIVILEGED if is_permitted(account, namespace, *request)]
 
 
 def make_pod(
@@ -84,12 +102,26 @@ def try_create(deployment: Deployment, pod: Mapping[str, Any], *options: str) ->
     return ""
 
 
-def find_reachable(deployment: Deployment, name: str, labels: Mapping[str, str], addresses: Sequence[str]) -> set[str]:
-    """Return those of the addresses HOST:PORT that a pod with these labels in the deployment's namespace can connect to."""
-    pod = make_pod(f"probe-{name}", labels, ["python3", "-c", PROBE, *addresses])
-    assert not (refusal := try_create(deployment, pod)), refusal
-    deployment.kubectl("wait", "pod", f"probe-{name}", "--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s", timeout=100)
-    lines = deployment.kubectl("logs", f"probe-{name}").splitlines()
-    deployment.kubectl("delete", "pod", f"probe-{name}", "--wait=false")
-    assert len(lines) == len(addresses)
-    return {line.split()[0] for line in lines if line.endswith(" reached")}
+def find_reachable(
+    deployment: Deployment, pods: Mapping[str, Mapping[str, str]], addresses: Sequence[str]
+) -> dict[str, set[str]]:
+    """Return those of the addresses HOST:PORT that pods in the deployment's namespace can connect to.
+
+    Args:
+        deployment: where to create the pods.
+        pods: their labels by name.
+        addresses: what each pod tries.
+
+    Returns:
+        The addresses that were reached, by the pod's name.
+    """
+    names = {name: f"probe-{name}" for name in pods}
+    for name, labels in pods.items():
+        refusal = try_create(deployment, make_pod(names[name], labels, ["python3", "-c", PROBE, *addresses]))
+        assert not refusal, refusal
+    succeeded = ("--for=jsonpath={.status.phase}=Succeeded", "--timeout=90s")
+    deployment.kubectl("wait", *(f"pod/{pod}" for pod in names.values()), *succeeded, timeout=100)
+    lines = {name: deployment.kubectl("logs", pod).splitlines() for name, pod in names.items()}
+    deployment.kubectl("delete", "pod", *names.values(), "--wait=false")
+    assert {len(printed) for printed in lines.values()} == {len(addresses)}
+    return {name: {line.split()[0] for line in printed if line.endswith(" reached")} for name, printed in lines.items()}

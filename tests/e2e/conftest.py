@@ -8,16 +8,22 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from devtools.airflow_client import FINISHED_STATES, AirflowClient, ConflictError
+from devtools.deployment import Deployment
 from devtools.e2e_cluster import E2E_UI_PORT
 from devtools.kind_cluster import DEVELOPMENT_CLUSTER, KindCluster
 from devtools.pods import Pod, PodWatch
+from step_contract import paths
 from step_contract.store import Store
+
+from . import kubernetes_api
 
 if os.environ.get("E2E_CLUSTER") in (None, "", DEVELOPMENT_CLUSTER):
     raise pytest.UsageError(
@@ -27,11 +33,15 @@ if os.environ.get("E2E_CLUSTER") in (None, "", DEVELOPMENT_CLUSTER):
     )
 CLUSTER = KindCluster(os.environ["E2E_CLUSTER"], os.environ.get("E2E_UI_PORT") or E2E_UI_PORT)
 DEPLOYMENT = CLUSTER.deployment
+# The tests give the seconds of a machine that does nothing else. One that is half as fast, or busy, must not fail them: what
+# has to happen within a limit is compared with the clock.
+PATIENCE = 2.5
 STEP_SELECTOR = "app.kubernetes.io/component=step"
 
 
 def wait_until(description: str, condition: Callable[[], Any], timeout: float) -> Any:
-    """Return what `condition` returns once it is true; fail after `timeout` seconds."""
+    """Return what `condition` returns once it is true; fail after `timeout` seconds, or more: see PATIENCE."""
+    timeout *= PATIENCE
     deadline = time.monotonic() + timeout
     while time.monotonic() < deadline:
         if result := condition():
@@ -44,14 +54,16 @@ def kubectl(*arguments: str, input: str | None = None) -> str:
     return DEPLOYMENT.kubectl(*arguments, timeout=120, input=input)
 
 
-def list_pods(selector: str = STEP_SELECTOR) -> list[Pod]:
-    pods: list[Pod] = json.loads(kubectl("get", "pods", "--selector", selector, "--output=json"))["items"]
+def list_pods(selector: str = STEP_SELECTOR, deployment: Deployment = DEPLOYMENT) -> list[Pod]:
+    """Return the pods of the deployment's namespace that have these labels."""
+    path = f"/api/v1/namespaces/{deployment.namespace}/pods?labelSelector={quote(selector)}"
+    pods: list[Pod] = kubernetes_api.request(deployment.context, path)["items"]
     return pods
 
 
-def list_running_pods(selector: str) -> list[Pod]:
-    """Return the pods that are running."""
-    return [pod for pod in list_pods(selector) if pod["status"]["phase"] == "Running"]
+def list_running_pods(selector: str, deployment: Deployment = DEPLOYMENT) -> list[Pod]:
+    """Return those of the pods that are running."""
+    return [pod for pod in list_pods(selector, deployment) if pod["status"]["phase"] == "Running"]
 
 
 @pytest.fixture(scope="session")
@@ -105,6 +117,15 @@ def start_run_once(airflow: AirflowClient, dag_id: str, run_id: str) -> None:
     airflow.unpause_dag(dag_id)
     with suppress(ConflictError):
         airflow.trigger_dag(dag_id, run_id)
+
+
+def count_airflow_errors(bucket: Store, dag_id: str, run_id: str) -> Counter[str]:
+    """Return how many attempts of each task Airflow itself has failed, by task: a busy API server, a worker that was lost.
+
+    They are retried by another count than a step's own failures, whose records have the number of the attempt.
+    """
+    records = [json.loads(bucket.read(name) or b"") for name in bucket.list(paths.failures(dag_id, run_id))]
+    return Counter(record["task_id"] for record in records if record["attempt"] is None)
 
 
 def get_states(airflow: AirflowClient, dag_id: str, run_id: str) -> dict[str, str]:

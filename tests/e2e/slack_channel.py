@@ -28,7 +28,7 @@ def set_down(down: bool) -> None:
     urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
 
 
-def to_json(message: Message) -> str:
+def to_json(message: object) -> str:
     return json.dumps(message, ensure_ascii=False)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from playwright.sync_api import Page, expect, sync_playwright
 
 RUN = "market_daily/runs/session__2026-01-15"
-ORDER = ("decide", "branch", "fetch_prices", "fetch_headlines", "is_training_day", "train", "plot")
+ORDER = ("decide", "branch", "fetch_prices", "is_training_day", "train", "plot")
 TIMEOUT_SECONDS = 60
 
 

@@ -7,6 +7,7 @@ from devtools import container_images
 from devtools.airflow_client import AirflowClient
 from devtools.pods import PodWatch
 from step_contract.commit import open_artifact
+from step_contract.facts import HeadlinesFacts
 from step_contract.store import Store
 
 from ..conftest import (
@@ -22,17 +23,21 @@ from ..conftest import (
 )
 
 OPEN = ("decide", "fetch_prices", "fetch_headlines")
+FORECAST = ("forecast",)
 TRAINING = ("train", "plot")
-# The steps that run, by session.
+# The steps that succeed, by session; others may run beside them.
 DAYS = {
-    "2026-01-15": (*OPEN, *TRAINING),
-    "2026-01-16": OPEN,
+    "2026-01-15": (*OPEN, *FORECAST, *TRAINING),
+    "2026-01-16": (*OPEN, *FORECAST),
+    "2020-01-16": OPEN,  # before the first entry of the sample's feeds, and too long before the other sessions for a forecast
     "2026-03-02": ("decide",),
     "2026-03-01": ("decide", *TRAINING),
     "2026-03-23": ("decide",),
 }
-PROGRAMS = {"train": "trainer", "plot": "trainer"}
-ALL_STEPS = (*OPEN, *TRAINING)
+# The steps that run, and find nothing to do.
+NOTHING_TO_DO = {"2020-01-16": FORECAST}
+PROGRAMS = {"forecast": "trainer", "train": "trainer", "plot": "trainer"}
+ALL_STEPS = (*OPEN, *FORECAST, *TRAINING)
 
 
 def run_id_of(session: str) -> str:
@@ -60,8 +65,11 @@ def test_the_days_steps_succeed_and_others_are_skipped(airflow: AirflowClient, s
 @pytest.mark.parametrize("session", [session for session in DAYS if session != "2026-01-15"])
 def test_each_step_runs_in_one_pod_of_its_own_image(pod_watch: PodWatch, session: str) -> None:
     pods = step_pods(pod_watch, "market_daily", run_id_of(session))
-    assert sorted(pod["metadata"]["labels"]["task_id"] for pod in pods) == sorted(DAYS[session])
-    for pod in pods:
+    tasks = [pod["metadata"]["labels"]["task_id"] for pod in pods]
+    run = {*DAYS[session], *NOTHING_TO_DO.get(session, ())}
+    assert run <= set(tasks) and len(tasks) == len(set(tasks))
+    assert not set(tasks) & (set(ALL_STEPS) - run)
+    for pod in [pod for pod in pods if pod["metadata"]["labels"]["task_id"] in ALL_STEPS]:
         program = PROGRAMS.get(pod["metadata"]["labels"]["task_id"], "collector")
         [container] = pod["spec"]["containers"]
         assert container["image"] == container_images.name_of(program)
@@ -77,6 +85,12 @@ def test_every_artifact_is_complete_and_names_image_and_commit(airflow: AirflowC
         manifest, _ = open_artifact(uri)
         assert manifest.image == container_images.name_of(PROGRAMS.get(task, "collector"))
         assert manifest.commit == container_images.get_commit()
+
+
+@pytest.mark.parametrize(("session", "availability"), [("2026-01-16", "complete"), ("2020-01-16", "unavailable")])
+def test_headlines_say_whether_the_feeds_hold_the_day(airflow: AirflowClient, session: str, availability: str) -> None:
+    facts = airflow.get_xcom("market_daily", run_id_of(session), "fetch_headlines", "facts")
+    assert HeadlinesFacts.parse(facts).availability == availability
 
 
 def test_a_steps_log_is_complete_after_its_pod_is_deleted(airflow: AirflowClient) -> None:

@@ -42,7 +42,7 @@ def due(airflow: AirflowClient) -> Iterator[datetime]:
 
 
 @pytest.mark.schedule
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_manual_runs_do_not_prevent_a_scheduled_run(airflow: AirflowClient, due: datetime) -> None:
     restarts = count_restarts()
     manual_runs = (

@@ -28,7 +28,7 @@ if "--disk" in sys.argv:
     with open("/tmp/filled", "wb") as file:
         file.write(b"x" * (int(option("--disk", "0")) * 2**20))
 for number in range(int(option("--lines", "0"))):
-    print(f"line {number:06} of many, as long as a line of a training's log usually is: epoch 1, loss 0.123456, 12.3 s")
+    print(f"line {number:06} of many: {'x' * 230}")
 for second in range(int(seconds)):
     print("second", second + 1, flush=True)
     time.sleep(1)

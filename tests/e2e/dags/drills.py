@@ -60,7 +60,7 @@ with DAG("drill_failures", schedule=None, catchup=False, default_args={"retries"
     python_step("unschedulable", step="unschedulable", node_selector=no_node, startup_timeout_seconds=20)
 
 with DAG("drill_oddities", schedule=None, catchup=False, user_defined_macros={"greet": lambda: "hello"}):
-    python_step("chatty", step="chatty", options={"lines": "200000"})
+    python_step("chatty", step="chatty", options={"lines": "60000"})
     python_step("quiet", step="quiet")
     sleeper = k8s.V1Container(
         name="sidecar",
@@ -83,5 +83,6 @@ with DAG("drill_disruptions", schedule=None, catchup=False, default_args={"retri
     # One is evicted by the kubelet, the other preempted by a pod of higher priority.
     disk = {"ephemeral-storage": "20Mi"}
     limited = k8s.V1ResourceRequirements(requests={"cpu": "100m"} | disk, limits={"memory": "256Mi"} | disk)
-    python_step("evicted", step="evicted", options={"disk": "60", "seconds": "120"}, container_resources=limited, retries=0)
+    # The kubelet measures a volume once in 60 to 120 s (its volumeStatsAggPeriod and a jitter), and compares every 10 s.
+    python_step("evicted", step="evicted", options={"disk": "60", "seconds": "600"}, container_resources=limited, retries=0)
     python_step("preempted", step="preempted", options={"seconds": "30"}, priority_class_name="drill-low")

@@ -26,8 +26,8 @@ from devtools.container_images import name_of, variable_of
 from devtools.dag_runs import unpause_parsed_dag
 from devtools.deployment import Deployment
 
-from ..access import as_account, find_reachable, is_permitted, list_privileges, make_pod, try_create
-from ..conftest import CLUSTER, DEPLOYMENT, start_run, wait_for_log, wait_for_run, wait_until
+from ..access import Account, find_reachable, is_permitted, list_privileges, make_pod, try_create
+from ..conftest import CLUSTER, DEPLOYMENT, list_running_pods, start_run, wait_for_log, wait_for_run, wait_until
 
 HERE = Path(__file__).parent
 PRICES = "fetch_prices"
@@ -156,59 +156,55 @@ def check_access(environment: Environment) -> None:
     """Check what service accounts, pods and the steps' key can do, by trying it."""
     airflow, steps = environment.deployment, environment.steps
     components = ("triggerer", "worker", "scheduler", "api-server", "dag-processor")
-    options = {name: as_account(f"airflow-{name}", airflow) for name in components}
-    options |= {"monitor": as_account("monitor", airflow), "step": as_account("step", steps)}
-    for name, option in options.items():
-        for deployment in (airflow, steps):
-            assert list_privileges(deployment, option) == [], f"{name} in {deployment}"
+    accounts = {name: Account(f"airflow-{name}", airflow) for name in components}
+    accounts |= {"monitor": Account("monitor", airflow), "step": Account("step", steps)}
+    places = (airflow.namespace, steps.namespace)
+    for name, account in accounts.items():
+        for place in places:
+            assert list_privileges(account, place) == [], f"{name} in {place}"
+
+    def list_permitted(verb: str) -> list[tuple[str, str]]:
+        """Return the accounts that may do this to pods, with the namespace."""
+        pairs = ((name, place) for name in accounts for place in places)
+        return [(name, place) for name, place in pairs if is_permitted(accounts[name], place, verb, "pods")]
 
     # A pod in Airflow's namespace could mount every secret, and its labels could open the database.
-    pod = make_pod("created", {"tier": "airflow", "component": "scheduler"})
-    created = {
-        name: [
-            deployment.namespace
-            for deployment in (airflow, steps)
-            if "forbidden" not in try_create(deployment, pod, option, "--dry-run=server")
-        ]
-        for name, option in options.items()
-    }
-    assert {name: places for name, places in created.items() if places} == {
-        "scheduler": [airflow.namespace],
-        "triggerer": [steps.namespace],
-    }
-    deleters = [
-        (name, place) for place in (airflow, steps) for name in options if is_permitted(place, options[name], "delete", "pods")
-    ]
-    assert deleters == [("scheduler", airflow), ("triggerer", steps), ("worker", steps)]
+    assert list_permitted("create") == [("triggerer", steps.namespace), ("scheduler", airflow.namespace)]
+    deleters = [("triggerer", steps.namespace), ("worker", steps.namespace), ("scheduler", airflow.namespace)]
+    assert list_permitted("delete") == deleters
 
     # The triggerer, for real: Airflow's secrets do not exist where it can create pods.
-    for name, key in (
-        ("airflow-metadata", "connection"),
-        ("airflow-jwt-secret", "jwt-secret"),
-        ("bucket", "AWS_ACCESS_KEY_ID"),
-    ):
+    triggerer = accounts["triggerer"].option
+    pod = make_pod("created", {"tier": "airflow", "component": "scheduler"})
+    assert "forbidden" in try_create(airflow, pod, triggerer)
+    references = {"airflow-metadata": "connection", "airflow-jwt-secret": "jwt-secret", "bucket": "AWS_ACCESS_KEY_ID"}
+    for name, key in references.items():
         variable = {"name": "SECRET", "valueFrom": {"secretKeyRef": {"name": name, "key": key}}}
-        assert not try_create(steps, make_pod(f"reads-{name}", {}, ["env"], [variable]), options["triggerer"])
-        waiting = (
-            f"pod/reads-{name}",
-            "--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=CreateContainerConfigError",
-        )
-        steps.kubectl("wait", *waiting, "--timeout=60s", timeout=70)
-        events = steps.kubectl("get", "events", f"--field-selector=involvedObject.name=reads-{name}", "--output=yaml")
-        assert f'secret "{name}" not found' in events
-        steps.kubectl("delete", "pod", f"reads-{name}", "--now", options["triggerer"])
+        assert not try_create(steps, make_pod(f"reads-{name}", {}, ["env"], [variable]), triggerer)
+    pods = [f"pod/reads-{name}" for name in references]
+    waiting = "--for=jsonpath={.status.containerStatuses[0].state.waiting.reason}=CreateContainerConfigError"
+    steps.kubectl("wait", *pods, waiting, "--timeout=60s", timeout=70)
+    events = steps.kubectl("get", "events", "--output=yaml")
+    assert [name for name in references if f'secret "{name}" not found' not in events] == []
+    steps.kubectl("delete", *pods, "--now", triggerer)
     privileged = make_pod("privileged", {})
     privileged["spec"]["containers"][0]["securityContext"] = {"privileged": True}
-    assert "violates PodSecurity" in try_create(steps, privileged, options["triggerer"], "--dry-run=server")
+    assert "violates PodSecurity" in try_create(steps, privileged, triggerer, "--dry-run=server")
 
     outside = environment.services.namespace
     database, bucket, source = f"postgres.{outside}.svc:5432", f"bucket.{outside}.svc:7070", f"source.{outside}.svc:8000"
     api, kubernetes = f"airflow-api-server.{airflow.namespace}.svc:8080", "kubernetes.default.svc:443"
     addresses = (database, bucket, source, api, kubernetes)
     step = {"app.kubernetes.io/component": "step"}
-    assert find_reachable(steps, "trainer", step | {"app.kubernetes.io/name": "trainer"}, addresses) == {bucket}
-    assert find_reachable(steps, "collector", step | {"app.kubernetes.io/name": "collector"}, addresses) == {bucket, source}
-    assert find_reachable(steps, "disguised", {"tier": "airflow", "component": "scheduler"}, addresses) == set()
+    # The labels of a pod, and the addresses that it can connect to.
+    reachable: dict[str, tuple[dict[str, str], set[str]]] = {
+        "trainer": (step | {"app.kubernetes.io/name": "trainer"}, {bucket}),
+        "collector": (step | {"app.kubernetes.io/name": "collector"}, {bucket, source}),
+        "disguised": ({"tier": "airflow", "component": "scheduler"}, set()),
+    }
+    assert find_reachable(steps, {name: labels for name, (labels, _) in reachable.items()}, addresses) == {
+        name: expected for name, (_, expected) in reachable.items()
+    }
 
     with environment.bucket(steps.read_secret("bucket-steps")) as client:
         keys = [item["Key"] for item in client.list_objects_v2(Bucket="market")["Contents"]]
@@ -302,8 +298,7 @@ def test_a_deployment_to_production_during_a_run_loses_no_step(tmp_path: Path, p
         with prod.airflow() as airflow:
             unpause_parsed_dag(prod.deployment, airflow, "drill_long")
             start_run(airflow, "drill_long", "deployed")
-            selector = "--selector=dag_id=drill_long,app.kubernetes.io/component=step"
-            wait_until("a running step", lambda: "Running" in prod.steps.kubectl("get", "pods", selector), 60)
+            wait_until("a running step", lambda: list_running_pods("dag_id=drill_long", prod.steps), 60)
         changed = prod.run_deploy("deploy", channel="another", **names)
         assert changed.returncode == 0
         assert "-    slack_channel = workflows" in changed.stdout and "+    slack_channel = another" in changed.stdout
