@@ -27,6 +27,22 @@ with suppress(ImportError):
 
 ROOT = Path(__file__).resolve().parent.parent
 KEY = "tests-access-key"
+# A model that trains within seconds.
+SMALL_CONFIG = """
+model = "tcn"
+window = 16
+horizon = 3
+interval = 0.8
+channels = 4
+epochs = 2
+batch_size = 64
+learning_rate = 0.01
+weight_decay = 0.01
+seed = 1
+folds = 2
+test_share = 0.3
+min_sessions = 100
+"""
 
 
 def free_port() -> int:

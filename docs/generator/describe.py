@@ -1,4 +1,4 @@
-"""Describe a program's command line and the retry rules as JSON, for the reference pages.
+"""Describe a program's command line, the retry rules and the tables as JSON, for the reference pages.
 
     .venvs/collector/bin/python docs/generator/describe.py collector
 
@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from step_contract.errors import RETRY_RULES, ExitCode
+from step_contract.schemas import TABLES
 
 
 def describe_parser(parser: argparse.ArgumentParser) -> dict[str, Any]:
@@ -44,6 +45,31 @@ def describe_retry_rules() -> list[dict[str, Any]]:
     ]
 
 
+def describe_tables() -> list[dict[str, Any]]:
+    """Return each table with a row for each of its columns."""
+    return [
+        {
+            "file": table.file,
+            "version": table.version,
+            "description": table.description,
+            "index": table.index,
+            "columns": [
+                {
+                    "name": column.name,
+                    "dtype": column.dtype,
+                    "requirement": column.requirement,
+                    "nullable": column.nullable,
+                    "description": column.description,
+                    "since": column.since,
+                }
+                for column in table.columns
+            ],
+        }
+        for table in TABLES
+    ]
+
+
 if __name__ == "__main__":
     parser = import_module(f"{sys.argv[1]}.cli").build_parser()
-    json.dump({"parser": describe_parser(parser), "retry_rules": describe_retry_rules()}, sys.stdout)
+    described = {"parser": describe_parser(parser), "retry_rules": describe_retry_rules(), "tables": describe_tables()}
+    json.dump(described, sys.stdout)

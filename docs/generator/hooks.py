@@ -34,7 +34,7 @@ ENVIRONMENT = re.compile(r"(?P<help>.*?) \[environment: (?P<variable>\w+)(; defa
 
 
 def page_paths() -> list[Path]:
-    """The Markdown files that are pages."""
+    """Return the Markdown files that become pages of the site."""
     return [*ROOT.glob("*.md"), ROOT / "data" / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -116,6 +116,24 @@ def retry_rules(program: str) -> str:
     return table(("exit code or termination", "meaning", "attempts", "delay", "what to do"), rows)
 
 
+def tables(program: str) -> str:
+    """Return a section for each table that a step writes, with its columns."""
+    parts = []
+    for described in describe(program)["tables"]:
+        rows = [
+            (
+                f"`{column['name']}`{', the index' if column['name'] == described['index'] else ''}",
+                f"`{column['dtype']}`",
+                column["requirement"] + (", or missing" if column["nullable"] else ""),
+                column["description"] + (f"; since schema version {column['since']}" if column["since"] > 1 else ""),
+            )
+            for column in described["columns"]
+        ]
+        summary = f"A row is {described['description']}. Schema version {described['version']}."
+        parts += [f"## {described['file']}", summary, table(("column", "dtype in pandas", "a value is", "what it holds"), rows)]
+    return "\n\n".join(parts)
+
+
 def alerts() -> str:
     """Return the table of the Prometheus alerts."""
     groups = yaml.safe_load((ROOT / "monitoring" / "alerts.yaml").read_text())["groups"]
@@ -160,7 +178,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Insert the generated tables, and indent the content of list items as Python-Markdown requires."""
-    for name, generate in {"retry rules": lambda: retry_rules(programs(config.nav or [])[0]), "alerts": alerts}.items():
+    program = programs(config.nav or [])[0]
+    generators = {"retry rules": lambda: retry_rules(program), "tables": lambda: tables(program), "alerts": alerts}
+    for name, generate in generators.items():
         if (marker := f"<!-- generated: {name} -->") in markdown:
             markdown = markdown.replace(marker, generate())
     return indent_list_items(markdown)

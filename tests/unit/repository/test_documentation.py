@@ -13,6 +13,7 @@ import pytest
 from devtools.commands import ROOT
 from devtools.container_images import PROGRAMS
 from step_contract.errors import RETRY_RULES
+from step_contract.schemas import TABLES
 
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 PAGES = [*ROOT.glob("*.md"), ROOT / "data" / "README.md", *(ROOT / "docs").rglob("*.md")]
@@ -28,6 +29,23 @@ def test_relative_links_resolve(page: Path) -> None:
     prose = re.sub(r"(?s)```.*?```", "", page.read_text())
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", prose) if ":" not in link]
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def list_anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and the site derive them."""
+    prose = re.sub(r"(?s)```.*?```", "", page.read_text())
+    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=by_path)
+def test_anchors_of_links_resolve(page: Path) -> None:
+    prose = re.sub(r"(?s)```.*?```", "", page.read_text())
+    links = [(target, anchor) for target, anchor in re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", prose)]
+    wrong = [
+        f"{target}#{anchor}" for target, anchor in links if anchor not in list_anchors(page.parent / target if target else page)
+    ]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("page", DECISIONS, ids=lambda page: page.stem)
@@ -59,6 +77,17 @@ def test_the_reference_describes_every_step_option_and_retry_rule() -> None:
     assert options["--artifacts URL"]["required"] and not options["--accept-corrections"]["required"]
     assert "[environment: SYMBOL; default: KS11]" in options["--symbol SYMBOL"]["help"]
     assert [rule["meaning"] for rule in description["retry_rules"]] == [rule.meaning for rule in RETRY_RULES.values()]
+
+
+def test_the_reference_describes_every_column_with_dtype_and_unit() -> None:
+    described = {table["file"]: table for table in describe("collector")["tables"]}
+    assert {name: table["version"] for name, table in described.items()} == {table.file: table.version for table in TABLES}
+    for table in TABLES:
+        assert [(column["name"], column["dtype"]) for column in described[table.file]["columns"]] == [
+            (column.name, column.dtype) for column in table.columns
+        ]
+    [market_cap] = [column for column in described["prices.parquet"]["columns"] if column["name"] == "market_cap"]
+    assert "(KRW)" in market_cap["requirement"] and market_cap["nullable"]
 
 
 def test_the_site_has_every_program_and_generated_table() -> None:
