@@ -158,6 +158,14 @@ class StepOperator(KubernetesPodOperator):
         """A reference (XComArg) to the step's facts, a dictionary, for the arguments of another task."""
         return XComArg(operator=self, key="facts")
 
+    @property
+    def manifest(self) -> str:
+        """A template of the manifest's URI for another step's options; empty if this step was skipped, as an option not given.
+
+        Unlike `output`, it makes this task no upstream task of the other. In a mapped task group, it is the same index's.
+        """
+        return f"{{{{ ti.xcom_pull(task_ids='{self.task_id}', map_indexes=ti.map_index) or '' }}}}"
+
     def __setattr__(self, key: str, value: Any) -> None:
         """Set an attribute. The step runs in a worker if the attribute, set after construction, needs one."""
         if key in CALLBACKS:

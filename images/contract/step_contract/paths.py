@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import date
 from urllib.parse import quote
 
@@ -14,6 +15,13 @@ MANIFEST = "manifest.json"
 _SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _SESSION = re.compile(r"/session=(\d{4}-\d\d-\d\d)/")
 _REVISION = re.compile(r"/revision=(\d+)/")
+_CONFIG = re.compile(r"/config=([^/]+)/")
+_KINDS = ("decisions", "prices", "headlines", "models", "forecasts", "plots")
+# A manifest's path: kind, symbol if it has one, session, what distinguishes artifacts of one session, and the revision from 2 on.
+_ARTIFACT = re.compile(
+    rf"(?P<kind>{'|'.join(_KINDS)})(?:/symbol=(?P<symbol>[A-Za-z0-9][A-Za-z0-9._-]{{0,31}}))?"
+    rf"/session=(?P<session>\d{{4}}-\d\d-\d\d)(?:/(?:state|feeds|config)=[a-z0-9]+)?(?:/revision=(?P<revision>[1-9]\d*))?/{MANIFEST}"
+)
 
 
 def validate_symbol(symbol: str) -> str:
@@ -21,6 +29,48 @@ def validate_symbol(symbol: str) -> str:
     if not _SYMBOL.fullmatch(symbol):
         raise ConfigurationError(f"invalid symbol {symbol!r}: use letters, digits, '.', '_' or '-', such as KS11")
     return symbol
+
+
+@dataclass(frozen=True)
+class ArtifactPath:
+    """The path of a manifest, relative to the root of the artifacts.
+
+    Attributes:
+        path: the whole path; `kind` is its first directory, such as `prices`.
+        symbol: empty for headlines.
+        revision: 1 for the first.
+    """
+
+    path: str
+    kind: str
+    symbol: str
+    session: date
+    revision: int
+
+    @property
+    def directory(self) -> str:
+        """Directory of the revision."""
+        return self.path.rpartition("/")[0]
+
+
+def parse_artifact_path(path: str) -> ArtifactPath | None:
+    """Return what the canonical path of a manifest names; None if `path` is not one."""
+    match = _ARTIFACT.fullmatch(path)
+    if not match or match["revision"] == "1" or (match["symbol"] is None) != (match["kind"] == "headlines"):
+        return None
+    try:
+        session = date.fromisoformat(match["session"])
+    except ValueError:
+        return None
+    return ArtifactPath(path, match["kind"], match["symbol"] or "", session, int(match["revision"] or 1))
+
+
+def split_artifact_uri(uri: str) -> tuple[str, str] | None:
+    """Return the root of the artifacts and the path of the manifest that `uri` names; None if it names no artifact's manifest."""
+    end = uri.endswith(f"/{MANIFEST}") and max(uri.rfind(f"/{kind}/") for kind in _KINDS)
+    if not end or end < 0 or not parse_artifact_path(uri[end + 1 :]):
+        return None
+    return uri[:end], uri[end + 1 :]
 
 
 def _partition(kind: str, symbol: str, session: date) -> str:
@@ -84,6 +134,19 @@ def headlines(session: date, feeds: str) -> str:
 def models_root(symbol: str) -> str:
     """Directory above all models of `symbol`."""
     return f"models/symbol={validate_symbol(symbol)}"
+
+
+def session_models(symbol: str, session: date) -> str:
+    """Directory above the models of `symbol` trained for `session`, of any configuration."""
+    return _partition("models", symbol, session)
+
+
+def parse_config(directory: str) -> str:
+    """Return the digest of the configuration that a model's directory names. Raises DataError if it names none."""
+    match = _CONFIG.search(f"/{directory}/")
+    if not match:
+        raise DataError(f"{directory} names no configuration: remove it, only the pipeline writes below this directory")
+    return match.group(1)
 
 
 def model(symbol: str, session: date, config: str) -> str:

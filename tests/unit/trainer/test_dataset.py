@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from step_contract.errors import DataError
 from step_contract.store import Store
-from trainer.dataset import cumulative_returns, forecast_origins, input_windows, list_partitions, log_returns, read_prices
+from trainer.dataset import cumulative_returns, forecast_origins, input_windows, log_returns, read_prices
+from trainer.partitions import list_partitions
 
 from .conftest import commit_price, real_changes
 
