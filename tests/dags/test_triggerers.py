@@ -317,6 +317,17 @@ def test_a_runs_param_reaches_the_pod_as_it_is(reason: str | None, run_triggerer
     assert arguments[arguments.index("--remake") + 1] == (reason or "")
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("returned", ["file:///earlier/manifest.json", ""])
+def test_a_step_gets_the_manifest_that_another_has_returned_or_nothing(returned: str, run_triggerers: Any) -> None:
+    """In the triggerer, and also if the other was skipped: a text None would be an invalid URI."""
+    outcome = run_triggerers("--steps=2", "--triggerers=1", "--seconds=5", f"--returned={returned}", "--timeout=120")
+    assert outcome["states"] == {"success": 2}, outcome
+    [arguments] = [words for words in outcome["arguments"] if "--prices" in words]
+    assert arguments[arguments.index("--prices") + 1] == returned
+
+
 @pytest.mark.parametrize(
     ("reason", "valid"),
     [(None, True), ("", True), ("a reason\n$HOME", True), ("x" * 501, False), ("$(AWS_SECRET_ACCESS_KEY)", False), (1, False)],
