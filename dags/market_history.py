@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from airflow.sdk import DAG, Param
-from airflow_steps import remake
+from airflow_steps import indexes, remake
 from airflow_steps.callbacks import on_run_end
 from airflow_steps.operator import StepOperator
 from airflow_steps.settings import Settings
@@ -38,19 +38,24 @@ with DAG(
     },
     tags=["market", "krx", "late:180"],  # minutes after which Slack reports a run as late
 ):
-    StepOperator(
-        task_id="fetch_range",
-        program="collector",
-        step="fetch-prices",
-        options={
-            "from": "{{ params['from'] }}",
-            "to": "{{ params['to'] }}",
-            "artifacts": SETTINGS.artifacts,
-            "symbol": SETTINGS.symbol,
-            "prices_url": SETTINGS.prices_url,
-            **remake.OPTION,
-        },
-        execution_timeout=timedelta(hours=1),
-        doc_md="Writes one Parquet partition per session of the range.\n\n**When it fails:** 69: a year's file is missing; the "
-        "message names it. 65: the file is invalid; the message names line and column.",
-    )
+
+    def add_index() -> None:
+        """Add the tasks of an index."""
+        StepOperator(
+            task_id="fetch_range",
+            program="collector",
+            step="fetch-prices",
+            options={
+                "from": "{{ params['from'] }}",
+                "to": "{{ params['to'] }}",
+                "artifacts": SETTINGS.artifacts,
+                "symbol": indexes.symbol_option(SETTINGS.symbols),
+                "prices_url": SETTINGS.prices_url,
+                **remake.OPTION,
+            },
+            execution_timeout=timedelta(hours=1),
+            doc_md="Writes one Parquet partition per session of the range.\n\n**When it fails:** 69: a year's file is missing; the "
+            "message names it. 65: the file is invalid; the message names line and column.",
+        )
+
+    indexes.add_for_each_index(SETTINGS.symbols, add_index, tooltip="An index: its prices")

@@ -50,12 +50,16 @@ def create_database() -> None:
         temporary.replace(DATABASE)
 
 
-def start_history(session: date, years: int) -> subprocess.Popen[str]:
-    """Start to collect the sessions of `years` years before `session`; committed ones are skipped."""
+def start_history(session: date, years: int, symbol: str) -> subprocess.Popen[str]:
+    """Start to collect the sessions of `years` years before `session`; committed ones are skipped.
+
+    An empty symbol means the collector's default.
+    """
     # May be some days more than `years`, which the trainer ignores.
     first, last = session - timedelta(days=366 * years), session - timedelta(days=1)
     program = ROOT / ".venvs" / "collector" / "bin" / "collector"
     command = [str(program), "fetch-prices", "--from", first.isoformat(), "--to", last.isoformat()]
+    command += ["--symbol", symbol] if symbol else []
     environment = {name: value for name, value in os.environ.items() if name != "SESSION"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -78,7 +82,9 @@ def main() -> int:
     """Run the DAG for SESSION; return the exit code."""
     try:
         session, years = date.fromisoformat(os.environ["SESSION"]), int(os.environ["HISTORY_YEARS"])
-        history = start_history(session, years)
+        # The setting is checked when the DAG is imported, which takes seconds.
+        names = (os.environ.get("SYMBOLS") or os.environ.get("SYMBOL") or "").split(",")
+        histories = [start_history(session, years, name.strip()) for name in names]
     except (ValueError, OverflowError) as error:
         print(f"invalid SESSION or HISTORY_YEARS: {error}; use a date YYYY-MM-DD and a number of years", file=sys.stderr)
         return 78
@@ -93,7 +99,7 @@ def main() -> int:
         with redirect_output(log) as terminal:
             from embedded_airflow.dag_run import run  # imports Airflow, which reads its environment variables
 
-            return run(session, terminal, history, log)
+            return run(session, terminal, histories, log)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import os
 import subprocess
 import textwrap
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from airflow.listeners import hookimpl
 from airflow.models.xcom import XComModel
 from airflow.sdk.listener import get_listener_manager
 from airflow.utils.session import create_session
-from airflow_monitor.models import FINISHED, Run, TaskInstance
+from airflow_monitor.models import FINISHED, Run, TaskInstance, name_indexes
 from airflow_steps.failure_log import read_failures
 from devtools.commands import ROOT
 from sqlalchemy import select
@@ -33,31 +34,34 @@ DAGS = ROOT / "dags"
 DAG_ID = "market_daily"
 
 
+Key = tuple[str, int]  # a task instance's task id and map index, -1 for a task that is not mapped
+
+
 class Progress:
     """An Airflow listener that prints each task's start and end, and posts the run's state to Slack.
 
     Attributes:
-        errors: the error of each task that failed.
-        seconds: the duration of each task that finished.
+        errors: the error of each task instance that failed.
+        seconds: the duration of each task instance that finished.
     """
 
     def __init__(self, terminal: TextIO, slack: Channel) -> None:
         self.terminal, self.slack = terminal, slack
         self.run: Run | None = None
-        self.tasks: dict[str, TaskInstance] = {}
-        self.errors: dict[str, str] = {}
-        self.started: dict[str, float] = {}
-        self.seconds: dict[str, float] = {}
+        self.tasks: dict[Key, TaskInstance] = {}
+        self.errors: dict[Key, str] = {}
+        self.started: dict[Key, float] = {}
+        self.seconds: dict[Key, float] = {}
 
-    def _print(self, task_id: str, text: str) -> None:
-        clock = f"{datetime.now():%H:%M:%S}" if task_id else ""  # noqa: DTZ005 the user's time zone
-        print(f"  {clock:<8}  {task_id:<16} {text}", file=self.terminal)
+    def _print(self, name: str, text: str) -> None:
+        clock = f"{datetime.now():%H:%M:%S}" if name else ""  # noqa: DTZ005 the user's time zone
+        print(f"  {clock:<8}  {name:<16} {text}", file=self.terminal)
 
     @hookimpl
     def on_task_instance_running(self, previous_state: Any, task_instance: Any) -> None:
         """Print the start; the first task starts the run."""
-        self.started[task_instance.task_id] = time.monotonic()
-        self._print(task_instance.task_id, "running")
+        self.started[get_key(task_instance)] = time.monotonic()
+        self._print(format_name(get_key(task_instance)), "running")
         if self.run is None:
             dag_run, now = task_instance.get_template_context()["dag_run"], datetime.now(UTC)
             self.run = Run(dag_run.dag_id, dag_run.run_id, "manual", "running", now, dag_run.logical_date, now, now)
@@ -66,7 +70,7 @@ class Progress:
     @hookimpl
     def on_task_instance_success(self, previous_state: Any, task_instance: Any) -> None:
         """Print the success and the step's summary."""
-        self._finish(task_instance, "success", read_summary(task_instance.task_id))
+        self._finish(task_instance, "success", read_summary(get_key(task_instance)))
 
     @hookimpl
     def on_task_instance_skipped(self, previous_state: Any, task_instance: Any) -> None:
@@ -76,24 +80,27 @@ class Progress:
     @hookimpl
     def on_task_instance_failed(self, previous_state: Any, task_instance: Any, error: Any) -> None:
         """Print the failure and record the error."""
-        self.errors[task_instance.task_id] = str(error)
+        self.errors[get_key(task_instance)] = str(error)
         self._finish(task_instance, "failed")
 
     def _finish(self, task_instance: Any, state: str, summary: str = "") -> None:
-        task_id = task_instance.task_id
+        key = get_key(task_instance)
         self._update_task(task_instance, state)
-        self.seconds[task_id] = time.monotonic() - self.started[task_id]
-        self._print(task_id, f"{state}, {self.seconds[task_id]:.1f} s")
+        self.seconds[key] = time.monotonic() - self.started[key]
+        self._print(format_name(key), f"{state}, {self.seconds[key]:.1f} s")
         for line in textwrap.wrap(summary, width=90):
             self._print("", f"  {line}")
 
     def _update_task(self, task_instance: Any, state: str) -> None:
         """Record a task's state and post the run's to Slack."""
-        task_id = task_instance.task_id
-        facts, result = read_xcoms("facts").get(task_id, {}), read_xcoms("return_value").get(task_id)
+        key = get_key(task_instance)
+        facts, result = read_xcoms("facts").get(key, {}), read_xcoms("return_value").get(key)
         manifest = result if str(result).endswith(MANIFEST) else None
         picture = bool(manifest) and PLOT_FILE in {file.name for file in open_artifact(str(manifest))[0].files}
-        self.tasks[task_id] = TaskInstance(task_id, state, facts=facts, manifest=manifest, has_picture=picture)
+        task_id, map_index = key
+        self.tasks[key] = TaskInstance(
+            task_id, state, map_index=map_index, facts=facts, manifest=manifest, has_picture=picture
+        )
         self.post("running")
 
     def post(self, state: str) -> None:
@@ -104,22 +111,35 @@ class Progress:
             failures = read_failures(Store(os.environ["ARTIFACTS"]), self.run.dag_id, self.run.run_id)
             since = self.run.run_after.isoformat(timespec="seconds")
             failures = [failure for failure in failures if failure.recorded_at >= since]
-            task_instances = list(self.tasks.values())
+            task_instances = name_indexes(self.tasks.values())
             self.slack.post(replace(self.run, state=state, end_date=ended, task_instances=task_instances, failures=failures))
 
 
-def run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: Path) -> int:
+def get_key(task_instance: Any) -> Key:
+    """Return what identifies a task instance within its run."""
+    return task_instance.task_id, -1 if task_instance.map_index is None else task_instance.map_index
+
+
+def format_name(key: Key) -> str:
+    """Return a task instance's name, as Airflow shows it."""
+    task_id, map_index = key
+    return task_id if map_index < 0 else f"{task_id}[{map_index}]"
+
+
+def run(session: date, terminal: TextIO, histories: Sequence[subprocess.Popen[str]], log: Path) -> int:
     """Run the DAG for `session`, print its progress on `terminal` and post it to Slack; return the exit code.
 
     Args:
-        history: the process that collects the sessions before.
+        histories: the processes that collect the sessions before, one for each index.
         log: the file that Airflow's log is written to.
     """
     with open_channel(log.with_suffix(".slack.html")) as (slack, location):
-        return _run(session, terminal, history, log, slack, location)
+        return _run(session, terminal, histories, log, slack, location)
 
 
-def _run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: Path, slack: Channel, location: str) -> int:
+def _run(
+    session: date, terminal: TextIO, histories: Sequence[subprocess.Popen[str]], log: Path, slack: Channel, location: str
+) -> int:
     bag = DagBag(DAGS)
     if DAG_ID not in bag.dags:
         for file, trace in bag.import_errors.items():
@@ -128,11 +148,14 @@ def _run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: P
     dag = bag.dags[DAG_ID]
     progress = Progress(terminal, slack)
     get_listener_manager().add_listener(progress)
-    summary, errors = history.communicate()
-    if history.returncode:
+    for history in histories:
+        summary, errors = history.communicate()
+        if not history.returncode:
+            print(f"history: {summary.strip()}", file=terminal)
+            continue
         print(errors.strip(), file=terminal)
-        return history.returncode
-    print(f"history: {summary.strip()}", file=terminal)
+        if len(histories) == 1:  # of several indexes, one that fails does not stop the others
+            return history.returncode
 
     drop_earlier_versions()
     noon = datetime.combine(session, datetime.min.time(), dag.timezone).replace(hour=12)  # any time of the session's day
@@ -140,34 +163,37 @@ def _run(session: date, terminal: TextIO, history: subprocess.Popen[str], log: P
     progress.post(str(dag_run.state))
 
     with create_session() as database:
-        tis = {ti.task_id: ti for ti in dag_run.get_task_instances(session=database)}
-    manifests = {task: uri for task, uri in read_xcoms("return_value").items() if str(uri).endswith(MANIFEST)}
+        states = {get_key(ti): ti.state for ti in dag_run.get_task_instances(session=database)}
+    manifests = {key: uri for key, uri in read_xcoms("return_value").items() if str(uri).endswith(MANIFEST)}
     root = Store(os.environ["ARTIFACTS"]).root
-    print(f"\n{'task':<17}{'state':<17}{'seconds':>7}  artifact", file=terminal)
-    for task in dag.topological_sort():
-        ti = tis[task.task_id]
-        seconds = f"{progress.seconds[task.task_id]:.1f}" if task.task_id in progress.seconds else ""
-        artifact = manifests.get(task.task_id, "").removeprefix(f"{root}/")
-        print(f"{task.task_id:<17}{ti.state or 'not run':<17}{seconds:>7}  {artifact}", file=terminal)
+    width = max(map(len, map(format_name, states))) + 2
+    print(f"\n{'task':<{width}}{'state':<17}{'seconds':>7}  artifact", file=terminal)
+    order = [task.task_id for task in dag.topological_sort()]
+    for key in sorted(states, key=lambda key: (max(key[1], 0), order.index(key[0]))):
+        seconds = f"{progress.seconds[key]:.1f}" if key in progress.seconds else ""
+        artifact = manifests.get(key, "").removeprefix(f"{root}/")
+        print(f"{format_name(key):<{width}}{states[key] or 'not run':<17}{seconds:>7}  {artifact}", file=terminal)
     print(f"\nsession {session}: {dag_run.state}; artifacts: {root}; log: {log}", file=terminal)
     for error in progress.errors.values():
         print(error, file=terminal)
     print(f"slack: {location}", file=terminal)
-    if "plot" in manifests:
-        print(f"plot: {locate_plot(manifests['plot'])}", file=terminal)
+    for key, uri in sorted(manifests.items()):
+        if key[0] == "plot":
+            print(f"plot: {locate_plot(uri)}", file=terminal)
     return 0 if dag_run.state == "success" else 1
 
 
-def read_xcoms(key: str) -> dict[str, Any]:
-    """Return the XCom `key` of each task that has pushed it."""
+def read_xcoms(key: str) -> dict[Key, Any]:
+    """Return the XCom `key` of each task instance that has pushed it."""
     with create_session() as database:
-        rows = database.execute(select(XComModel.task_id, XComModel.value).where(XComModel.key == key)).all()
-        return {row.task_id: XComModel.deserialize_value(row) for row in rows}
+        columns = (XComModel.task_id, XComModel.map_index, XComModel.value)
+        rows = database.execute(select(*columns).where(XComModel.key == key)).all()
+        return {(row.task_id, row.map_index): XComModel.deserialize_value(row) for row in rows}
 
 
-def read_summary(task_id: str) -> str:
-    """Return the summary of the task's step; empty if the task is not a step."""
-    facts = SummaryFacts.from_facts(read_xcoms("facts").get(task_id, {}))
+def read_summary(key: Key) -> str:
+    """Return the summary of a task instance's step; empty if the task is not a step."""
+    facts = SummaryFacts.from_facts(read_xcoms("facts").get(key, {}))
     return facts.summary if facts else ""
 
 

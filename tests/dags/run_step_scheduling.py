@@ -23,11 +23,13 @@ DAG_FILE = """
 from datetime import datetime
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Asset
+from airflow_steps.indexes import add_for_each_index
 from airflow_steps.operator import StepOperator
 
 CASES = {
     "plain": {},
     "mapped": {},
+    "in_a_mapped_group": {},
     "pool": {"pool": "small"},
     "max_active_tis_per_dag": {"max_active_tis_per_dag": 1},
     "outlets": {"outlets": [Asset("s3://market/models")]},
@@ -49,6 +51,8 @@ for name, arguments in CASES.items():
         common = {"task_id": "step", "program": "collector", "step": "decide"}
         if name == "mapped":
             step = StepOperator.partial(**common).expand(options=[{"symbol": "KS11"}, {"symbol": "KQ11"}])
+        elif name == "in_a_mapped_group":
+            add_for_each_index(["KS11", "KQ11"], lambda: StepOperator(**common, options={}), tooltip="")
         else:
             step = StepOperator(**common, options={}, **arguments)
         if name == "trigger_rule":

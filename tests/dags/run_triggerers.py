@@ -44,26 +44,31 @@ from fake_kubernetes import KubernetesApi  # type: ignore[import-not-found]
 DAG_FILE = """
 from datetime import datetime
 from airflow.sdk import DAG
-from airflow_steps import remake
+from airflow_steps import indexes, remake
 from airflow_steps.operator import StepOperator
 
-with DAG("wide", schedule=None, start_date=datetime(2026, 1, 1), params={{"remake": remake.PARAM}}):
-    previous = None
+SYMBOLS = [f"INDEX{{number}}" for number in range({indexes})]
+
+def add_steps():
+    previous, common = None, {{"session": "{{{{ run_id }}}}", "symbol": indexes.symbol_option(SYMBOLS)}} | remake.OPTION
     for number in range({steps}):
-        options = {{"session": "{{{{ run_id }}}}", "prices": previous.manifest if previous else None}} | remake.OPTION
+        options = common | {{"prices": previous.manifest if previous else None}}
         previous = StepOperator(program="collector", step="decide", task_id=f"step_{{number:04}}", options=options)
+
+with DAG("wide", schedule=None, start_date=datetime(2026, 1, 1), params={{"remake": remake.PARAM}}):
+    indexes.add_for_each_index(SYMBOLS, add_steps, tooltip="An index")
 """
 BLOCKED = re.compile(r"blocked for ([0-9.]+) seconds")
 SUCCESS = "success"
 
 
-def defer_all(folder: Path, steps: int, conf: dict[str, Any], returned: str = "") -> None:
+def defer_all(folder: Path, steps: int, conf: dict[str, Any], returned: str = "", indexes: int = 0) -> None:
     """Write the DAG, create a run of it with `conf`, and schedule its tasks as the scheduler does: all are deferred.
 
-    `returned` is what the first step has returned, if it has.
+    `returned` is what the first step, of several indexes that of the last one, has returned, if it has.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "wide.py").write_text(DAG_FILE.format(steps=steps))
+    (folder / "wide.py").write_text(DAG_FILE.format(steps=steps, indexes=indexes))
     bag = DagBag(folder, bundle_path=folder, bundle_name="dags-folder")
     assert not bag.import_errors, bag.import_errors
     with create_session() as session:
@@ -78,7 +83,7 @@ def defer_all(folder: Path, steps: int, conf: dict[str, Any], returned: str = ""
         decision = run.task_instance_scheduling_decisions(session=session)
         run.schedule_tis(decision.schedulable_tis, session=session)
     if returned:
-        ids = {"dag_id": "wide", "task_id": "step_0000", "run_id": folder.parent.name}
+        ids = {"dag_id": "wide", "task_id": "step_0000", "run_id": folder.parent.name, "map_index": indexes - 1}
         XComModel.set(key="return_value", value=returned, serialize=False, **ids)  # as Airflow's API stores it
 
 
@@ -158,7 +163,8 @@ async def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     )
     api = KubernetesApi()
     os.environ["KUBECONFIG"] = str(await api.start(folder))
-    await asyncio.to_thread(defer_all, folder / "dags", options.steps, json.loads(options.conf), options.returned)
+    conf = json.loads(options.conf)
+    await asyncio.to_thread(defer_all, folder / "dags", options.steps, conf, options.returned, options.indexes)
     deferred = await asyncio.to_thread(count_states, folder / "dags")
     pods = asyncio.create_task(run_pods(api, Result(artifact.uri).to_json().decode(), options))
     started = time.monotonic()
@@ -208,6 +214,7 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=0, help="how often a step prints it")
     parser.add_argument("--conf", default="{}", help="the params of the run, JSON")
     parser.add_argument("--returned", default="", help="what the first step has returned before")
+    parser.add_argument("--indexes", type=int, default=0, help="so many indexes, each with all steps")
     parser.add_argument("--timeout", type=float, default=600.0)
     parser.add_argument("--module", default="airflow_steps.triggerer")
     options = parser.parse_args()

@@ -6,11 +6,14 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pendulum
 import pytest
 from airflow.sdk import DAG, Context
+from airflow.sdk.exceptions import DownstreamTasksSkipped
+from airflow.sdk.execution_time.context import set_current_context
 from airflow_steps.operator import StepOperator
 from airflow_steps.training_days import TASK_ID
 from devtools import container_images
@@ -100,25 +103,23 @@ def list_downstream(dag: DAG, task_id: str) -> set[str]:
 
 def test_only_an_open_day_collects(dag: DAG) -> None:
     """Whatever the steps and their order are."""
-    collect, branch = list_group(dag, "collect"), dag.get_task("branch")
-    opened = branch.downstream_task_ids - {"closed", "suspect"}
-    assert branch.upstream_task_ids == {"decide"} and branch.downstream_task_ids >= {"closed", "suspect"}
-    assert {"fetch_prices", "fetch_headlines"} <= collect
-    assert collect == opened | {task_id for first in opened for task_id in list_downstream(dag, first) if task_id in collect}
-    assert not collect & (list_downstream(dag, "closed") | list_downstream(dag, "suspect"))
+    branch, collected = dag.get_task("branch"), {"fetch_prices", "fetch_headlines", "forecast"}
+    assert branch.upstream_task_ids == {"decide"} and branch.downstream_task_ids == {"open", "closed", "suspect"}
+    assert collected <= list_downstream(dag, "open")
+    assert not collected & (list_downstream(dag, "closed") | list_downstream(dag, "suspect"))
 
 
 def test_every_kind_of_day_reaches_the_training(dag: DAG) -> None:
     gate, model = dag.get_task(TASK_ID), list_group(dag, "model")
     assert gate.trigger_rule == "none_failed"
-    assert gate.upstream_task_ids >= {"closed", "suspect"} and gate.upstream_task_ids & list_group(dag, "collect")
+    assert gate.upstream_task_ids == {"closed", "suspect", "fetch_prices"}
     assert {"train", "plot"} <= model <= list_downstream(dag, TASK_ID)
     assert "plot" in list_downstream(dag, "train")
 
 
 def test_prices_and_headlines_do_not_wait_for_each_other_and_only_prices_for_the_training(dag: DAG) -> None:
     prices, headlines = dag.get_task("fetch_prices"), dag.get_task("fetch_headlines")
-    assert prices.upstream_task_ids == headlines.upstream_task_ids == {"branch"}
+    assert prices.upstream_task_ids == headlines.upstream_task_ids == {"open"}
     assert "train" in list_downstream(dag, "fetch_prices") and "train" not in list_downstream(dag, "fetch_headlines")
     # Airflow fails a run if one of the tasks that nothing depends on has failed.
     assert headlines in dag.leaves
@@ -172,22 +173,22 @@ def test_it_runs_every_day_after_the_close_in_seoul_without_catchup(dag: DAG) ->
 class RunXComs:
     """A task instance for templates, in a run whose tasks have returned the manifests `uris` by task id."""
 
-    map_index = -1
-
-    def __init__(self, uris: dict[str, str]) -> None:
-        self.uris = uris
+    def __init__(self, uris: dict[str, str], map_index: int) -> None:
+        self.uris, self.map_index = uris, map_index
 
     def xcom_pull(self, task_ids: str, map_indexes: int) -> str | None:
         assert map_indexes == self.map_index
         return self.uris.get(task_ids)
 
 
-def render_arguments(dag: DAG, logical_date: datetime, uris: dict[str, str] | None = None) -> dict[str, list[str]]:
+def render_arguments(
+    dag: DAG, logical_date: datetime, uris: dict[str, str] | None = None, map_index: int = -1
+) -> dict[str, list[str]]:
     """Return each step's arguments in a run of `logical_date` with the XComs `uris`, by program and step."""
     commands = {}
     for task in dag.tasks:
         if isinstance(task, StepOperator):
-            ti = cast("Any", RunXComs(uris or {}))
+            ti = cast("Any", RunXComs(uris or {}, map_index))
             context: Context = {"logical_date": pendulum.instance(logical_date), "params": {"remake": None}, "ti": ti}
             commands[f"{task.program} {task.step}"] = task.render_template(task.arguments, context, dag.get_template_env())
     return commands
@@ -238,19 +239,78 @@ def test_the_session_is_the_logical_dates_day_in_seoul(dag: DAG, logical_date: d
         assert arguments[arguments.index("--session") + 1] == session
 
 
+def run_function(dag: DAG, task_id: str, argument: Any, map_index: int = -1) -> list[tuple[str, int]]:
+    """Run a task's function; return the task ids and map indexes that it skips."""
+    task = cast(Any, dag.get_task(task_id))
+    context = cast("Context", {"task": task, "ti": SimpleNamespace(map_index=map_index)})
+    with set_current_context(context):
+        try:
+            task.python_callable(argument)
+        except DownstreamTasksSkipped as skip:
+            return cast("list[tuple[str, int]]", skip.tasks)
+    return []
+
+
 def test_it_trains_on_the_1st_and_the_15th_only(dag: DAG) -> None:
-    gate = cast(Any, dag.get_task("is_training_day")).python_callable
     days = [datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=number) for number in range(365)]
-    assert {day.day for day in days if gate(day.date().isoformat())} == {1, 15}
+    skipped = {day: run_function(dag, TASK_ID, day.date().isoformat()) for day in days}
+    assert {day.day for day, tasks in skipped.items() if not tasks} == {1, 15}
+    assert {tuple(tasks) for tasks in skipped.values() if tasks} == {(("train", -1),)}
 
 
-def test_the_branch_follows_the_decision(dag: DAG) -> None:
-    branch = cast(Any, dag.get_task("branch")).python_callable
-    facts = [DecisionFacts(state, "a session", "2026-03-20").to_facts() for state in ("open", "closed", "suspect")]
-    opened, *ends = [branch(decision) for decision in facts]
-    assert ends == [["closed"], ["suspect"]]
-    assert {"fetch_prices", "fetch_headlines"} <= set(opened)
-    assert {*opened, "closed", "suspect"} == dag.get_task("branch").downstream_task_ids
+@pytest.mark.parametrize("map_index", [-1, 1])
+def test_the_branch_follows_the_decision(dag: DAG, map_index: int) -> None:
+    states = {"open", "closed", "suspect"}
+    for state in states:
+        facts = DecisionFacts(state, "a session", "2026-03-20").to_facts()
+        assert run_function(dag, "branch", facts, map_index) == sorted((other, map_index) for other in states - {state})
+
+
+@pytest.fixture(scope="module")
+def wide_dag() -> DAG:
+    """Return market_daily with two indexes."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SYMBOL")
+        patch.setenv("SYMBOLS", "KS11,KQ11")
+        return DagBag(ROOT / "dags").dags["market_daily"]
+
+
+def test_several_indexes_have_the_same_tasks_all_mapped_but_the_headlines(dag: DAG, wide_dag: DAG) -> None:
+    assert set(wide_dag.task_ids) == set(dag.task_ids)
+    assert list_group(wide_dag, "index") == set(dag.task_ids) - {"fetch_headlines"}
+    for task_id in dag.task_ids:
+        one, several = dag.get_task(task_id), wide_dag.get_task(task_id)
+        assert one.downstream_task_ids == several.downstream_task_ids and one.trigger_rule == several.trigger_rule
+
+
+def test_each_index_has_its_own_symbol_and_artifacts(dag: DAG, wide_dag: DAG) -> None:
+    for map_index, symbol in enumerate(("KS11", "KQ11")):
+        uris = {"fetch_prices": f"s3://{symbol}/p", "train": f"s3://{symbol}/m"}
+        commands = render_arguments(wide_dag, datetime(2026, 1, 15, 9, tzinfo=UTC), uris, map_index)
+        expected = render_arguments(dag, datetime(2026, 1, 15, 9, tzinfo=UTC), uris)
+        assert commands == {
+            step: [symbol if word == "KS11" else word for word in words] for step, words in expected.items()
+        }
+
+
+def test_an_index_adds_little_to_what_the_trigger_is_given(wide_dag: DAG, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The arguments of a trigger are in the serialized DAG, of which each trigger reads its task."""
+    from airflow.dag_processing.dagbag import DagBag
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    monkeypatch.setenv("STEP_RUNNER", "triggerer")
+    monkeypatch.delenv("SYMBOL")
+    for program in container_images.PROGRAMS:
+        monkeypatch.setenv(container_images.variable_of(program), f"{program}:1")
+    sizes = []
+    for count in (2, 50):
+        monkeypatch.setenv("SYMBOLS", ",".join(f"INDEX{number:02}" for number in range(count)))
+        serialized = DagSerialization.to_dict(DagBag(ROOT / "dags").dags["market_daily"])
+        sizes.append(len(json.dumps(serialized)))
+    steps = sum(isinstance(task, StepOperator) for task in wide_dag.tasks)
+    assert (sizes[1] - sizes[0]) / 48 / steps < 100  # bytes for each index and step
 
 
 def test_every_task_documents_itself_and_its_failures(dag: DAG) -> None:

@@ -28,6 +28,7 @@ DAYS = {
     "suspect day": {"SESSION": "2026-03-23"},
     "damaged source": {"SESSION": "2026-01-15", "SYMBOL": "BAD"},
     "corrected session": {"SESSION": "2026-01-15"},
+    "two indexes, one damaged": {"SESSION": "2026-01-15", "SYMBOLS": "KS11,BAD"},
     "missing feeds": {"SESSION": "2026-03-20", "FEEDS": "/nowhere/feeds.toml"},
     "day that the feeds have dropped": {"SESSION": "2020-01-16"},
 }
@@ -42,7 +43,7 @@ class Run:
     @property
     def states(self) -> dict[str, str]:
         table = self.shown.partition("\ntask ")[2]
-        return dict(re.findall(r"^(\w+) +(success|failed|skipped|upstream_failed)\b", table, flags=re.MULTILINE))
+        return dict(re.findall(r"^([\w\[\]]+) +(success|failed|skipped|upstream_failed)\b", table, flags=re.MULTILINE))
 
 
 @pytest.fixture(scope="module")
@@ -62,19 +63,21 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     inherited |= s3_variables(s3_endpoint)
     make_bucket("market", s3_endpoint)
 
-    earlier = folder / "year_ks11"
-    earlier.mkdir()
+    earlier = folder / "earlier" / "year_ks11"
+    earlier.mkdir(parents=True)
+    (folder / "year_ks11").symlink_to(real)
     (earlier / "2026.csv").write_bytes((real / "2026.csv").read_bytes().replace(b"545175207", b"545175206"))
 
     def run(kind: str) -> Run:
         artifacts = folder / kind.replace(" ", "-")
         settings = {"ARTIFACTS": f"file://{artifacts}", "HISTORY_YEARS": "1"} | DAYS[kind]
         files = {"PRICES_URL": f"file://{folder}/year_{{symbol}}/{{year}}.csv"}
-        if "SYMBOL" in settings:
+        if {"SYMBOL", "SYMBOLS"} & settings.keys():
             settings |= files
         if kind == "corrected session":
             command = [str(ROOT / "scripts" / "step"), "collector", "fetch-prices", "--session", settings["SESSION"]]
-            subprocess.run(command, env=inherited | settings | files, capture_output=True, check=True)
+            source = {"PRICES_URL": f"file://{folder}/earlier/year_{{symbol}}/{{year}}.csv"}
+            subprocess.run(command, env=inherited | settings | source, capture_output=True, check=True)
         done = subprocess.run([ROOT / "scripts" / "run"], env=inherited | settings, capture_output=True, text=True)
         return Run(done.returncode, done.stdout + done.stderr, artifacts)
 
@@ -89,17 +92,16 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         ("open training day in a bucket", {"closed", "suspect"}),
         ("ordinary day", {"closed", "suspect", "model"}),
         ("day that the feeds have dropped", {"closed", "suspect", "model"}),
-        ("closed day", {"collect", "forecast", "suspect", "model"}),
-        ("closed training day", {"collect", "forecast", "suspect"}),
-        ("suspect day", {"collect", "forecast", "closed", "model"}),
+        ("closed day", {"open", "fetch_prices", "fetch_headlines", "forecast", "suspect", "model"}),
+        ("closed training day", {"open", "fetch_prices", "fetch_headlines", "forecast", "suspect"}),
+        ("suspect day", {"open", "fetch_prices", "fetch_headlines", "forecast", "closed", "model"}),
     ],
 )
 @pytest.mark.timeout(600)
 def test_each_kind_of_day_runs_its_tasks_only(kind: str, skipped: set[str], runs: dict[str, Future[Run]], dag: DAG) -> None:
     run = runs[kind].result()
     assert run.code == 0, run.shown
-    groups = {name: list_group(dag, name) for name in ("collect", "model")}
-    tasks = {task_id for name in skipped for task_id in groups.get(name, {name})}
+    tasks = {task_id for name in skipped for task_id in (list_group(dag, name) if name == "model" else {name})}
     assert run.states == {task_id: "skipped" if task_id in tasks else "success" for task_id in dag.task_ids}
 
 
@@ -205,3 +207,17 @@ def read_channel(run: Run) -> str:
 )
 def test_without_slack_a_page_shows_its_messages(kind: str, text: str, runs: dict[str, Future[Run]]) -> None:
     assert re.search(text, read_channel(runs[kind].result()))
+
+
+@pytest.mark.parametrize("kind", ["two indexes, one damaged"])
+@pytest.mark.timeout(600)
+def test_an_index_that_fails_stops_no_other_and_the_run_is_one_message(kind: str, runs: dict[str, Future[Run]]) -> None:
+    run = runs[kind].result()
+    states = run.states
+    assert run.code == 1 and states["decide[1]"] == "failed", run.shown
+    assert {states[f"{task}[0]"] for task in ("decide", "fetch_prices", "forecast", "train", "plot")} == {"success"}
+    assert {states[f"{task}[1]"] for task in ("fetch_prices", "train", "plot")} == {"upstream_failed"}
+    assert states["fetch_headlines"] == "success"
+    assert run.shown.strip().splitlines()[-1].startswith("plot: /")
+    text = r"Thu 15 Jan 2026 decide\[1\] failed: invalid data .*2 headlines"
+    assert re.search(text, read_channel(run)) and read_channel(run).count("market_daily · started") == 1

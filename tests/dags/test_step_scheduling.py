@@ -59,6 +59,12 @@ def test_the_scheduler_gives_a_mapped_step_to_workers(states: dict[str, list[lis
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
+def test_the_scheduler_starts_a_step_in_a_mapped_group_from_the_triggerer(states: dict[str, list[list[str]]]) -> None:
+    assert states["in_a_mapped_group"] == [["deferred"] * 2] * 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(
     ("dag_id", "expected"),
     [

@@ -328,6 +328,21 @@ def test_a_step_gets_the_manifest_that_another_has_returned_or_nothing(returned:
     assert arguments[arguments.index("--prices") + 1] == returned
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_steps_of_several_indexes_start_from_the_triggerer_with_their_own_options(run_triggerers: Any) -> None:
+    uri = "file:///earlier/manifest.json"
+    outcome = run_triggerers(
+        "--steps=2", "--indexes=3", "--triggerers=1", "--seconds=5", f"--returned={uri}", "--timeout=120"
+    )
+    assert outcome["deferred"] == 6 and outcome["states"] == {"success": 6}, outcome
+    assert outcome["created"] == outcome["distinct"] == 6
+    options = [dict(zip(words[1::2], words[2::2], strict=True)) for words in outcome["arguments"]]
+    assert sorted(pod["--symbol"] for pod in options) == [f"INDEX{number}" for number in (0, 0, 1, 1, 2, 2)]
+    prices = {pod["--symbol"]: pod["--prices"] for pod in options if "--prices" in pod}
+    assert prices == {"INDEX0": "", "INDEX1": "", "INDEX2": uri}
+
+
 @pytest.mark.parametrize(
     ("reason", "valid"),
     [(None, True), ("", True), ("a reason\n$HOME", True), ("x" * 501, False), ("$(AWS_SECRET_ACCESS_KEY)", False), (1, False)],

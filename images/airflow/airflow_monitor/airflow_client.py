@@ -164,23 +164,24 @@ class AirflowClient:
     def _now(self) -> datetime:
         return self.server_time or datetime.now(UTC)
 
-    def list_xcom_keys(self, run: Run) -> dict[str, frozenset[str]]:
-        """Return the keys of the XComs of each task of the run that is not mapped, by task id."""
-        keys: dict[str, set[str]] = {}
-        for entry in self._list(f"{_run_path(run)}/taskInstances/~/xcomEntries", "xcom_entries", map_index=-1):
-            keys.setdefault(entry["task_id"], set()).add(entry["key"])
-        return {task_id: frozenset(task_keys) for task_id, task_keys in keys.items()}
+    def list_xcom_keys(self, run: Run) -> dict[tuple[str, int], frozenset[str]]:
+        """Return the keys of the XComs of each of the run's task instances, by task id and map index."""
+        keys: dict[tuple[str, int], set[str]] = {}
+        for entry in self._list(f"{_run_path(run)}/taskInstances/~/xcomEntries", "xcom_entries"):
+            keys.setdefault((entry["task_id"], entry["map_index"]), set()).add(entry["key"])
+        return {key: frozenset(xcom_keys) for key, xcom_keys in keys.items()}
 
-    def get_step_result(self, run: Run, task_id: str, xcom_keys: frozenset[str]) -> StepResult:
+    def get_step_result(self, run: Run, ti: TaskInstance, xcom_keys: frozenset[str]) -> StepResult:
         """Return the result of a step that succeeded; an empty one for a task that is no step."""
-        facts = self._get_xcom(run, task_id, "facts") if "facts" in xcom_keys else None
-        manifest = self._get_xcom(run, task_id, "return_value") if "facts" in xcom_keys else None
+        facts = self._get_xcom(run, ti, "facts") if "facts" in xcom_keys else None
+        manifest = self._get_xcom(run, ti, "return_value") if "facts" in xcom_keys else None
         # A step without a picture may have the link's XCom too, but empty.
-        has_picture = PICTURE_XCOM in xcom_keys and bool(self._get_xcom(run, task_id, PICTURE_XCOM))
+        has_picture = PICTURE_XCOM in xcom_keys and bool(self._get_xcom(run, ti, PICTURE_XCOM))
         return StepResult(facts if isinstance(facts, Mapping) else {}, str(manifest) if manifest else None, has_picture)
 
-    def _get_xcom(self, run: Run, task_id: str, key: str) -> Any:
-        entry = self._get(f"{_run_path(run)}/taskInstances/{quote(task_id)}/xcomEntries/{key}", optional=True) or {}
+    def _get_xcom(self, run: Run, ti: TaskInstance, key: str) -> Any:
+        path = f"{_run_path(run)}/taskInstances/{quote(ti.task_id)}/xcomEntries/{key}"
+        entry = self._get(path, optional=True, map_index=ti.map_index) or {}
         return entry.get("value")
 
     def list_backfills(self, dag_id: str, limit: int) -> list[Backfill]:

@@ -62,7 +62,14 @@ def parse_task_instance(item: Json, now: datetime) -> TaskInstance:
         start_date=parse_time(item["start_date"]),
         end_date=end_date,
         is_orphaned=state == "deferred" and not _has_live_triggerer(item, now),
+        index_name=_parse_index_name(item),
     )
+
+
+def _parse_index_name(item: Json) -> str:
+    """Return Airflow's name of the map index, from the task's `map_index_template`; empty if it has none."""
+    name = item.get("rendered_map_index")
+    return name if isinstance(name, str) and item["map_index"] >= 0 and name != str(item["map_index"]) else ""
 
 
 def parse_backfill(item: Json) -> Backfill:

@@ -39,12 +39,15 @@ def collect_gauges(
             yield format_name(DAG_LATE, dag_id=dag.dag_id), late_seconds(dag, snapshot.runs, now, thresholds)
     if last_session:
         yield LAST_SESSION, datetime.combine(last_session, time(), MARKET_TIME_ZONE).timestamp()
-    for run in snapshot.runs:
-        for ti in run.task_instances:
-            forecast = ForecastFacts.from_facts(ti.facts)
-            # Between two sessions, the exporter keeps the value. A forecast of an earlier session says nothing about now.
-            if forecast and forecast.is_issued and forecast.session == (last_session and last_session.isoformat()):
-                yield FORECAST_DRIFT, float(bool(forecast.drift_since))
+    forecasts = [ForecastFacts.from_facts(ti.facts) for run in snapshot.runs for ti in run.task_instances]
+    # Between two sessions, the exporter keeps the value. A forecast of an earlier session says nothing about now.
+    current = [
+        forecast
+        for forecast in forecasts
+        if forecast and forecast.is_issued and forecast.session == (last_session and last_session.isoformat())
+    ]
+    if current:  # of several indexes, one that drifts is enough
+        yield FORECAST_DRIFT, float(any(forecast.drift_since for forecast in current))
 
 
 def late_seconds(dag: Dag, runs: Sequence[Run], now: datetime, thresholds: Thresholds) -> float:

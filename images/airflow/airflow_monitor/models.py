@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from airflow_steps.failure_log import FailureRecord
+from step_contract.paths import find_symbol
 from step_contract.schemas import MARKET_TIME_ZONE
 
 FINISHED = ("success", "failed")
@@ -36,6 +37,7 @@ class TaskInstance:
         has_picture: whether that artifact contains a picture.
         start_date: when the attempt started; `end_date`: when it ended.
         is_orphaned: it is deferred, and no live triggerer runs its trigger.
+        index_name: what its map index stands for, such as an index's symbol; empty if that is not known, or it is not mapped.
     """
 
     task_id: str
@@ -49,11 +51,33 @@ class TaskInstance:
     start_date: datetime | None = None
     end_date: datetime | None = None
     is_orphaned: bool = False
+    index_name: str = ""
 
     @property
     def name(self) -> str:
-        """The task's id, with the map index of a mapped task."""
+        """The task's id, with what the map index of a mapped task stands for, or the map index."""
+        return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.index_name or self.map_index}]"
+
+    @property
+    def key(self) -> str:
+        """What identifies it within its run, as a part of the keys of messages."""
         return self.task_id if self.map_index < 0 else f"{self.task_id}[{self.map_index}]"
+
+
+def name_indexes(task_instances: Iterable[TaskInstance]) -> list[TaskInstance]:
+    """Return the task instances, the mapped ones with what their map index stands for, if that is known and unambiguous.
+
+    That is Airflow's own name of the map index, which only workers record, or the symbol of an artifact.
+    """
+    listed, candidates = list(task_instances), dict[int, set[str]]()
+    for ti in listed:
+        if ti.map_index >= 0:
+            found = {ti.index_name, find_symbol(ti.manifest or "")} - {""}
+            candidates.setdefault(ti.map_index, set()).update(found)
+    names = {map_index: name for map_index, found in candidates.items() if len(found) == 1 for name in found}
+    if len(set(names.values())) < len(names):  # the map indexes of one symbol stand for something else
+        return listed
+    return [replace(ti, index_name=ti.index_name or names.get(ti.map_index, "")) for ti in listed]
 
 
 @dataclass(frozen=True)
@@ -77,6 +101,11 @@ class Run:
     task_instances: Sequence[TaskInstance] = ()
     failures: Sequence[FailureRecord] = ()
     failures_unreadable: bool = False
+
+    @property
+    def indexes(self) -> dict[int, str]:
+        """What each map index stands for, if that is known."""
+        return dict(sorted((ti.map_index, ti.index_name) for ti in self.task_instances if ti.index_name))
 
     @property
     def key(self) -> RunKey:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from airflow_monitor.airflow_client import AirflowClient
-from airflow_monitor.models import DELETED, FINISHED, Run, RunKey, StepResult, TaskInstance
+from airflow_monitor.models import DELETED, FINISHED, Run, RunKey, StepResult, TaskInstance, name_indexes
 
 # Overlap of two polls: a transaction may commit this long after it has set `updated_at`, by a clock that differs this much.
 OVERLAP = timedelta(minutes=3)
@@ -44,7 +44,7 @@ class TrackedRun:
         reconciliations: how often it was read again without a change.
         changed_at: when a poll last found a change.
         read_at: when all task instances were last read; None if they have to be read.
-        results: by task id.
+        results: by task id and map index.
     """
 
     run: Run
@@ -53,7 +53,7 @@ class TrackedRun:
     reconciliations: int = 0
     read_at: datetime | None = None
     task_instances: dict[tuple[str, int], TaskInstance] = field(default_factory=dict)
-    results: dict[str, ReadResult] = field(default_factory=dict)
+    results: dict[tuple[str, int], ReadResult] = field(default_factory=dict)
 
     def update(self, run: Run, now: datetime) -> None:
         """Replace the run; its task instances have to be read if it has changed."""
@@ -92,11 +92,11 @@ class TrackedRun:
         """Return the run with its task instances and their results."""
         task_instances = []
         for ti in sorted(self.task_instances.values(), key=_start_time):
-            if ti.state == "success" and ti.map_index < 0 and ti.task_id in self.results:
-                result = self.results[ti.task_id].result
+            if ti.state == "success" and (ti.task_id, ti.map_index) in self.results:
+                result = self.results[ti.task_id, ti.map_index].result
                 ti = replace(ti, facts=result.facts, manifest=result.manifest, has_picture=result.has_picture)
             task_instances.append(ti)
-        return replace(self.run, task_instances=task_instances)
+        return replace(self.run, task_instances=name_indexes(task_instances))
 
 
 class RunTracker:
@@ -211,22 +211,23 @@ class RunTracker:
         """Read the results of steps that have succeeded since; those without a picture once more, `LINK_DELAY` later."""
         due = []
         for ti in tracked.task_instances.values():
-            if ti.state == "success" and ti.map_index < 0:
-                known = tracked.results.get(ti.task_id)
+            if ti.state == "success":
+                known = tracked.results.get((ti.task_id, ti.map_index))
                 if known is None or known.attempt != (ti.try_number, ti.end_date) or (known.again_at and now >= known.again_at):
                     due.append(ti)
         keys = self.client.list_xcom_keys(tracked.run) if due else {}
         for ti in due:
-            known, attempt = tracked.results.get(ti.task_id), (ti.try_number, ti.end_date)
-            task_keys = keys.get(ti.task_id, frozenset[str]())
+            key = ti.task_id, ti.map_index
+            known, attempt = tracked.results.get(key), (ti.try_number, ti.end_date)
+            task_keys = keys.get(key, frozenset[str]())
             if known and known.attempt == attempt:
                 result, again_at = known.result, None
                 if task_keys != known.keys:
-                    result = self.client.get_step_result(tracked.run, ti.task_id, task_keys)
+                    result = self.client.get_step_result(tracked.run, ti, task_keys)
             else:
-                result = self.client.get_step_result(tracked.run, ti.task_id, task_keys)
+                result = self.client.get_step_result(tracked.run, ti, task_keys)
                 again_at = None if result.has_picture else now + LINK_DELAY
-            tracked.results[ti.task_id] = ReadResult(attempt, task_keys, result, again_at)
+            tracked.results[key] = ReadResult(attempt, task_keys, result, again_at)
 
 
 def _start_time(ti: TaskInstance) -> float:

@@ -17,6 +17,7 @@ from typing import Any
 from airflow.sdk.configuration import conf
 from step_contract.errors import ConfigurationError
 
+from airflow_steps.indexes import parse_symbols
 from airflow_steps.training_days import DEFAULT_TRAINING_DAYS, parse_training_days
 
 SECTION = "market_daily"
@@ -94,7 +95,7 @@ class Settings:
     """
 
     artifacts: str | None
-    symbol: str | None
+    symbols: tuple[str, ...]
     prices_url: str | None
     feeds: str | None
     history_years: str | None
@@ -127,7 +128,7 @@ class Settings:
         """Return the settings. Raises ConfigurationError if one of them is invalid."""
         return cls(
             artifacts=get_setting(environment, "ARTIFACTS") or None,
-            symbol=get_setting(environment, "SYMBOL") or None,
+            symbols=parse_symbols(get_setting(environment, "SYMBOLS"), get_setting(environment, "SYMBOL")),
             prices_url=get_setting(environment, "PRICES_URL") or None,
             feeds=get_setting(environment, "FEEDS") or None,
             history_years=get_setting(environment, "HISTORY_YEARS") or None,

@@ -15,6 +15,7 @@ MANIFEST = "manifest.json"
 _SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _SESSION = re.compile(r"/session=(\d{4}-\d\d-\d\d)/")
 _REVISION = re.compile(r"/revision=(\d+)/")
+_SYMBOL_PART = re.compile(rf"/symbol=({_SYMBOL.pattern})/")
 _CONFIG = re.compile(r"/config=([^/]+)/")
 _KINDS = ("decisions", "prices", "headlines", "models", "forecasts", "plots")
 # A manifest's path: kind, symbol if it has one, session, what distinguishes artifacts of one session, and the revision from 2 on.
@@ -242,3 +243,9 @@ def parse_session(path: str) -> date:
         return date.fromisoformat(match.group(1) if match else "")
     except ValueError:
         raise DataError(f"{path} names no session: remove it, only the pipeline writes below this directory") from None
+
+
+def find_symbol(path: str) -> str:
+    """Return the symbol that a path names as `symbol=…`; empty if it names none."""
+    match = _SYMBOL_PART.search(f"/{path}/")
+    return match.group(1) if match else ""

@@ -94,10 +94,12 @@ class FakeAirflowApi:
                 exists = any(run["dag_run_id"] == run_id for run in self.runs)
                 return {"task_instances": self.task_instances.get(run_id, [])} if exists else None
             case ["dags", _, "dagRuns", run_id, "taskInstances", "~", "xcomEntries"]:
-                keys = [(task_id, key) for run, task_id, key in self.xcoms if run == run_id]
-                return {"xcom_entries": [{"task_id": task_id, "key": key} for task_id, key in keys]}
+                ids = [ids for run, *ids in self.xcoms if run == run_id]
+                entries = [{"task_id": task_id, "key": key, "map_index": map_index} for task_id, key, map_index in ids]
+                return {"xcom_entries": entries}
             case ["dags", _, "dagRuns", run_id, "taskInstances", task_id, "xcomEntries", key]:
-                return {"value": self.xcoms[run_id, task_id, key]} if (run_id, task_id, key) in self.xcoms else None
+                ids = (run_id, task_id, key, int(query.get("map_index", ["-1"])[0]))
+                return {"value": self.xcoms[ids]} if ids in self.xcoms else None
         raise AssertionError(f"the monitor requests an unknown path: {path}")
 
     def add_run(self, run_id: str, state: str = "running", *, at: datetime, seconds: float = 25, **more: Any) -> Json:
@@ -143,11 +145,20 @@ class FakeAirflowApi:
         self.task_instances[run_id] = [other for other in others if (other["task_id"], other["map_index"]) != replaced] + [ti]
         return ti
 
-    def add_result(self, run_id: str, task_id: str, facts: Json, manifest: str | None = None, *, picture: bool = False) -> None:
+    def add_result(
+        self,
+        run_id: str,
+        task_id: str,
+        facts: Json,
+        manifest: str | None = None,
+        *,
+        picture: bool = False,
+        map_index: int = -1,
+    ) -> None:
         """Add the XComs of a step's result."""
-        self.xcoms[run_id, task_id, "facts"] = facts
-        self.xcoms[run_id, task_id, "return_value"] = manifest
-        self.xcoms[run_id, task_id, "_link_PictureLink"] = "/market/artifacts/x.png" if picture else ""
+        self.xcoms[run_id, task_id, "facts", map_index] = facts
+        self.xcoms[run_id, task_id, "return_value", map_index] = manifest
+        self.xcoms[run_id, task_id, "_link_PictureLink", map_index] = "/market/artifacts/x.png" if picture else ""
 
 
 def dag(dag_id: str, *, next_run_after: datetime | None = None, tags: tuple[str, ...] = (), **more: Any) -> Json:

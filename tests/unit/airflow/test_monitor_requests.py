@@ -188,9 +188,9 @@ def test_a_link_that_a_worker_stores_late_is_found(monitor: MonitorHarness) -> N
     monitor.airflow.add_run(RUN_ID, at=SIX_PM)
     monitor.airflow.add_task(RUN_ID, "plot", "success", at=SIX_PM)
     monitor.airflow.add_result(RUN_ID, "plot", {"summary": "plotted"}, "file:///x/manifest.json", picture=True)
-    link = monitor.airflow.xcoms.pop((RUN_ID, "plot", "_link_PictureLink"))
+    link = monitor.airflow.xcoms.pop((RUN_ID, "plot", "_link_PictureLink", -1))
     monitor.poll(SIX_PM)
-    monitor.airflow.xcoms[RUN_ID, "plot", "_link_PictureLink"] = link
+    monitor.airflow.xcoms[RUN_ID, "plot", "_link_PictureLink", -1] = link
     for number in (1, 3):
         [run] = monitor.reconciler.snapshots.read(SIX_PM, SIX_PM + number * POLL).runs
     assert run.task_instances[0].has_picture

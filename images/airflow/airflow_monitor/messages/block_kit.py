@@ -67,6 +67,17 @@ def section(text: str, fields: Sequence[str] = ()) -> Block:
     return block
 
 
+def sections(lines: Iterable[str]) -> list[Block]:
+    """Return section blocks with the lines, as many in each as Slack allows."""
+    paragraphs: list[str] = []
+    for line in lines:
+        if paragraphs and len(paragraphs[-1]) + len(line) < SECTION_LENGTH:
+            paragraphs[-1] += f"\n{line}"
+        else:
+            paragraphs.append(line)
+    return [section(paragraph) for paragraph in paragraphs]
+
+
 def context(texts: Iterable[str]) -> list[Block]:
     """Return a context block with the texts that are not empty; no block if all are."""
     joined = truncate(" · ".join(filter(None, texts)), ELEMENT_LENGTH)

@@ -15,6 +15,7 @@ from airflow_monitor.models import QUEUE_TIMEOUT, RECORD_GRACE, Run, TaskInstanc
 
 REASON_LENGTH = 700
 MAX_TASKS_LISTED = 8
+MAX_REASONS = 3  # of one mapped task: a section has 3,000 characters
 
 NO_REASON = (
     "No failure reason recorded: the worker was killed, or the task was marked failed manually, or its DAG has no failure "
@@ -28,7 +29,10 @@ UNREADABLE_REASON = (
 
 
 def failure_messages(run: Run, now: datetime, ui: AirflowUI) -> Iterator[Message]:
-    """Yield a reply for each task that failed permanently, even if it was run again since; mapped tasks share one."""
+    """Yield a reply for each task that failed permanently, even if it was run again since.
+
+    The task instances of a mapped task share one, with the reasons of the first MAX_REASONS.
+    """
     recorded = {(failure.task_id, failure.map_index, failure.try_number) for failure in run.failures if not failure.will_retry}
     failures = [failure for failure in run.failures if not failure.will_retry and failure.task_id]
     for ti in run.task_instances:
@@ -54,6 +58,17 @@ def _task_failed(run: Run, failures: Sequence[FailureRecord], ui: AirflowUI) -> 
     name = ti.name if len(failures) == 1 else f"{ti.task_id} ({len(failures)} mapped tasks)"
     text = f"{Icon.FAILED} {bold(format_title(run))}: `{name}` failed: {escape(first.meaning, PHRASE_LENGTH)}"
     lines = [text, *_reason_and_advice(first)]
+    shown = [first]
+    for failure in failures[1:]:
+        if all((failure.reason, failure.meaning) != (other.reason, other.meaning) for other in shown):
+            shown.append(failure)
+    for failure in shown[1:MAX_REASONS]:
+        other = f"`{_find_task_instance(run, failure).name}` failed: {escape(failure.meaning, PHRASE_LENGTH)}"
+        lines += [other, *_reason_and_advice(failure)]
+    if len(shown) > 1:
+        lines[0] += f" (`{ti.name}`)"
+    if len(shown) > MAX_REASONS:
+        lines.append(f"_{len(shown) - MAX_REASONS} more with other reasons: see their logs._")
     if ti.try_number > first.try_number or ti.state != "failed":
         lines.append(f"_Current state: {ti.state} (attempt {ti.try_number})._")
     footer = [_format_attempt(first), optional_link(ui.log_url(run, ti, first.try_number), "log"), *artifact_links(run, ui)]

@@ -45,6 +45,6 @@ def forecast_messages(run: Run, ui: AirflowUI) -> Iterator[Message]:
         footer = context([optional_link(ui.artifact_url(ti.manifest) if ti.manifest else None, "artifact")])
         for key, (title, reason, advice) in alerts.items():
             if reason:
-                text = f"{Icon.SUSPECT} {bold(format_title(run))}: {title}"
+                text = f"{Icon.SUSPECT} {bold(format_title(run, ti))}: {title}"
                 details = f">{escape(reason, DETAILS_LENGTH)}\n*What to do:* {escape(advice, DETAILS_LENGTH)}"
-                yield Message(f"{key}.{ti.name}", text, (section(f"{text}\n{details}"), *footer), broadcast=True)
+                yield Message(f"{key}.{ti.key}", text, (section(f"{text}\n{details}"), *footer), broadcast=True)

@@ -9,7 +9,7 @@ from typing import Any, cast
 from airflow_steps.airflow_internals.task_log import redact_secrets
 from step_contract.schemas import MARKET_TIME_ZONE
 
-from airflow_monitor.models import Run
+from airflow_monitor.models import Run, TaskInstance
 
 MAIN_DAG = "market_daily"  # titles of other DAGs' runs begin with the DAG's id
 
@@ -38,8 +38,10 @@ def format_time(moment: datetime, session: date | None = None) -> str:
     return f"{local:%H:%M}" if local.date() == session else f"{local:%H:%M} on {format_date(local.date())}"
 
 
-def format_title(run: Run) -> str:
-    """Return the run's session, or the DAG with the run's configuration or id."""
+def format_title(run: Run, ti: TaskInstance | None = None) -> str:
+    """Return the run's session, or the DAG with the run's configuration or id; with `ti`, also what its map index stands for."""
+    if ti and ti.index_name:
+        return f"{format_title(run)}, {ti.index_name}"
     if run.session:
         return format_date(run.session) if run.dag_id == MAIN_DAG else f"{run.dag_id}, {format_date(run.session)}"
     conf = cast("dict[str, Any]", redact_secrets(dict(run.conf)))

@@ -6,7 +6,7 @@ A step of your own needs no line here: its fact `summary` is shown in the run's 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -23,8 +23,8 @@ from step_contract.facts import (
     TrainingFacts,
 )
 
-from airflow_monitor.messages.block_kit import PHRASE_LENGTH, bold, context, escape, optional_link, section
-from airflow_monitor.messages.completion import completion_messages, find_decision
+from airflow_monitor.messages.block_kit import PHRASE_LENGTH, bold, context, escape, optional_link, section, sections, truncate
+from airflow_monitor.messages.completion import completion_messages, find_decisions
 from airflow_monitor.messages.failures import (
     artifact_links,
     failure_messages,
@@ -40,6 +40,7 @@ from airflow_monitor.models import DELETED, FINISHED, Run, TaskInstance, Thresho
 ACTIVE_STATES = ("running", "deferred", "queued", "scheduled", "up_for_reschedule", "restarting")
 SUMMARY_LENGTH = 90  # characters of a step's summary in the run's line
 PARAGRAPH_LENGTH = 1500
+INDEX_LENGTH = 400  # of the line of one of several indexes
 MAX_TASKS_LISTED = 5
 MAX_ACTIVE_TASKS_LISTED = 3
 # Prices and headlines are collected side by side: either may start first.
@@ -72,33 +73,36 @@ def run_thread(
     icon, status = _format_status(run, options.training_days)
     line = f"{icon} {title}  {status}"
     if run.state == DELETED:
-        return MessageThread(directory, title, _root(run, line, ui, []))
+        return MessageThread(directory, title, _root(run, [line], ui, []))
+    lines = [line, *_format_indexes(run, options.training_days)]
     results = _result_messages(run, ui)
     replies = [*retry_messages(run, ui), *results, *_suspect_messages(run), *forecast_messages(run, ui)]
     replies += stalled_messages(run, now, ui, thresholds.grace_period)
     replies += [*failure_messages(run, now, ui), *_late_messages(run, now, thresholds.get_late_after(run.dag_id))]
     pictures = [message.key for message in results if message.picture]
-    completion = completion_messages(run, line, pictures, completed_since) if options.completion_enabled else []
-    root = _root(run, line, ui, completion)
+    completion = completion_messages(run, lines, pictures, completed_since) if options.completion_enabled else []
+    root = _root(run, lines, ui, completion)
     return MessageThread(directory, title, root, replies + completion, is_complete=not run.failures_unreadable)
 
 
-def _root(run: Run, line: str, ui: AirflowUI, completion: Sequence[Message]) -> Message:
+def _root(run: Run, lines: Sequence[str], ui: AirflowUI, completion: Sequence[Message]) -> Message:
     footer = [escape(f"{run.dag_id} · {_format_duration(run)}", PHRASE_LENGTH)]
     footer += [optional_link(ui.run_url(run), "run"), *artifact_links(run, ui)]
     announces = "".join(message.key for message in completion)
-    return Message("run", line, (section(line), *context(footer)), announces=announces)
+    return Message("run", "\n".join(lines), (*sections(lines), *context(footer)), announces=announces)
 
 
 def _format_status(run: Run, training_days: Sequence[str]) -> tuple[Icon, str]:
-    """Return the icon and the status of the run's line: its progress or its outcome."""
-    decision = find_decision(run.task_instances)
-    summaries = [_format_part(run, ti, training_days) for ti in sorted(run.task_instances, key=_part_number)]
-    results = " · ".join(escape(summary, PHRASE_LENGTH) for summary in summaries if summary)
+    """Return the icon and the status of the run's line: its progress or its outcome, without what `_format_indexes` shows."""
+    results = _format_parts(run, _select_common(run), training_days)
     if run.state == DELETED:
         return Icon.DELETED, "deleted in Airflow before it finished"
     if run.state == "success":
-        icon = {"closed": Icon.CLOSED, "suspect": Icon.SUSPECT}.get(decision.state if decision else "", Icon.SUCCESS)
+        states = {decision.state for decision in find_decisions(run.task_instances)}
+        if "suspect" in states:
+            icon = Icon.SUSPECT
+        else:
+            icon = Icon.CLOSED if states == {"closed"} else Icon.SUCCESS
         return icon, results or "succeeded"
     if run.state == "failed":
         return Icon.FAILED, " · ".join(filter(None, (_format_failed_tasks(run), results)))
@@ -107,12 +111,47 @@ def _format_status(run: Run, training_days: Sequence[str]) -> tuple[Icon, str]:
         ti = up_for_retry[0]
         next_attempt_at = run.next_attempt_at(ti)
         when = f" at {format_time(next_attempt_at, run.session)}" if next_attempt_at else ""
-        meanings = [failure.meaning for failure in run.failures if failure.task_id == ti.task_id]
-        why = f": {escape(meanings[-1], PHRASE_LENGTH)}" if meanings else ""
+        meaning = _find_meaning(run, ti)
+        why = f": {escape(meaning, PHRASE_LENGTH)}" if meaning else ""
         return Icon.WAITING, " · ".join(filter(None, (f"`{ti.name}` will be retried{when}{why}", results)))
     active = [f"`{ti.name}`" for ti in run.task_instances if ti.state in ACTIVE_STATES]
     progress = f"{', '.join(active[:MAX_ACTIVE_TASKS_LISTED])} …" if active else ("started" if run.start_date else "queued")
     return Icon.RUNNING, " · ".join(filter(None, (progress, results)))
+
+
+def _find_indexes(run: Run) -> dict[int, str]:
+    """Return the name of each map index that has a line of its own; none in a run of one index."""
+    return run.indexes if len(run.indexes) > 1 else {}
+
+
+def _select_common(run: Run) -> list[TaskInstance]:
+    """Return the task instances of the run's own line: those of no index, and one whose answer is the same for all indexes."""
+    indexes = _find_indexes(run)
+    common = [ti for ti in run.task_instances if ti.map_index not in indexes]
+    return common + [ti for ti in run.task_instances if ti.map_index in indexes and ti.task_id == TASK_ID][:1]
+
+
+def _format_indexes(run: Run, training_days: Sequence[str]) -> list[str]:
+    """Return a line for each index of a run of several: what it has failed at, and its results."""
+    lines = []
+    for map_index, name in _find_indexes(run).items():
+        tis = [ti for ti in run.task_instances if ti.map_index == map_index and ti.task_id != TASK_ID]
+        failed = [f"{Icon.FAILED} `{ti.task_id}` failed" for ti in tis if ti.state == "failed"]
+        parts = " · ".join(filter(None, (*failed, _format_parts(run, tis, training_days))))
+        lines.append(truncate(f"{bold(name)}  {parts or '…'}", INDEX_LENGTH))
+    return lines
+
+
+def _format_parts(run: Run, tis: Iterable[TaskInstance], training_days: Sequence[str]) -> str:
+    """Return the parts of the tasks that have one, in the order of the pipeline."""
+    parts = [_format_part(run, ti, training_days) for ti in sorted(tis, key=_part_number)]
+    return " · ".join(escape(part, PHRASE_LENGTH) for part in parts if part)
+
+
+def _find_meaning(run: Run, ti: TaskInstance) -> str:
+    """Return what the latest failure of a task instance means; empty if none is recorded."""
+    meanings = [f.meaning for f in run.failures if (f.task_id, f.map_index) == (ti.task_id, ti.map_index)]
+    return meanings[-1] if meanings else ""
 
 
 def _part_number(ti: TaskInstance) -> int:
@@ -125,8 +164,8 @@ def _format_part(run: Run, ti: TaskInstance, training_days: Sequence[str]) -> st
     if ti.task_id == TASK_ID and run.session:
         return "training day" if is_training_day(run.session, training_days) else "not a training day"
     if ti.task_id == FORECAST_TASK_ID and ti.state == "skipped":
-        decision = find_decision(run.task_instances)
-        return "no forecast: too few sessions" if decision and decision.state == "open" else None
+        decisions = find_decisions(other for other in run.task_instances if other.map_index == ti.map_index)
+        return "no forecast: too few sessions" if any(decision.state == "open" for decision in decisions) else None
     return None if ti.has_picture else format_summary(ti.facts)
 
 
@@ -134,9 +173,8 @@ def _format_failed_tasks(run: Run) -> str:
     failed = [ti for ti in run.task_instances if ti.state == "failed"]
     if not failed:
         return "failed before its tasks finished"
-    meanings = [failure.meaning for failure in run.failures if failure.task_id == failed[0].task_id and not failure.will_retry]
     more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
-    return f"`{failed[0].name}`{more} failed: {escape(meanings[-1] if meanings else 'see the thread', PHRASE_LENGTH)}"
+    return f"`{failed[0].name}`{more} failed: {escape(_find_meaning(run, failed[0]) or 'see the thread', PHRASE_LENGTH)}"
 
 
 def format_summary(facts: Mapping[str, Any]) -> str | None:
@@ -200,25 +238,28 @@ def _result_messages(run: Run, ui: AirflowUI) -> list[Message]:
             paragraph, fields = details
             artifact = optional_link(ui.artifact_url(ti.manifest) if ti.manifest else None, "artifact")
             text = f"`{ti.name}`: {escape(paragraph, PARAGRAPH_LENGTH)}"
-            messages.append(Message(f"result.{ti.name}", text, (section(text, fields), *context([artifact]))))
+            messages.append(Message(f"result.{ti.key}", text, (section(text, fields), *context([artifact]))))
         if ti.manifest and ti.has_picture and ti.state == "success":
             text = f"{escape(format_title(run), PHRASE_LENGTH)}: `{ti.name}`"
             # A run that is cleared may make another artifact, whose picture is another message.
             digest = hashlib.sha256(ti.manifest.encode()).hexdigest()[:8]
-            messages.append(Message(f"picture.{ti.name}.{digest}", text, picture=Picture(f"{ti.name}.png", ti.manifest)))
+            file_name = f"{ti.task_id}{f'-{ti.index_name or ti.map_index}' if ti.map_index >= 0 else ''}.png"
+            messages.append(Message(f"picture.{ti.key}.{digest}", text, picture=Picture(file_name, ti.manifest)))
     return messages
 
 
-def _suspect_messages(run: Run) -> list[Message]:
-    decision = find_decision(run.task_instances)
-    if not decision or decision.state != "suspect":
-        return []
+def _suspect_messages(run: Run) -> Iterator[Message]:
     advice = (
         "*What to do:* Check the source. If the exchange closed for a special reason, add the day to `overrides.csv`, deploy, "
         "and clear `decide`. If the bar is only delayed, clear `decide` once it is published."
     )
-    text = f"{Icon.SUSPECT} {bold(format_title(run))} is suspect: {escape(decision.reason, PARAGRAPH_LENGTH)}"
-    return [Message("suspect", text, (section(f"{text}\n{advice}"),), broadcast=True)]
+    for ti in run.task_instances:
+        for decision in find_decisions([ti]):
+            if decision.state == "suspect":
+                reason = escape(decision.reason, PARAGRAPH_LENGTH)
+                text = f"{Icon.SUSPECT} {bold(format_title(run, ti))} is suspect: {reason}"
+                key = "suspect" if ti.map_index < 0 else f"suspect.{ti.map_index}"
+                yield Message(key, text, (section(f"{text}\n{advice}"),), broadcast=True)
 
 
 def _late_messages(run: Run, now: datetime, late_after: timedelta) -> list[Message]:
