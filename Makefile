@@ -14,7 +14,7 @@ export CHART_VERSION := 1.22.0
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 	@echo
-	@echo '  Settings of make run: SESSION=YYYY-MM-DD, ARTIFACTS, SYMBOL, PRICES_URL, FEEDS, HISTORY_YEARS, PLOT_LANGUAGE, REMAKE, SLACK_TOKEN.'
+	@echo '  Settings of make run: SESSION=YYYY-MM-DD, ARTIFACTS, SYMBOLS, PRICES_URL, FEEDS, HISTORY_YEARS, PLOT_LANGUAGE, REMAKE, SLACK_TOKEN.'
 	@echo '  TORCH_INDEX: the package index with the CPU build of torch. All settings: docs/settings.md.'
 
 run: ## Run the pipeline once for one session, on KOSPI data, in an embedded Airflow without a cluster

@@ -52,7 +52,7 @@ class MonitorHarness:
         self.reconciler.poll(now)
 
     def record_failure(
-        self, task_id: str, try_number: int = 1, *, will_retry: bool = False, reason: str = "it broke", **more: object
+        self, task_id: str, try_number: int = 1, *, will_retry: bool = False, reason: str = "it broke", map_index: int = -1, **more: object
     ) -> None:
         fields = {
             "meaning": "invalid data",
@@ -61,8 +61,8 @@ class MonitorHarness:
             "max_attempts": 1,
             "recorded_at": SIX_PM.isoformat(),
         } | more
-        failure = FailureRecord(task_id, -1, try_number, will_retry, reason=reason, **fields)  # type: ignore[arg-type]
-        self.store.create(paths.failure("market_daily", RUN_ID, task_id, -1, try_number), failure.to_json())
+        failure = FailureRecord(task_id, map_index, try_number, will_retry, reason=reason, **fields)  # type: ignore[arg-type]
+        self.store.create(paths.failure("market_daily", RUN_ID, task_id, map_index, try_number), failure.to_json())
 
     def expire_claims(self) -> None:
         """Make every claim so old that no monitor can still be delivering its message."""

@@ -9,7 +9,7 @@ from step_contract.errors import ConfigurationError
 
 def test_an_unset_or_empty_setting_is_left_to_the_step() -> None:
     settings = Settings.read({"SYMBOL": "", "ARTIFACTS": "s3://market", "MAX_ACTIVE_RUNS": "4"})
-    assert (settings.artifacts, settings.symbol, settings.prices_url) == ("s3://market", None, None)
+    assert (settings.artifacts, settings.symbols, settings.prices_url) == ("s3://market", (), None)
     assert (settings.max_active_runs, settings.retries, settings.slack_channel) == (4, 3, "workflows")
 
 
