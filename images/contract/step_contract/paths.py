@@ -68,9 +68,19 @@ def group_revisions(names: Iterable[str]) -> dict[str, dict[int, str]]:
 
 
 def session_revisions(names: Iterable[str]) -> dict[date, dict[int, str]]:
-    """Return, of objects below `prices_root`, the manifests of each session's revisions by ascending number, by session."""
-    grouped = group_revisions(names)
-    return dict(sorted((parse_session(directory), revisions) for directory, revisions in grouped.items()))
+    """Return, of objects below `prices_root`, the manifests of each session's revisions by ascending number, by session.
+
+    Raises DataError if one is not directly in a session's directory, such as a copy that a person has made.
+    """
+    by_session = {}
+    for directory, revisions in group_revisions(names).items():
+        session = parse_session(directory)
+        if not directory.endswith(f"/session={session}"):
+            raise DataError(
+                f"{directory} is no session's directory: move it elsewhere, only the pipeline writes below the artifacts"
+            )
+        by_session[session] = revisions
+    return dict(sorted(by_session.items()))
 
 
 def headlines(session: date, feeds: str) -> str:

@@ -172,6 +172,15 @@ def test_revisions_are_ordered_by_their_numbers() -> None:
     assert list(paths.group_revisions([*names, f"{DIRECTORY}/attempt=1/x"])[DIRECTORY]) == [1, 2, 9, 10]
 
 
+def test_a_copy_inside_a_sessions_directory_is_an_error_that_names_it() -> None:
+    directory = paths.prices("KS11", SESSION)
+    names = [f"{directory}/manifest.json", f"{directory}/revision=2/manifest.json"]
+    assert list(paths.session_revisions(names)) == [SESSION]
+    for copy in (f"{directory}/copy", f"{directory}/revision=2/copy", f"{directory}/revision=02"):
+        with pytest.raises(DataError, match=f"^{copy} is no session's directory: move it elsewhere"):
+            paths.session_revisions([*names, f"{copy}/manifest.json"])
+
+
 def test_a_manifest_of_before_revisions_had_reasons_is_serialized_as_it_was(artifacts: str) -> None:
     manifest = make(Store(artifacts), logic=replace(LOGIC, code_version=1)).manifest
     data = manifest.to_json()
