@@ -198,7 +198,8 @@ def _read_version(files: Mapping[str, bytes], schema: TableSchema, version: int)
         for column in named:
             values[column.name] += _read_column(content, column, uri)
     table = pd.DataFrame({column.name: pd.Series(values[name], dtype=column.dtype) for name, column in stored.items()})
-    added = {column.name: _fill_column(column, table) for column in schema.columns if column.name not in table}
+    # By the version, not by the name: a removed column may have the name of one that has replaced it.
+    added = {column.name: _fill_column(column, table) for column in schema.columns if column.since > version}
     return table.assign(**added)[list(schema.names)], counts
 
 

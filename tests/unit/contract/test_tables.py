@@ -237,6 +237,24 @@ def test_a_removed_column_can_still_be_derived_from() -> None:
     assert "market_cap" not in rows[0]
 
 
+@pytest.mark.parametrize("only", [(), ("volume",)])
+def test_a_column_of_another_dtype_and_unit_is_derived_from_the_one_that_it_replaces(only: tuple[str, ...]) -> None:
+    gone = replace(PRICES["volume"], until=1)
+    millions = Column("volume", "float64", "millions", "", nullable=True, since=2, derive=lambda prices: prices["volume"] / 1e6)
+    schema = with_history(millions, removed=(gone,))
+    rows = read_old_and_new(schema, NEXT | {"volume": 2.5}, only)
+    assert [row["volume"] for row in rows] == [2.5, BAR["volume"] / 1e6]  # type: ignore[operator]
+    missing = to_parquet(make_prices(BAR | {"volume": None}), PRICES)
+    assert to_records(read_rows({"old": missing}, schema, {"old": 1}).table)[0]["volume"] is None
+    assert schema.shared_columns(1).keys() == PRICES.shared_columns(1).keys() - {"volume"}, "they cannot be compared"
+
+
+def test_a_removed_column_must_state_the_last_version_that_has_it() -> None:
+    for until in (None, 2):
+        with pytest.raises(ValueError, match=f"market_cap is in schema versions until {until}, the table is of 2: set until"):
+            with_history(removed=(replace(PRICES["market_cap"], until=until),))
+
+
 @pytest.mark.parametrize(
     ("version", "problem"),
     [
