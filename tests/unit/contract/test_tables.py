@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import arro3.core as arrow
 import numpy as np
 import pandas as pd
 import pytest
+from arro3.io import write_parquet
 from hypothesis import given
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
