@@ -11,7 +11,7 @@ import argparse
 import logging
 import re
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from shlex import quote
 from typing import TypeVar
@@ -136,10 +136,17 @@ class Artifact:
             try:
                 manifest = load_manifest(self.store, path)
                 if manifest.reason == self.remake and self.logic.made(manifest) and manifest.inputs == self.inputs:
-                    return self._verified(path, manifest)
+                    return self._note_later(path, self._verified(path, manifest))
             except DataError as error:
                 log.warning("A revision that is damaged is made anew: %s", error)
         return None
+
+    def _note_later(self, path: str, committed: Committed) -> Committed:
+        """Return the revision at `path`, which was made for a reason, with a note if a later one has replaced it."""
+        latest = max(self._revisions or {})
+        if self._returns_first or paths.parse_revision(path) == latest:
+            return committed
+        return replace(committed, note=f"made for this reason before revision {latest}, which is the one that readers use")
 
     def _verified(self, path: str, manifest: Manifest) -> Committed:
         return verify_revision(self.store, path, manifest, self.logic, self._command())

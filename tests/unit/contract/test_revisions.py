@@ -70,6 +70,8 @@ def test_repeating_a_remake_makes_no_other_revision(artifacts: str) -> None:
     make(store, "another color")
     again = make(store, "another font")
     assert (again.new, again.uri, numbers(store)) == (False, remade.uri, [1, 2, 3])
+    assert again.note == "made for this reason before revision 3, which is the one that readers use"
+    assert make(store, "another color").note == ""
 
 
 @pytest.mark.parametrize("other", [replace(LOGIC, code_version=4), replace(LOGIC, schema_version=4)])

@@ -174,6 +174,19 @@ def test_invalid_file_is_rejected_by_name(data: Callable[[], bytes], problem: st
     assert str(error.value).startswith("s3://bucket/invalid")
 
 
+def test_a_date_that_no_calendar_has_is_rejected_by_name() -> None:
+    days = arrow.Array([2_932_897], arrow.DataType.int32()).cast(arrow.DataType.date32())  # 1 January 10000
+    table = arrow.Table.from_arrays([days, arrow.Array([5781.2], arrow.DataType.float64())], names=["date", "close"])
+    buffer = io.BytesIO()
+    write_parquet(table, buffer)
+    for read in (
+        lambda: read_one(buffer.getvalue(), PRICES.select(["close"])),
+        lambda: read_any_version(buffer.getvalue(), ""),
+    ):
+        with pytest.raises(DataError, match="column date has a value that cannot be read: year 10000"):
+            read()
+
+
 def test_column_of_another_type_is_rejected_by_name() -> None:
     texts = TableSchema("texts.parquet", 1, "", (PRICES["date"], Column("close", "str", "", "")), index="date")
     table = make_table(texts, {"date": [BAR["date"]], "close": ["5781.2"]})
