@@ -119,6 +119,17 @@ class Artifact:
         if not self._revisions:
             return None
         path = self._revisions[min(self._revisions) if self._returns_first else max(self._revisions)]
+        try:
+            return self._find_unchanged(path)
+        except DataError as error:
+            if not self._returns_first:
+                raise
+            raise DataError(
+                f"{error}. A revision does not replace this one: without --remake, only restoring it helps"
+            ) from None
+
+    def _find_unchanged(self, path: str) -> Committed | None:
+        """Return the revision whose manifest is at `path`, verified, if its inputs are the same."""
         manifest = load_manifest(self.store, path)
         if differ := differences(self.inputs, manifest.inputs):
             if self.changed is None:

@@ -264,6 +264,18 @@ def test_a_remade_forecast_stands_beside_the_one_that_was_issued(closes: dict[da
     assert manifest.facts["previous_middle"] == content["forecast"][0]["middle"]["points"], "what was issued is scored"
 
 
+@pytest.mark.parametrize("name", ["forecast.json", "manifest.json"])
+def test_an_issued_forecast_that_is_damaged_exits_65_and_is_not_replaced(
+    name: str, closes: dict[date, float], trainer: Run, tmp_path: Path
+) -> None:
+    forecast(trainer)
+    [file] = (tmp_path / "artifacts" / "forecasts").rglob(name)
+    file.write_bytes(b"{")
+    assert trainer("forecast", "--session", str(LAST), "--remake", "damaged")[0] == 0
+    code, output, _ = trainer("forecast", "--session", str(LAST))
+    assert (code, str(file) in output, "without --remake, only restoring it helps" in output) == (65, True, True)
+
+
 def test_the_first_forecast_of_a_session_is_issued_also_by_a_remake(closes: dict[date, float], trainer: Run) -> None:
     code, output, result = trainer("forecast", "--session", str(LAST), "--remake", "all anew")
     assert code == 0 and "Forecast from" in output and "revision" not in result["facts"]
