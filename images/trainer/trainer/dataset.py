@@ -30,11 +30,12 @@ class Feature:
     """An input of the network beside the log return: one value of each session.
 
     Attributes:
-        name: its name in the weights' metadata.
+        name: its name in the weights' metadata. Give it another name when its values change: a model is used while its names
+            are those of this program.
         columns: the columns of the schema PRICES that it is made from.
         values: returns it from a DataFrame of these columns with the sessions as index, shape (sessions,). It may use a
-            session and earlier ones only. A missing value, as in sessions of before a column was collected, is replaced by the
-            mean.
+            session and earlier ones only. A missing value, as in sessions of before a column was collected, or one that is not
+            finite, such as the logarithm of 0, is replaced by the mean.
     """
 
     name: str
@@ -191,9 +192,13 @@ def model_columns() -> tuple[str, ...]:
 
 
 def feature_values(prices: pd.DataFrame) -> Array:
-    """Return the features of each session after the first, shape (sessions - 1, features), as `log_returns` has them."""
+    """Return the features of each session after the first, shape (sessions - 1, features), as `log_returns` has them.
+
+    A value that is missing or not finite is NaN.
+    """
     values = [feature.values(prices).to_numpy(dtype="float64", na_value=np.nan) for feature in FEATURES]
-    return np.column_stack([np.empty((len(prices), 0)), *values])[1:]
+    table = np.column_stack([np.empty((len(prices), 0)), *values])[1:]
+    return np.where(np.isfinite(table), table, np.nan)
 
 
 def log_returns(closes: Array) -> Array:

@@ -4,10 +4,21 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from step_contract.errors import DataError
 from step_contract.store import Store
-from trainer.dataset import cumulative_returns, forecast_origins, input_windows, list_partitions, log_returns, read_prices
+from trainer import dataset
+from trainer.dataset import (
+    Feature,
+    cumulative_returns,
+    feature_values,
+    forecast_origins,
+    input_windows,
+    list_partitions,
+    log_returns,
+    read_prices,
+)
 
 from .conftest import commit_price, real_changes
 
@@ -59,6 +70,14 @@ def test_longest_holiday_is_not_a_gap(tmp_path: Path) -> None:
     store = Store(f"file://{tmp_path}")
     commit_real_prices(store, date(2017, 9, 25), date(2017, 10, 13))
     assert len(closes_until(store, date(2017, 10, 13))) == 9
+
+
+def test_a_feature_that_is_not_finite_counts_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session without any volume must not end the training as one that has diverged."""
+    growth = Feature("growth", ("volume",), lambda prices: prices["volume"] / prices["volume"].shift() - 1)
+    monkeypatch.setattr(dataset, "FEATURES", (growth,))
+    values = feature_values(pd.DataFrame({"volume": pd.array([4, 0, 6, None, 6, 9], "Int64")}))
+    assert values[:, 0].tolist() == pytest.approx([-1.0, np.nan, np.nan, np.nan, 0.5], nan_ok=True)
 
 
 def test_input_window_ends_where_targets_begin() -> None:
