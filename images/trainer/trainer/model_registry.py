@@ -75,18 +75,23 @@ def entry_as_of(entries: Sequence[RegistryEntry], session: date) -> RegistryEntr
     """Return the promotion of the model that was current when `session` closed; None if there was none.
 
     Only models of earlier sessions count: the training of a session ends after its close, whenever it is run. So a backfilled
-    session never uses a model that was trained on later closes. A rollback counts from the day on which a person made it: what
-    led to it was not known before. If the model was promoted after the session, in a backfill, its rollback always counts.
+    session never uses a model that was trained on later closes. Of several models of one session, such as revisions, those
+    that were promoted by then replace the ones that were promoted later: a revision may know revised closes. A rollback counts
+    from the day on which a person made it: what led to it was not known before. If the model was promoted after the session,
+    in a backfill, its rollback always counts.
     """
     known = [entry for entry in entries if entry.session < session.isoformat()]
     promoted_on = {entry.model: _day(entry) for entry in known if entry.action == PROMOTED}
-    return current_entry(
-        [
-            entry
-            for entry in known
-            if entry.action == PROMOTED or _day(entry) <= session or promoted_on.get(entry.model, session) > session
-        ]
-    )
+    promoted_by_then = {entry.session for entry in known if entry.action == PROMOTED and _day(entry) <= session}
+
+    def counts(entry: RegistryEntry) -> bool:
+        if _day(entry) <= session:
+            return True
+        if entry.action == PROMOTED:
+            return entry.session not in promoted_by_then
+        return promoted_on.get(entry.model, session) > session
+
+    return current_entry([entry for entry in known if counts(entry)])
 
 
 def _day(entry: RegistryEntry) -> date:

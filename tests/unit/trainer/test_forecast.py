@@ -213,9 +213,11 @@ def test_later_entries_of_the_registry_never_change_a_forecast(known: list[tuple
         for is_promotion, model, day in known
     ]
     promoted = sorted({model for action, model, _, _ in entries if action == PROMOTED})
+    sessions = {model: session for _, model, session, _ in entries}
     rollbacks = st.sampled_from(promoted).map(lambda model: (ROLLED_BACK, model, "2026-02-01", "2026-03-16"))
     later_models = st.integers(15, 28).map(lambda day: (PROMOTED, f"later {day}", f"2026-03-{day}", f"2026-03-{day}"))
-    later = data.draw(st.lists(later_models | rollbacks if promoted else later_models, max_size=8))
+    revisions = st.sampled_from(promoted).map(lambda model: (PROMOTED, f"{model}, revision 2", sessions[model], "2026-03-20"))
+    later = data.draw(st.lists(later_models | rollbacks | revisions if promoted else later_models, max_size=8))
     assert entry_as_of(make_entries(*entries, *later), date(2026, 3, 15)) == entry_as_of(
         make_entries(*entries), date(2026, 3, 15)
     )
@@ -232,6 +234,25 @@ def test_a_backfilled_session_uses_no_later_model_and_none_that_was_rolled_back(
     assert entry and entry.model == "2018", (
         "2019 was trained and rolled back in a backfill: no rollback is newer than its model"
     )
+
+
+@pytest.mark.parametrize(("session", "model"), [("2026-01-20", "a"), ("2026-01-31", "a"), ("2026-03-02", "a, revision 2")])
+def test_a_forecast_that_is_run_late_uses_no_model_that_was_retrained_since(session: str, model: str) -> None:
+    """The revision was trained on closes that were corrected in March."""
+    entries = make_entries(
+        (PROMOTED, "before", "2026-01-01", "2026-01-01"),
+        (PROMOTED, "a", "2026-01-15", "2026-01-15"),
+        (ROLLED_BACK, "a", "2026-01-15", "2026-03-01"),
+        (PROMOTED, "a, revision 2", "2026-01-15", "2026-03-02"),
+    )
+    entry = entry_as_of(entries, date.fromisoformat(session))
+    assert entry and entry.model == model
+
+
+def test_a_backfill_uses_the_latest_of_the_models_that_it_has_retrained() -> None:
+    entries = make_entries((PROMOTED, "a", "2019-01-01", "2026-03-01"), (PROMOTED, "a, revision 2", "2019-01-01", "2026-03-02"))
+    entry = entry_as_of(entries, date(2019, 1, 15))
+    assert entry and entry.model == "a, revision 2"
 
 
 def test_a_forecast_is_issued_once_whatever_changes_later(closes: dict[date, float], store: Store, trainer: Run) -> None:
