@@ -19,7 +19,7 @@ from step_contract.errors import RETRY_RULES, ConfigurationError, ExitCode, Step
 from step_contract.facts import SummaryFacts
 from step_contract.paths import parse_revision, validate_symbol
 from step_contract.result import PLATFORM_PREFIX, RESULT_VARIABLE, Result, describe_platform
-from step_contract.revisions import parse_remake
+from step_contract.revisions import parse_reason
 from step_contract.schemas import MARKET_TIME_ZONE, parse_iso_date
 from step_contract.store import Store
 
@@ -99,7 +99,7 @@ def add_artifact_options(parser: argparse.ArgumentParser) -> None:
 def add_remake_option(parser: argparse.ArgumentParser) -> None:
     """Add the option --remake, a person's reason to make a committed artifact anew; empty counts as not given."""
     about = "make a committed artifact anew, as a revision beside it, for this reason; the same reason again makes no other"
-    add_option(parser, "remake", about, "", type=parse_remake, required=False, metavar="REASON")
+    add_option(parser, "remake", about, "", type=parse_reason, required=False, metavar="REASON")
 
 
 def make_parser(name: str, description: str) -> tuple[Parser, Callable[..., Parser]]:

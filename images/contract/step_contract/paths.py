@@ -96,12 +96,13 @@ def models_root(symbol: str) -> str:
     return f"models/symbol={validate_symbol(symbol)}"
 
 
-def model(symbol: str, session: date, config: str) -> str:
+def model(symbol: str, session: date, config: str, *, pinned: bool = False) -> str:
     """Directory of the model trained on `symbol` up to `session`; `config` is a digest of its configuration.
 
-    The digest is part of the path: another configuration gives another model beside the first.
+    The digest is part of the path: another configuration gives another model beside the first. A model that reproduces a past
+    result from `pinned` revisions is not below `models_root`: it is no candidate, and no model that others read.
     """
-    return f"{_partition('models', symbol, session)}/config={config}"
+    return f"{_partition('pinned-models' if pinned else 'models', symbol, session)}/config={config}"
 
 
 def latest_model(names: Iterable[str]) -> str | None:

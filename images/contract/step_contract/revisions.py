@@ -246,8 +246,8 @@ def select_revisions(
     return selected
 
 
-def parse_remake(text: str) -> str:
-    """Return a person's reason to make artifacts anew, in one line. Raises argparse.ArgumentTypeError if it is invalid."""
+def parse_reason(text: str) -> str:
+    """Return a person's reason in one line; empty for none. Raises argparse.ArgumentTypeError if it is invalid."""
     reason = " ".join(text.split())
     if len(reason) > MAX_REMAKE_LENGTH:
         raise argparse.ArgumentTypeError(

@@ -20,7 +20,7 @@ from step_contract.cli import (
 from step_contract.facts import ForecastFacts, SummaryFacts, TrainingFacts
 from step_contract.paths import parse_revision
 from step_contract.result import Result
-from step_contract.revisions import parse_as_of
+from step_contract.revisions import parse_as_of, parse_reason
 
 from trainer.config import DEFAULT_CONFIG, TrainingConfig, read_model_config
 from trainer.model_registry import current_entry, describe_current, promote, read_entries, reject_pinned, roll_back
@@ -92,6 +92,13 @@ def language(text: str) -> str:
     if text not in LANGUAGES:
         raise argparse.ArgumentTypeError(f"invalid language {text!r}: must be one of {', '.join(LANGUAGES)}")
     return text
+
+
+def rollback_reason(text: str) -> str:
+    """Return the reason of a rollback. Raises argparse.ArgumentTypeError if it is empty or invalid."""
+    if reason := parse_reason(text):
+        return reason
+    raise argparse.ArgumentTypeError("the reason is empty: state why the model is rolled back")
 
 
 def read_training_config(options: argparse.Namespace) -> TrainingConfig:
@@ -172,7 +179,8 @@ def build_parser() -> Parser:
 
     rollback_parser = add_step("rollback", rollback, "Roll back the current model to the previous one.", ROLLBACK)
     add_artifact_options(rollback_parser)
-    rollback_parser.add_argument("--reason", required=True, metavar="TEXT", help="the reason, stored in the model registry")
+    reason_help = "the reason, stored in the model registry"
+    rollback_parser.add_argument("--reason", required=True, type=rollback_reason, metavar="TEXT", help=reason_help)
     add_artifact_options(add_step("history", history, "List promotions and rollbacks.", HISTORY))
 
     for step_parser in (train_parser, plot_parser, forecast_parser):

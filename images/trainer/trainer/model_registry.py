@@ -219,16 +219,19 @@ def _reject(reason: str, current: RegistryEntry | None) -> Promotion:
 
 
 def roll_back(store: Store, symbol: str, reason: str) -> str:
-    """Roll back the current model; return a sentence that names its successor.
+    """Roll back the model that is current now; return a sentence that names its successor.
 
-    Raises NothingToDoError if there is no current model.
+    Raises NothingToDoError if there is no current model, or another writer has rolled it back or replaced it meanwhile: the
+    person who asked for it has not seen that one.
     """
+    if not (bad := current_entry(read_entries(store, symbol))):
+        raise NothingToDoError(f"there is no current model of {symbol}: nothing to roll back")
 
     def next_entry(entries: Sequence[RegistryEntry]) -> RegistryEntry:
-        current = current_entry(entries)
-        if current is None:
-            raise NothingToDoError(f"there is no current model of {symbol}: nothing to roll back")
-        return RegistryEntry(len(entries) + 1, ROLLED_BACK, current.model, current.session, reason, _now())
+        if current_entry(entries) != bad:
+            changed = f"{_name(bad)} was rolled back or replaced meanwhile; {describe_current(entries)}"
+            raise NothingToDoError(f"{changed}: run the command again to roll back that one too")
+        return RegistryEntry(len(entries) + 1, ROLLED_BACK, bad.model, bad.session, reason, _now())
 
     _append_entry(store, symbol, next_entry)
     return f"Rolled back; {describe_current(read_entries(store, symbol))}."
@@ -262,8 +265,9 @@ def _append_entry(
         if isinstance(decision, Promotion):
             _update_current_model(store, symbol)
             return decision
-        path = f"{paths.promotions(symbol)}/{decision.number:06}.json"
-        if store.create(path, canonical(asdict(decision)) + b"\n"):
+        path, data = f"{paths.promotions(symbol)}/{decision.number:06}.json", canonical(asdict(decision)) + b"\n"
+        # As in `commit.try_commit`, an entry that exists may be ours: a second rollback would be that of another model.
+        if store.create(path, data) or store.read(path) == data:
             _update_current_model(store, symbol)
             return None
 

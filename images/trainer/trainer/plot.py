@@ -35,7 +35,7 @@ def find_model(store: Store, symbol: str, session: date, config: TrainingConfig)
     directory = paths.model(symbol, session, replace(config, as_of=None).digest)
     found = select_revisions(store, {directory: list_revisions(store, directory)}, config.as_of)
     if not found and config.as_of:
-        directory = paths.model(symbol, session, config.digest)
+        directory = paths.model(symbol, session, config.digest, pinned=True)
         found = select_revisions(store, {directory: list_revisions(store, directory)})
     command = f"trainer train --session {session} --symbol {symbol}"
     if not found:

@@ -70,7 +70,7 @@ def train(
     model_config, since = config.model, config.first_date(session)
     partitions = list_partitions(store, symbol, session, since, as_of=config.as_of)
     sessions = partitions.sessions
-    directory = paths.model(symbol, session, config.digest)
+    directory = paths.model(symbol, session, config.digest, pinned=bool(config.as_of))
     inputs = {
         "symbol": symbol,
         "sessions": f"{len(sessions)} from {sessions[0]} to {sessions[-1]}",
