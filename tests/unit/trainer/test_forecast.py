@@ -320,7 +320,7 @@ def truncate_weights(model: Path) -> str:
 def set_schema_version(model: Path) -> str:
     [path] = model.rglob("manifest.json")
     path.write_bytes(replace(Manifest.from_json(path.read_bytes(), ""), schema_version=99).to_json())
-    return "has schema version 99, this program reads 3"
+    return "has schema version 99, this program reads 3: upgrade the program"
 
 
 def remove_manifest(model: Path) -> str:

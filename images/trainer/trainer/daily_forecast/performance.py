@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from step_contract import paths
 from step_contract.errors import DataError
-from step_contract.manifest import MAX_BYTES, Fact, File, Manifest, check_content
-from step_contract.schemas import CLOSE_STEP, FORECAST_FILE, ISSUED_FORECAST_VERSION, SCORES
+from step_contract.manifest import MAX_BYTES, File, Manifest, check_content
+from step_contract.schemas import CLOSE_STEP, FORECAST_FILE, ISSUED_FORECAST_VERSION, SCORES, parse_iso_date
 from step_contract.store import Store
 from step_contract.tables import make_table
 
@@ -39,7 +39,8 @@ class IssuedForecast:
         interval: the nominal coverage.
         log_returns: low, middle and high of each horizon, shape (horizon, 3).
         points: the same in index points.
-        content: of forecast.json; `facts`: of the manifest.
+        content: of forecast.json.
+        drift_since: since when the forecasts by its source were drifting, as was known on that session; None if they were not.
     """
 
     session: date
@@ -49,7 +50,7 @@ class IssuedForecast:
     log_returns: Array
     points: Array
     content: Mapping[str, Any]
-    facts: Mapping[str, Fact]
+    drift_since: date | None
 
 
 def read_issued_forecasts(
@@ -131,6 +132,7 @@ def _parse(data: bytes, manifest: Manifest, uri: str) -> IssuedForecast:
         is_ordered = all(np.isfinite(array).all() and (np.diff(array) >= 0).all() for array in values)
         if not (is_ordered and last_close > 0 and 0 < interval < 1):
             raise ValueError("a value is not a possible forecast")
+        drift_since = manifest.facts.get("drift_since")
         return IssuedForecast(
             session=manifest.session,
             last_close=last_close,
@@ -139,7 +141,7 @@ def _parse(data: bytes, manifest: Manifest, uri: str) -> IssuedForecast:
             log_returns=values[0],
             points=values[1],
             content=content,
-            facts=manifest.facts,
+            drift_since=parse_iso_date(str(drift_since)) if drift_since else None,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{uri} is not a forecast: {type(error).__name__}: {error!s:.200}") from None

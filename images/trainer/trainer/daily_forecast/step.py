@@ -11,7 +11,7 @@ from step_contract import paths
 from step_contract.commit import Committed, Content
 from step_contract.errors import DataError, NothingToDoError
 from step_contract.revisions import Artifact, Logic
-from step_contract.schemas import FORECAST_FILE, ISSUED_FORECAST_VERSION, PERFORMANCE_FILE, SCORES, parse_iso_date
+from step_contract.schemas import FORECAST_FILE, ISSUED_FORECAST_VERSION, PERFORMANCE_FILE, SCORES
 from step_contract.store import Store
 from step_contract.tables import to_parquet
 
@@ -144,6 +144,5 @@ def find_known_drift(issued: Sequence[IssuedForecast], source: Source) -> date |
     """Return since when the forecasts were drifting according to the latest one by the same model, or by a baseline."""
     for forecast in reversed(issued):
         if forecast.source == source.path if source.model else forecast.source.startswith(PREFIX):
-            since = str(forecast.facts.get("drift_since") or "")
-            return parse_iso_date(since) if since else None
+            return forecast.drift_since
     return None
