@@ -32,7 +32,7 @@ class Result:
     error: str | None = None
 
     def to_json(self) -> bytes:
-        """Serialize the result, truncating an error that is too long.
+        """Serialize the result, truncating an error or the facts' summary if it is too long: the step's log has all of it.
 
         Raises DataError if the facts are invalid or do not fit.
         """
