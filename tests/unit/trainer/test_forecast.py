@@ -409,7 +409,11 @@ def test_a_model_with_too_few_sessions_since_a_gap_is_reported(
 
 @pytest.mark.parametrize(
     ("session", "message"),
-    [("2026-01-17", "KS11 has no close of 2026-01-17, the last is of 2026-01-15"), ("2020-01-02", "no sessions of KS11")],
+    [
+        ("2026-01-17", "KS11 has no close of 2026-01-17, the last is of 2026-01-15"),
+        ("2020-01-02", "no sessions of KS11"),
+        ("0002-01-15", "no sessions of KS11 from 0001-01-01 to 0002-01-15"),
+    ],
 )
 def test_a_session_without_a_close_exits_65(session: str, message: str, closes: dict[date, float], trainer: Run) -> None:
     code, output, result = trainer("forecast", "--session", session)

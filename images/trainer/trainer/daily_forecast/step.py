@@ -15,7 +15,7 @@ from step_contract.schemas import FORECAST_FILE, ISSUED_FORECAST_VERSION, PERFOR
 from step_contract.store import Store
 from step_contract.tables import to_parquet
 
-from trainer.config import ModelConfig
+from trainer.config import ModelConfig, subtract
 from trainer.daily_forecast.baseline import MIN_RETURNS, PREFIX, Forecast, forecast_baseline
 from trainer.daily_forecast.current_model import forecast_with_model, read_model
 from trainer.daily_forecast.drift import THRESHOLD, find_drift
@@ -63,7 +63,7 @@ def issue_forecast(store: Store, symbol: str, session: date, config: ModelConfig
         return committed
     source = read_source(store, symbol, session)
     first = min(session, source.model.last_session) if source.model else session
-    partitions = list_partitions(store, symbol, session, first - HISTORY)
+    partitions = list_partitions(store, symbol, session, subtract(first, HISTORY))
     history = read_segmented_prices(store, partitions)
     check_history(history, symbol, session)
     source, forecast = make_forecast(store, source, history, config)
