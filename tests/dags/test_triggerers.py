@@ -319,7 +319,15 @@ def test_a_runs_param_reaches_the_pod_as_it_is(reason: str | None, run_triggerer
 
 @pytest.mark.parametrize(
     ("reason", "valid"),
-    [(None, True), ("", True), ("a reason\n$HOME", True), ("x" * 501, False), ("$(AWS_SECRET_ACCESS_KEY)", False), (1, False)],
+    [
+        (None, True),
+        ("", True),
+        ("a reason\n$HOME", True),
+        ("x" * 501, False),
+        ("$(AWS_SECRET_ACCESS_KEY)", False),
+        ("US$$", False),
+        (1, False),
+    ],
 )
 def test_airflow_rejects_a_reason_that_no_step_accepts_or_that_kubernetes_would_expand(reason: Any, valid: bool) -> None:
     from airflow.sdk.exceptions import ParamValidationError
