@@ -208,7 +208,10 @@ def log_returns(closes: Array) -> Array:
 
 @dataclass(frozen=True)
 class Scaler:
-    """Mean and standard deviation of a session's log return, computed from the training part only."""
+    """Mean and standard deviation of a session's log return or feature, computed from the training part only.
+
+    The standard deviation of a feature without two different values there is 0: the network can learn nothing from it.
+    """
 
     mean: float
     std: float
@@ -222,10 +225,14 @@ class Scaler:
     def fit_feature(cls, values: Array) -> Scaler:
         """Return the scaler of a feature, some values of which may be missing (NaN)."""
         known = values[np.isfinite(values)]
-        return cls(float(known.mean()), float(known.std()) or 1.0) if len(known) else cls(0.0, 1.0)
+        if not len(known):
+            return cls(0.0, 0.0)
+        return cls(float(known.mean()), float(known.std()) if np.ptp(known) else 0.0)
 
     def scale(self, values: Array) -> Array:
-        """Return the standardized values."""
+        """Return the standardized values; 0, which is the mean, if the standard deviation is 0."""
+        if not self.std:
+            return np.zeros_like(values)
         scaled: Array = (values - self.mean) / self.std
         return scaled
 

@@ -11,6 +11,7 @@ from step_contract.store import Store
 from trainer import dataset
 from trainer.dataset import (
     Feature,
+    Scaler,
     cumulative_returns,
     feature_values,
     forecast_origins,
@@ -78,6 +79,14 @@ def test_a_feature_that_is_not_finite_counts_as_missing(monkeypatch: pytest.Monk
     monkeypatch.setattr(dataset, "FEATURES", (growth,))
     values = feature_values(pd.DataFrame({"volume": pd.array([4, 0, 6, None, 6, 9], "Int64")}))
     assert values[:, 0].tolist() == pytest.approx([-1.0, np.nan, np.nan, np.nan, 0.5], nan_ok=True)
+
+
+@pytest.mark.parametrize("known", [[], [np.nan] * 50, [1e9], [0.1] * 50], ids=["no session", "missing", "one", "the same"])
+def test_a_feature_that_the_training_part_does_not_know_is_ignored(known: list[float]) -> None:
+    """A column is collected from the middle of the history on: its first values must not be a thousand deviations away."""
+    scaler = Scaler.fit_feature(np.array(known))
+    assert scaler.scale(np.array([2e9, np.nan])).tolist() == [0, 0]
+    assert Scaler.fit_feature(np.array([np.nan, 1.0, 3.0])).scale(np.array([4.0])).tolist() == [2.0]
 
 
 def test_input_window_ends_where_targets_begin() -> None:
