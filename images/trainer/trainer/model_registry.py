@@ -22,7 +22,7 @@ from step_contract import paths
 from step_contract.commit import Committed
 from step_contract.errors import DataError, NothingToDoError
 from step_contract.manifest import canonical
-from step_contract.schemas import MARKET_TIME_ZONE
+from step_contract.schemas import MARKET_TIME_ZONE, parse_iso_date
 from step_contract.store import Store
 
 PROMOTED, ROLLED_BACK = "promoted", "rolled back"
@@ -110,7 +110,7 @@ def read_entries(store: Store, symbol: str) -> list[RegistryEntry]:
     entries = []
     for number, (name, data) in enumerate(store.read_many(names).items(), start=1):
         try:
-            entries.append(RegistryEntry(**json.loads(data or b"")))
+            entries.append(_check_entry(RegistryEntry(**json.loads(data or b""))))
         except (ValueError, TypeError):
             raise DataError(
                 f"{store.uri(name)} is not a valid registry entry: restore it, or remove it and all later ones"
@@ -118,6 +118,16 @@ def read_entries(store: Store, symbol: str) -> list[RegistryEntry]:
         if entries[-1].number != number:
             raise DataError(f"{store.uri(name)} has number {entries[-1].number}, expected {number}: restore the missing entry")
     return entries
+
+
+def _check_entry(entry: RegistryEntry) -> RegistryEntry:
+    """Return the entry. Raises ValueError or TypeError if a value is not what the program writes."""
+    parse_iso_date(entry.session)
+    if entry.action not in (PROMOTED, ROLLED_BACK) or datetime.fromisoformat(entry.time).tzinfo is None:
+        raise ValueError("its action is unknown, or its time has no zone")
+    if not (isinstance(entry.model, str) and isinstance(entry.reason, str)):
+        raise TypeError("its model or its reason is no text")
+    return entry
 
 
 def promote(store: Store, symbol: str, session: date, model: Committed) -> Promotion:

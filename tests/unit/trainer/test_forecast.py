@@ -357,8 +357,15 @@ def test_an_unusable_model_is_replaced_by_a_baseline_and_alerted_once(
     assert problem in str(following.facts["problem"]) and "alerts_problem" not in following.facts
 
 
-def test_a_damaged_registry_does_not_prevent_a_forecast(closes: dict[date, float], store: Store, trainer: Run) -> None:
-    store.write(f"{paths.promotions('KS11')}/000001.json", b"{")
+@pytest.mark.parametrize(
+    "change", [None, {"time": "yesterday"}, {"time": "2026-01-02"}, {"session": 20260102}, {"action": "p"}, {"model": None}]
+)
+def test_a_damaged_registry_does_not_prevent_a_forecast(
+    change: dict[str, object] | None, closes: dict[date, float], store: Store, trainer: Run
+) -> None:
+    """Such as an entry that a person has restored from memory."""
+    entry = asdict(RegistryEntry(1, PROMOTED, "models/a/manifest.json", "2026-01-02", "", "2026-01-02T09:00:00+00:00"))
+    store.write(f"{paths.promotions('KS11')}/000001.json", canonical(entry | change) if change else b"{")
     manifest, content, _ = forecast(trainer)
     assert content["source"]["name"] == "baseline: naive" and "is not a valid registry entry" in str(manifest.facts["problem"])
 
