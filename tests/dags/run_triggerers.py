@@ -36,6 +36,7 @@ from airflow.utils.types import DagRunTriggeredByType
 from sqlalchemy import func, select
 from step_contract.commit import Content, commit
 from step_contract.result import Result
+from step_contract.sources import source_of_file
 from step_contract.store import Store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "airflow"))
@@ -153,9 +154,8 @@ class Triggerer:
 async def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Run the triggerers until all steps have ended."""
     store = Store(f"file://{folder}/artifacts")
-    artifact = commit(
-        store, "decisions", step="decide", session=date(2026, 1, 15), inputs={}, content=Content({"x.json": b"{}"}, 0, 1, {})
-    )
+    content = Content({"x.json": b"{}"}, 0, 1, {}, [source_of_file("source", "https://user:secret@host/2026.csv?key=secret", b"")])
+    artifact = commit(store, "decisions", step="decide", session=date(2026, 1, 15), inputs={}, content=content)
     api = KubernetesApi()
     os.environ["KUBECONFIG"] = str(await api.start(folder))
     await asyncio.to_thread(defer_all, folder / "dags", options.steps, json.loads(options.conf), options.returned)
@@ -176,6 +176,7 @@ async def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             break
         await asyncio.sleep(0.3)
     duration = time.monotonic() - started
+    await asyncio.sleep(options.linger)
     ends = [triggerer.read_end() for triggerer in triggerers]
     for triggerer in triggerers:
         triggerer.kill(signal.SIGTERM)
@@ -208,6 +209,7 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=0, help="how often a step prints it")
     parser.add_argument("--conf", default="{}", help="the params of the run, JSON")
     parser.add_argument("--returned", default="", help="what the first step has returned before")
+    parser.add_argument("--linger", type=float, default=0, help="how long the triggerers run after that, in seconds")
     parser.add_argument("--timeout", type=float, default=600.0)
     parser.add_argument("--module", default="airflow_steps.triggerer")
     options = parser.parse_args()
