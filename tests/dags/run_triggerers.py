@@ -79,7 +79,7 @@ def defer_all(folder: Path, steps: int, conf: dict[str, Any], returned: str = ""
         decision = run.task_instance_scheduling_decisions(session=session)
         run.schedule_tis(decision.schedulable_tis, session=session)
     if returned:
-        ids = {"dag_id": "wide", "task_id": "step_0000", "run_id": folder.parent.name}
+        ids: dict[str, Any] = {"dag_id": "wide", "task_id": "step_0000", "run_id": folder.parent.name}
         XComModel.set(key="return_value", value=returned, serialize=False, **ids)  # as Airflow's API stores it
 
 
@@ -154,7 +154,9 @@ class Triggerer:
 async def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Run the triggerers until all steps have ended."""
     store = Store(f"file://{folder}/artifacts")
-    content = Content({"x.json": b"{}"}, 0, 1, {}, [source_of_file("source", "https://user:secret@host/2026.csv?key=secret", b"")])
+    content = Content(
+        {"x.json": b"{}"}, 0, 1, {}, [source_of_file("source", "https://user:secret@host/2026.csv?key=secret", b"")]
+    )
     artifact = commit(store, "decisions", step="decide", session=date(2026, 1, 15), inputs={}, content=content)
     api = KubernetesApi()
     os.environ["KUBECONFIG"] = str(await api.start(folder))

@@ -1,8 +1,8 @@
 """OpenLineage events of steps: which datasets a step read and wrote, by the URIs in its manifest.
 
-Airflow's OpenLineage provider emits events from listeners, which Airflow calls in workers and in the scheduler only. So the provider
-reports runs, and steps that ended in a worker; for a step that ended in the triggerer, `emit_completion` emits the same events. It
-returns at once: a receiver that is slow or silent must delay no step. Decision 33 lists what is emitted.
+Airflow's OpenLineage provider emits events from listeners, which Airflow calls in workers and in the scheduler only. So the
+provider reports runs, and steps that ended in a worker; for a step that ended in the triggerer, `emit_completion` emits the
+same events. It returns at once: a receiver that is slow or silent must delay no step. docs/lineage.md lists what is emitted.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def add_artifact_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reference_option(parser: argparse.ArgumentParser, name: str, help: str) -> None:
-    """Add the option `--name`, the URI of an artifact's manifest; empty counts as not given. No environment variable sets it."""
+    """Add the option `--name`, the URI of a manifest; empty counts as not given. No environment variable sets it."""
     parser.add_argument(f"--{name}", default="", metavar="URI", help=help)
 
 

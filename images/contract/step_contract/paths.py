@@ -16,12 +16,12 @@ _SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _SESSION = re.compile(r"/session=(\d{4}-\d\d-\d\d)/")
 _REVISION = re.compile(r"/revision=(\d+)/")
 _CONFIG = re.compile(r"/config=([^/]+)/")
-_KINDS = ("decisions", "prices", "headlines", "models", "forecasts", "plots")
-# A manifest's path: kind, symbol if it has one, session, what distinguishes artifacts of one session, and the revision from 2 on.
-_ARTIFACT = re.compile(
-    rf"(?P<kind>{'|'.join(_KINDS)})(?:/symbol=(?P<symbol>[A-Za-z0-9][A-Za-z0-9._-]{{0,31}}))?"
-    rf"/session=(?P<session>\d{{4}}-\d\d-\d\d)(?:/(?:state|feeds|config)=[a-z0-9]+)?(?:/revision=(?P<revision>[1-9]\d*))?/{MANIFEST}"
+# A manifest's path: kind, symbol if it has one, session, what distinguishes artifacts of one session, revision from 2 on.
+_ARTIFACT = (
+    rf"(?P<kind>[a-z][a-z-]*)(?:/symbol=(?P<symbol>{_SYMBOL.pattern}))?/session=(?P<session>\d{{4}}-\d\d-\d\d)"
+    rf"(?:/(?!revision=)[a-z]+=[A-Za-z0-9]+)*(?:/revision=(?P<revision>[1-9]\d*))?/{MANIFEST}"
 )
+_PATH, _URI = re.compile(_ARTIFACT), re.compile(rf"(?P<root>.*?)/(?P<path>{_ARTIFACT})")
 
 
 def validate_symbol(symbol: str) -> str:
@@ -37,7 +37,7 @@ class ArtifactPath:
 
     Attributes:
         path: the whole path; `kind` is its first directory, such as `prices`.
-        symbol: empty for headlines.
+        symbol: empty if it has none, as headlines.
         revision: 1 for the first.
     """
 
@@ -55,8 +55,8 @@ class ArtifactPath:
 
 def parse_artifact_path(path: str) -> ArtifactPath | None:
     """Return what the canonical path of a manifest names; None if `path` is not one."""
-    match = _ARTIFACT.fullmatch(path)
-    if not match or match["revision"] == "1" or (match["symbol"] is None) != (match["kind"] == "headlines"):
+    match = _PATH.fullmatch(path)
+    if not match or match["revision"] == "1":
         return None
     try:
         session = date.fromisoformat(match["session"])
@@ -66,11 +66,9 @@ def parse_artifact_path(path: str) -> ArtifactPath | None:
 
 
 def split_artifact_uri(uri: str) -> tuple[str, str] | None:
-    """Return the root of the artifacts and the path of the manifest that `uri` names; None if it names no artifact's manifest."""
-    end = uri.endswith(f"/{MANIFEST}") and max(uri.rfind(f"/{kind}/") for kind in _KINDS)
-    if not end or end < 0 or not parse_artifact_path(uri[end + 1 :]):
-        return None
-    return uri[:end], uri[end + 1 :]
+    """Return the root of the artifacts and the path of the manifest that `uri` names; None if it names no manifest."""
+    match = _URI.fullmatch(uri)
+    return (match["root"], match["path"]) if match and parse_artifact_path(match["path"]) else None
 
 
 def _partition(kind: str, symbol: str, session: date) -> str:

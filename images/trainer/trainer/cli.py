@@ -40,13 +40,12 @@ A different configuration or --history-years creates a separate model; the first
 
 If the latest model of the session was trained on another history, because sessions were added or revised, the new one is its
 next revision: models/symbol=…/session=…/config=…/revision=2/. So it is with --remake, although the history may be the same.
-With --prices, the history ends with that revision of a session's prices, although there may be a later one; the sessions before
-are their latest revisions. With --as-of, the model is trained on the prices as they were committed by then, is stored apart, and is
-never promoted.
+With --prices, the history ends with that revision of a session's prices, although there may be a later one; the sessions
+before are their latest revisions. With --as-of, the model is trained on the prices as they were committed by then, is stored
+apart, and is never promoted.
 
   trainer train --session 2026-01-15 --artifacts file:///tmp/artifacts
-  trainer train --session 2026-01-15 --prices file:///tmp/artifacts/prices/symbol=KS11/session=2026-01-15/manifest.json \
-      --artifacts file:///tmp/artifacts
+  trainer train --session 2026-01-15 --artifacts s3://market --prices s3://market/prices/symbol=KS11/session=…/manifest.json
   trainer train --session 2026-01-15 --as-of 2026-01-15T18:30:00+09:00 --artifacts file:///tmp/artifacts
 """
 PLOT = """\
@@ -57,8 +56,7 @@ Writes plots/symbol=…/session=…/config=…/: forecast.png. If the model or t
 the next revision. With --as-of, it is made from the models and the issued forecasts as they were committed by then.
 
   trainer plot --session 2026-01-15 --artifacts s3://market
-  trainer plot --session 2026-01-15 --model s3://market/models/symbol=KS11/session=2026-01-15/config=9838c14f193e/manifest.json \
-      --artifacts s3://market
+  trainer plot --session 2026-01-15 --artifacts s3://market --model s3://market/models/symbol=KS11/…/manifest.json
 """
 FORECAST = """\
 Forecasts from the close of --session with the model that was current when it closed, a model of an earlier session, and its

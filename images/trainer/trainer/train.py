@@ -129,7 +129,7 @@ def train(
 
 
 def describe_as_of(config: TrainingConfig) -> dict[str, str]:
-    """Return the inputs of a model that reproduces a past result: the time, and the configuration without it; none for others."""
+    """Return the inputs of a model that reproduces a past result: the time, and the configuration without it."""
     return {"as_of": config.as_of.isoformat(), "as_of_config": replace(config, as_of=None).digest} if config.as_of else {}
 
 

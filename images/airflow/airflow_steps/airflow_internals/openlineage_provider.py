@@ -34,9 +34,8 @@ def emit_events(
 ) -> None:
     """Emit START and COMPLETE of a task instance's attempt, as the provider's listener would; blocks until they are sent.
 
-    Relies on the provider's macros, by which the run has the identifier that the listener gives an attempt in a worker, and is a
-    child of the DAG run whose events the scheduler emits; and on `api.emit`, which logs an error of the receiver and redacts
-    secrets.
+    Relies on the provider's macros, by which the run has the identifier that the listener gives an attempt in a worker, and is
+    a child of the DAG run whose events the scheduler emits; and on `api.emit`, which logs an error of the receiver.
     """
     from airflow.providers.openlineage.api import emit
     from airflow.providers.openlineage.plugins import macros
