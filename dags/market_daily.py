@@ -8,7 +8,8 @@ neither waits for the other: a feed drops its headlines within days, and forecas
 forecast does not wait for the training: it uses the current model of an earlier session.
 
 Every step commits its artifact with a manifest and returns the manifest's URI (XCom `return_value`; small facts in `facts`); the
-task's links lead to both. Clearing a task is always safe: a step returns what is committed and does not compute it again. To
+task's links lead to both. Forecast and training get the URI of the session's prices from there, the plot that of the model: to use
+what was revised since, clear the step that makes it too. Clearing a task is always safe: a step returns what is committed and does not compute it again. To
 make a session's artifacts anew, beside the earlier revisions, trigger or backfill a run with the param `remake`, a reason.
 
 Exit codes: 65 and 78 are never retried, 69 is retried until midnight, 75 is retried within minutes, 99 skips the task. A monitor
@@ -42,7 +43,6 @@ SESSION = f"{{{{ logical_date.in_timezone('{MARKET_TIME_ZONE.key}').to_date_stri
 COMMON = {"session": SESSION, "artifacts": SETTINGS.artifacts} | remake.OPTION
 INDEX = COMMON | {"symbol": SETTINGS.symbol}
 PRICES = INDEX | {"prices_url": SETTINGS.prices_url}
-MODEL = INDEX | {"history_years": SETTINGS.history_years}
 # Instead of trainer_cpu and trainer_memory: a forecast loads a network, and fits none.
 SMALL = k8s.V1ResourceRequirements(requests={"cpu": "100m", "memory": "1Gi"}, limits={"memory": "1Gi"})
 
@@ -102,7 +102,7 @@ with DAG(
     forecast = StepOperator(
         program="trainer",
         step="forecast",
-        options=INDEX,
+        options=INDEX | {"prices": fetch_prices.manifest},
         container_resources=SMALL,
         doc_md="Issues the session's forecast from the current model, or from a baseline without one, and scores earlier forecasts. "
         "It is skipped while there are too few sessions; its log names what to collect.\n\n**When it fails:** 65: a price or the "
@@ -132,7 +132,8 @@ with DAG(
         train = StepOperator(
             program="trainer",
             step="train",
-            options=MODEL,
+            # On a closed or suspect day, there is none: the history ends with the latest session.
+            options=INDEX | {"history_years": SETTINGS.history_years, "prices": fetch_prices.manifest},
             # monitoring/alerts.yaml (StepFailingRepeatedly: six hours) and helm/values.yaml (buckets of step.run) follow from this.
             execution_timeout=timedelta(hours=2),
             doc_md="Trains on every session up to this one; resumes from a checkpoint.\n\n**When it fails:** 65: too little "
@@ -141,7 +142,7 @@ with DAG(
         plot = StepOperator(
             program="trainer",
             step="plot",
-            options=MODEL | {"plot_language": SETTINGS.plot_language},
+            options=INDEX | {"plot_language": SETTINGS.plot_language, "model": train.manifest},
             doc_md="Plots the forecast.\n\n**When it fails:** 65: the model is missing or damaged; clear `train`.",
         )
 

@@ -45,6 +45,16 @@ with DAG(
         options=ARTIFACTS | SAMPLE | {"from": "2025-03-01", "to": SESSION},
         doc_md="Commits ten months of sessions.\n\n**When it fails:** the causes are those of `decide`.",
     )
-    train = StepOperator(program="trainer", step="train", options=MODEL, doc_md=f"Trains a model.\n\n{NO_TRAINER}")
-    plot = StepOperator(program="trainer", step="plot", options=MODEL, doc_md=f"Plots its forecast.\n\n{NO_TRAINER}")
+    train = StepOperator(
+        program="trainer",
+        step="train",
+        options=MODEL | {"prices": fetch_range.manifest},
+        doc_md=f"Trains a model.\n\n{NO_TRAINER}",
+    )
+    plot = StepOperator(
+        program="trainer",
+        step="plot",
+        options=MODEL | {"model": train.manifest},
+        doc_md=f"Plots its forecast.\n\n{NO_TRAINER}",
+    )
     [decide, fetch_range] >> train >> plot

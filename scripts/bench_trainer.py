@@ -32,11 +32,11 @@ from trainer.dataset import (
     cumulative_returns,
     forecast_origins,
     input_windows,
-    list_partitions,
     log_returns,
 )
 from trainer.fitting import fit, pinball_loss
 from trainer.model import MODELS
+from trainer.partitions import list_partitions
 from trainer.train import train
 
 SAMPLE = ROOT / "data" / "krx" / "index"

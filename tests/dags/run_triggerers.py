@@ -30,11 +30,13 @@ from airflow.models.dagbag import DBDagBag
 from airflow.models.dagbundle import DagBundleModel
 from airflow.models.dagrun import DagRun
 from airflow.models.taskinstance import TaskInstance
+from airflow.models.xcom import XComModel
 from airflow.utils.session import create_session
 from airflow.utils.types import DagRunTriggeredByType
 from sqlalchemy import func, select
 from step_contract.commit import Content, commit
 from step_contract.result import Result
+from step_contract.sources import source_of_file
 from step_contract.store import Store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "airflow"))
@@ -47,16 +49,20 @@ from airflow_steps import remake
 from airflow_steps.operator import StepOperator
 
 with DAG("wide", schedule=None, start_date=datetime(2026, 1, 1), params={{"remake": remake.PARAM}}):
+    previous = None
     for number in range({steps}):
-        options = {{"session": "{{{{ run_id }}}}"}} | remake.OPTION
-        StepOperator(program="collector", step="decide", task_id=f"step_{{number:04}}", options=options)
+        options = {{"session": "{{{{ run_id }}}}", "prices": previous.manifest if previous else None}} | remake.OPTION
+        previous = StepOperator(program="collector", step="decide", task_id=f"step_{{number:04}}", options=options)
 """
 BLOCKED = re.compile(r"blocked for ([0-9.]+) seconds")
 SUCCESS = "success"
 
 
-def defer_all(folder: Path, steps: int, conf: dict[str, Any]) -> None:
-    """Write the DAG, create a run of it with `conf`, and schedule its tasks as the scheduler does: all are deferred."""
+def defer_all(folder: Path, steps: int, conf: dict[str, Any], returned: str = "") -> None:
+    """Write the DAG, create a run of it with `conf`, and schedule its tasks as the scheduler does: all are deferred.
+
+    `returned` is what the first step has returned, if it has.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "wide.py").write_text(DAG_FILE.format(steps=steps))
     bag = DagBag(folder, bundle_path=folder, bundle_name="dags-folder")
@@ -72,6 +78,9 @@ def defer_all(folder: Path, steps: int, conf: dict[str, Any]) -> None:
         run.dag = DBDagBag().get_dag_for_run(run, session=session)
         decision = run.task_instance_scheduling_decisions(session=session)
         run.schedule_tis(decision.schedulable_tis, session=session)
+    if returned:
+        ids: dict[str, Any] = {"dag_id": "wide", "task_id": "step_0000", "run_id": folder.parent.name}
+        XComModel.set(key="return_value", value=returned, serialize=False, **ids)  # as Airflow's API stores it
 
 
 def count_states(folder: Path) -> Counter[str | None]:
@@ -145,12 +154,13 @@ class Triggerer:
 async def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Run the triggerers until all steps have ended."""
     store = Store(f"file://{folder}/artifacts")
-    artifact = commit(
-        store, "decisions", step="decide", session=date(2026, 1, 15), inputs={}, content=Content({"x.json": b"{}"}, 0, 1, {})
+    content = Content(
+        {"x.json": b"{}"}, 0, 1, {}, [source_of_file("source", "https://user:secret@host/2026.csv?key=secret", b"")]
     )
+    artifact = commit(store, "decisions", step="decide", session=date(2026, 1, 15), inputs={}, content=content)
     api = KubernetesApi()
     os.environ["KUBECONFIG"] = str(await api.start(folder))
-    await asyncio.to_thread(defer_all, folder / "dags", options.steps, json.loads(options.conf))
+    await asyncio.to_thread(defer_all, folder / "dags", options.steps, json.loads(options.conf), options.returned)
     deferred = await asyncio.to_thread(count_states, folder / "dags")
     pods = asyncio.create_task(run_pods(api, Result(artifact.uri).to_json().decode(), options))
     started = time.monotonic()
@@ -168,6 +178,7 @@ async def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             break
         await asyncio.sleep(0.3)
     duration = time.monotonic() - started
+    await asyncio.sleep(options.linger)
     ends = [triggerer.read_end() for triggerer in triggerers]
     for triggerer in triggerers:
         triggerer.kill(signal.SIGTERM)
@@ -199,6 +210,8 @@ def main() -> None:
     parser.add_argument("--line", default="", help="what every step prints, with Python's escapes")
     parser.add_argument("--lines", type=int, default=0, help="how often a step prints it")
     parser.add_argument("--conf", default="{}", help="the params of the run, JSON")
+    parser.add_argument("--returned", default="", help="what the first step has returned before")
+    parser.add_argument("--linger", type=float, default=0, help="how long the triggerers run after that, in seconds")
     parser.add_argument("--timeout", type=float, default=600.0)
     parser.add_argument("--module", default="airflow_steps.triggerer")
     options = parser.parse_args()

@@ -169,12 +169,26 @@ def test_it_runs_every_day_after_the_close_in_seoul_without_catchup(dag: DAG) ->
     assert dag.catchup is False
 
 
-def render_arguments(dag: DAG, logical_date: datetime) -> dict[str, list[str]]:
-    """Return each step's arguments in a run of `logical_date`, by program and step."""
+class RunXComs:
+    """A task instance for templates, in a run whose tasks have returned the manifests `uris` by task id."""
+
+    map_index = -1
+
+    def __init__(self, uris: dict[str, str]) -> None:
+        self.uris = uris
+
+    def xcom_pull(self, task_ids: str, map_indexes: int) -> str | None:
+        assert map_indexes == self.map_index
+        return self.uris.get(task_ids)
+
+
+def render_arguments(dag: DAG, logical_date: datetime, uris: dict[str, str] | None = None) -> dict[str, list[str]]:
+    """Return each step's arguments in a run of `logical_date` with the XComs `uris`, by program and step."""
     commands = {}
     for task in dag.tasks:
         if isinstance(task, StepOperator):
-            context: Context = {"logical_date": pendulum.instance(logical_date), "params": {"remake": None}}
+            ti = cast("Any", RunXComs(uris or {}))
+            context: Context = {"logical_date": pendulum.instance(logical_date), "params": {"remake": None}, "ti": ti}
             commands[f"{task.program} {task.step}"] = task.render_template(task.arguments, context, dag.get_template_env())
     return commands
 
@@ -190,6 +204,24 @@ def test_every_steps_real_parser_accepts_its_rendered_arguments(dag: DAG) -> Non
         done = subprocess.run(command, input=json.dumps(arguments), capture_output=True, text=True)
         assert done.returncode == 0, f"{step}: {done.stderr}"
         assert json.loads(done.stdout)["session"] == "2026-01-15"
+
+
+@pytest.mark.parametrize(
+    ("returned", "expected"),
+    [
+        ({"fetch_prices": "s3://p", "train": "s3://m"}, {"forecast": "s3://p", "train": "s3://p", "plot": "s3://m"}),
+        ({"train": "s3://m"}, {"forecast": "", "train": "", "plot": "s3://m"}),  # a closed day
+    ],
+)
+def test_artifacts_are_passed_by_their_uris_in_xcom(dag: DAG, returned: dict[str, str], expected: dict[str, str]) -> None:
+    commands = render_arguments(dag, datetime(2026, 1, 15, 9, tzinfo=UTC), returned)
+    options = {"forecast": "--prices", "train": "--prices", "plot": "--model"}
+    rendered = {step: commands[f"trainer {step}"] for step in options}
+    assert {step: words[words.index(options[step]) + 1] for step, words in rendered.items()} == expected
+
+
+def test_the_uri_of_the_prices_makes_no_training_wait_for_an_open_day(dag: DAG) -> None:
+    assert dag.get_task("train").upstream_task_ids == {TASK_ID}
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from step_contract.facts import HeadlinesFacts, PricesFacts, SummaryFacts
 from step_contract.paths import parse_revision, parse_session
 from step_contract.result import Result
 from step_contract.schemas import MARKET_TIME_ZONE
+from step_contract.sources import source_of_file
 
 from collector.source import PRICES_URL, validate_prices_url
 
@@ -89,7 +90,7 @@ def decide(options: argparse.Namespace) -> Result:
     """Decide whether the exchange was open on the session's day."""
     from collector.decide import commit_decision, make_decision
     from collector.exchange_calendar import bar_final_at, market_status, read_overrides
-    from collector.source import read_year_file
+    from collector.source import make_source, read_year_file
 
     session = options.session
     status = market_status(session, read_overrides(options.overrides))
@@ -99,13 +100,15 @@ def decide(options: argparse.Namespace) -> Result:
         status = replace(status, reason=f"{status.reason}; its bar is final from {final_at:%Y-%m-%d %H:%M}")
     print(f"{session}: {status.reason}", flush=True)
     has_bar = None
+    sources = [source_of_file("overrides", options.overrides.resolve().as_uri(), options.overrides.read_bytes())]
     if session < now.date():
         from collector.year_file import parse_year_file  # imports pandas, which takes longer than the rest of a decision
 
         url, data = read_year_file(options.prices_url, options.symbol, session.year)
         has_bar = data is not None and session in parse_year_file(data, url, session.year).index.date
+        sources += [make_source(url, data)] if data is not None else []
     decision = make_decision(status, has_bar)
-    committed = commit_decision(options.artifacts, options.symbol, session, decision, options.remake)
+    committed = commit_decision(options.artifacts, options.symbol, session, decision, options.remake, sources)
     return make_result(committed, f"{decision.state}: {decision.reason}")
 
 

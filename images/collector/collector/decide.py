@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 
@@ -10,6 +11,7 @@ from step_contract.commit import Committed, Content
 from step_contract.facts import DecisionFacts
 from step_contract.manifest import canonical
 from step_contract.revisions import Artifact, Logic
+from step_contract.sources import Source
 from step_contract.store import Store
 
 from collector.exchange_calendar import MarketStatus, describe_contradiction
@@ -48,12 +50,18 @@ def make_decision(status: MarketStatus, has_bar: bool | None) -> Decision:
     return Decision("open" if status.is_open else "closed", status.reason)
 
 
-def commit_decision(store: Store, symbol: str, session: date, decision: Decision, remake: str = "") -> Committed:
-    """Commit `decision` for `session`, or return the artifact of the same decision that exists (`Artifact.find`)."""
+def commit_decision(
+    store: Store, symbol: str, session: date, decision: Decision, remake: str = "", sources: Sequence[Source] = ()
+) -> Committed:
+    """Commit `decision` for `session`, or return the artifact of the same decision that exists (`Artifact.find`).
+
+    `sources` are the files that it was made from.
+    """
     directory = paths.decision(symbol, session, decision.state)
     inputs = {"symbol": symbol, "session": session.isoformat(), "state": decision.state}
     artifact = Artifact(store, directory, LOGIC, session=session, inputs=inputs, remake=remake)
     if committed := artifact.find():
         return committed
     facts = DecisionFacts(decision.state, decision.reason, session.isoformat()).to_facts()
-    return artifact.commit(Content({"decision.json": canonical(facts) + b"\n"}, 0, LOGIC.schema_version, facts))
+    files = {"decision.json": canonical(facts) + b"\n"}
+    return artifact.commit(Content(files, 0, LOGIC.schema_version, facts, sources))

@@ -19,8 +19,9 @@ from step_contract.commit import Committed, Content, make_manifest, read, try_co
 from step_contract.errors import DataError, SourceUnavailableError, StepError, TransientError
 from step_contract.facts import Availability, HeadlinesFacts
 from step_contract.manifest import canonical, digest
-from step_contract.revisions import Artifact, Logic, list_revisions, load_manifest, verify_revision
+from step_contract.revisions import Artifact, Logic, list_revisions, load_revision, verify_revision
 from step_contract.schemas import FEEDS_FILE, HEADLINES, MARKET_TIME_ZONE
+from step_contract.sources import Source, source_of_file
 from step_contract.store import Store
 from step_contract.tables import read_rows, to_parquet
 
@@ -58,11 +59,13 @@ class CollectedHeadlines:
         headlines: a table of the schema HEADLINES, without duplicates, ordered by time of publication.
         feeds: what each feed's entries show about the session's day, in the feeds' order.
         undated: the number of entries without a valid date.
+        sources: the feeds as they were read, and the earlier revision that this extends.
     """
 
     headlines: pd.DataFrame
     feeds: list[FeedCoverage]
     undated: int = 0
+    sources: tuple[Source, ...] = ()
 
 
 def collect_headlines(feeds: Sequence[Feed], session: date, now: datetime) -> CollectedHeadlines:
@@ -73,6 +76,7 @@ def collect_headlines(feeds: Sequence[Feed], session: date, now: datetime) -> Co
     authorizations = [get_authorization(feed) for feed in feeds]
     headlines = [make_headlines([])]
     coverage: list[FeedCoverage] = []
+    sources: list[Source] = []
     undated = 0
     for feed, authorization in zip(feeds, authorizations, strict=True):
         try:
@@ -85,12 +89,13 @@ def collect_headlines(feeds: Sequence[Feed], session: date, now: datetime) -> Co
             log.warning("skipped feed %s: %s", feed.name, reason)
             coverage.append(FeedCoverage(feed.name, Coverage.BROKEN, reason))
             continue
+        sources.append(source_of_file("feed", feed.url, data))
         headlines.append(parsed.headlines)
         undated += parsed.undated
         coverage.append(assess_feed(feed.name, parsed.published, parsed.undated, session, now))
         if coverage[-1].reason:
             log.warning("incomplete feed %s (%s): %s", feed.name, coverage[-1].coverage, coverage[-1].reason)
-    return CollectedHeadlines(deduplicate(pd.concat(headlines)), coverage, undated)
+    return CollectedHeadlines(deduplicate(pd.concat(headlines)), coverage, undated, tuple(sources))
 
 
 def _redact(message: str, feed: Feed, authorization: str | None) -> str:
@@ -104,11 +109,12 @@ def _redact(message: str, feed: Feed, authorization: str | None) -> str:
 
 @dataclass(frozen=True)
 class Partition:
-    """The latest revision of a session's committed headlines."""
+    """The latest revision of a session's committed headlines; `source` names it as what a later one was made from."""
 
     store: Store
     directory: str
     committed: Committed
+    source: Source
 
     @property
     def is_final(self) -> bool:
@@ -155,7 +161,8 @@ class Partition:
         again = collected.headlines.loc[collected.headlines["link"] != "", keys]
         kept = previous.headlines[~pd.MultiIndex.from_frame(previous.headlines[keys]).isin(pd.MultiIndex.from_frame(again))]
         headlines = deduplicate(pd.concat([kept, collected.headlines]))
-        return CollectedHeadlines(headlines, merged, collected.undated), improved or unrecorded or first_headlines
+        sources = (self.source, *collected.sources)
+        return CollectedHeadlines(headlines, merged, collected.undated, sources), improved or unrecorded or first_headlines
 
 
 def find_partition(store: Store, session: date, feeds_digest: str, *, skip_damaged: bool = False) -> Partition | None:
@@ -166,8 +173,9 @@ def find_partition(store: Store, session: date, feeds_digest: str, *, skip_damag
     command = LOGIC.command({"session": session.isoformat()})
     for path in reversed(list_revisions(store, paths.headlines(session, feeds_digest)).values()):
         try:
-            committed = verify_revision(store, path, load_manifest(store, path), LOGIC, command)
-            return Partition(store, path.rpartition("/")[0], committed)
+            revision = load_revision(store, path)
+            committed = verify_revision(store, path, revision.manifest, LOGIC, command)
+            return Partition(store, revision.directory, committed, revision.source(store, "headlines"))
         except DataError as error:
             if not skip_damaged:
                 raise
@@ -264,7 +272,7 @@ def make_content(collected: CollectedHeadlines, session: date) -> Content:
     files = {FEEDS_FILE: coverage_to_json(feeds)}
     if availability != Availability.UNAVAILABLE:
         files[HEADLINES.file] = to_parquet(headlines, HEADLINES)
-    return Content(files, len(headlines), HEADLINES.version, facts.to_facts())
+    return Content(files, len(headlines), HEADLINES.version, facts.to_facts(), collected.sources)
 
 
 def _join_reasons(feeds: Sequence[FeedCoverage]) -> str:

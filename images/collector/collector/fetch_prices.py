@@ -14,6 +14,7 @@ import pandas as pd
 from step_contract import paths
 from step_contract.commit import Committed
 from step_contract.errors import DataError, NothingToDoError, SourceUnavailableError
+from step_contract.sources import Source
 from step_contract.store import Store
 
 from collector.calendar_cache import session_closes
@@ -30,7 +31,7 @@ from collector.prices import (
     open_partition,
     warn_damaged,
 )
-from collector.source import read_year_file
+from collector.source import make_source, read_year_file
 from collector.year_file import parse_year_file
 
 # Earlier sessions that are compared with the source when one is fetched. The source corrects a bar within days.
@@ -105,7 +106,8 @@ def fetch_session(
     check_has_bar(prices, session, url)
     if contradiction := describe_contradiction(status, has_bar=True):
         raise DataError(f"{session}: {contradiction}; if the exchange was open, add a line to the overrides file")
-    rechecked = make_partitions(symbol, prices.loc[: pd.Timestamp(session)].tail(RECHECKED_SESSIONS + 1))
+    recent = prices.loc[: pd.Timestamp(session)].tail(RECHECKED_SESSIONS + 1)
+    rechecked = make_partitions(symbol, recent, (make_source(url, data),))
     with ThreadPoolExecutor(1 if store.local else MAX_CONCURRENT_REQUESTS) as pool:
         listings = pool.map(lambda partition: store.list(paths.prices(symbol, partition.session)), rechecked)
         revisions = paths.session_revisions(name for names in listings for name in names)
@@ -129,8 +131,17 @@ def _make_revision(store: Store, comparison: Comparison, known: Mapping[int, str
     return commit_partition(store, comparison.partition, known=known, remake=remake)
 
 
-def read_years(template: str, symbol: str, first: date, last: date) -> Iterator[tuple[int, pd.DataFrame]]:
-    """Yield each year from `first` to `last` with all its prices, a table of the schema PRICES, reading each file once.
+@dataclass(frozen=True)
+class YearPrices:
+    """A year's prices, a table of the schema PRICES, and the file that they were read from."""
+
+    year: int
+    prices: pd.DataFrame
+    source: Source
+
+
+def read_years(template: str, symbol: str, first: date, last: date) -> Iterator[YearPrices]:
+    """Yield each year from `first` to `last` with all its prices, reading each file once.
 
     Years before the source's first file are logged and skipped.
 
@@ -149,7 +160,7 @@ def read_years(template: str, symbol: str, first: date, last: date) -> Iterator[
             log.info("%d: the source has no file %s", year, url)
             continue
         any_file = True
-        yield year, parse_year_file(data, url, year)
+        yield YearPrices(year, parse_year_file(data, url, year), make_source(url, data))
 
 
 @dataclass(frozen=True)
@@ -176,7 +187,7 @@ def fetch_range(
     symbol: str,
     first: date,
     last: date,
-    years: Iterable[tuple[int, pd.DataFrame]],
+    years: Iterable[YearPrices],
     status_of: Callable[[date], MarketStatus],
     accept_corrections: bool = False,
     remake: str = "",
@@ -216,11 +227,12 @@ def fetch_range(
         tqdm(total=expected, disable=None, unit=" sessions", file=sys.stderr) as progress,
         ThreadPoolExecutor(MAX_CONCURRENT_REQUESTS) as pool,
     ):
-        for year, prices in years:
-            in_range = prices.loc[pd.Timestamp(first) : pd.Timestamp(last)]
+        for year in years:
+            in_range = year.prices.loc[pd.Timestamp(first) : pd.Timestamp(last)]
             # Days after the year's last bar are compared with the next year: the source may not have their bars yet.
             contradictions |= find_contradictions(set(in_range.index.date), sessions[-1] if sessions else None, status_of)
-            partitions = make_partitions(symbol, in_range[~in_range.index.isin(pd.DatetimeIndex(list(contradictions)))])
+            consistent = in_range[~in_range.index.isin(pd.DatetimeIndex(list(contradictions)))]
+            partitions = make_partitions(symbol, consistent, (year.source,))
             new = [partition for partition in partitions if partition.session not in revisions]
             existing = [partition for partition in partitions if partition.session in revisions]
             commit_new = partial(commit_partition, store, known={}, remake=remake)
@@ -242,7 +254,7 @@ def fetch_range(
             progress.update(len(existing))
             sessions += [partition.session for partition in partitions]
             if progress.disable and partitions:
-                log.info("%d: %d sessions committed, %d already committed", year, len(new), len(existing))
+                log.info("%d: %d sessions committed, %d already committed", year.year, len(new), len(existing))
     problems = [join_first(list(contradictions.values()))]
     problems += [] if accept_corrections else [format_corrections(symbol, comparisons)]
     if any(problems):

@@ -16,6 +16,7 @@ from step_contract.facts import PricesFacts
 from step_contract.manifest import Manifest, canonical, digest
 from step_contract.revisions import Artifact, Logic, select_revisions, verify_revision
 from step_contract.schemas import PRICES
+from step_contract.sources import Source
 from step_contract.store import Store
 from step_contract.tables import read_any_version, rows_to_parquet, to_records
 
@@ -35,6 +36,7 @@ class PricePartition:
         bar: the bar's values by column of PRICES; None for missing ones.
         inputs: the manifest's inputs: the symbol and a digest of the bar's values.
         file: the Parquet file of the bar's row.
+        sources: the source's file that the bar was read from.
     """
 
     symbol: str
@@ -42,13 +44,14 @@ class PricePartition:
     bar: Mapping[str, Any]
     inputs: Mapping[str, str]
     file: bytes = field(repr=False)
+    sources: tuple[Source, ...] = ()
 
 
-def make_partitions(symbol: str, prices: pd.DataFrame) -> list[PricePartition]:
+def make_partitions(symbol: str, prices: pd.DataFrame, sources: tuple[Source, ...] = ()) -> list[PricePartition]:
     """Return the partition of each session of `prices`, a table of the schema PRICES; equal bars give equal bytes.
 
     A partition's inputs depend on the bar's values and not on the bytes of its file: another version of the writer does not
-    make a correction of what is committed.
+    make a correction of what is committed. `sources` are those of every partition.
 
     Raises DataError if the table does not match its schema.
     """
@@ -56,7 +59,7 @@ def make_partitions(symbol: str, prices: pd.DataFrame) -> list[PricePartition]:
     for bar, file in zip(to_records(prices), rows_to_parquet(prices, PRICES), strict=True):
         session = bar["date"]
         inputs = {"symbol": symbol, "bar": digest_bar(bar, PRICES.version)}
-        partitions.append(PricePartition(symbol, session, bar, inputs, file))
+        partitions.append(PricePartition(symbol, session, bar, inputs, file, sources))
     return partitions
 
 
@@ -100,7 +103,7 @@ def commit_partition(
     if committed := artifact.find():
         return committed
     facts = PricesFacts(partition.session.isoformat(), bar["close"], bar["change"])
-    return artifact.commit(Content({PRICES.file: partition.file}, 1, PRICES.version, facts.to_facts()))
+    return artifact.commit(Content({PRICES.file: partition.file}, 1, PRICES.version, facts.to_facts(), partition.sources))
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def compare_with_source(
     partition_of = {partition.session: partition for partition in partitions if revisions.get(partition.session)}
     latest = select_revisions(store, {session: revisions[session] for session in partition_of}, on_damaged=on_damaged)
     comparisons = []
-    for session, (path, manifest) in latest.items():
+    for session, (path, manifest, _) in latest.items():
         partition, version = partition_of[session], manifest.schema_version
         known = PRICES.oldest <= version <= PRICES.version
         equal = not known or manifest.inputs == {**partition.inputs, "bar": digest_bar(partition.bar, version)}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import string
 
 from step_contract.errors import ConfigurationError, SourceUnavailableError
+from step_contract.sources import Source, source_of_file
 from step_contract.store import Store
 
 PRICES_URL = (
     "https://raw.githubusercontent.com/FinanceData/fdr_krx_data_cache/refs/heads/master/data/index/year_{symbol}/{year}.csv"
 )
+SOURCE_ROLE = "source"  # of a price file in a manifest
 MAX_BYTES = 8 * 2**20  # a year of an index has 26 kB, a feed about 100 kB
 
 
@@ -33,6 +35,11 @@ def validate_prices_url(template: str) -> str:
             "such as file:///mirror/year_{symbol}/{year}.csv"
         )
     return template
+
+
+def make_source(url: str, data: bytes) -> Source:
+    """Return one of the source's price files, as the manifest of what was made from it names it."""
+    return source_of_file(SOURCE_ROLE, url, data)
 
 
 def year_file_urls(template: str, symbol: str, year: int) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from step_contract.commit import Committed
 from step_contract.errors import RETRY_RULES, ConfigurationError, ExitCode, StepError
 from step_contract.facts import SummaryFacts
+from step_contract.lineage_report import LINEAGE, show_lineage
 from step_contract.paths import parse_revision, validate_symbol
 from step_contract.result import PLATFORM_PREFIX, RESULT_VARIABLE, Result, describe_platform
 from step_contract.revisions import parse_reason
@@ -96,6 +97,11 @@ def add_artifact_options(parser: argparse.ArgumentParser) -> None:
     add_option(parser, "symbol", "the index's symbol at the source", "KS11", type=symbol)
 
 
+def add_reference_option(parser: argparse.ArgumentParser, name: str, help: str) -> None:
+    """Add the option `--name`, the URI of a manifest; empty counts as not given. No environment variable sets it."""
+    parser.add_argument(f"--{name}", default="", metavar="URI", help=help)
+
+
 def add_remake_option(parser: argparse.ArgumentParser) -> None:
     """Add the option --remake, a person's reason to make a committed artifact anew; empty counts as not given."""
     about = "make a committed artifact anew, as a revision beside it, for this reason; the same reason again makes no other"
@@ -103,7 +109,10 @@ def add_remake_option(parser: argparse.ArgumentParser) -> None:
 
 
 def make_parser(name: str, description: str) -> tuple[Parser, Callable[..., Parser]]:
-    """Return a program's parser, and a function `add_step(name, run, summary, details)` that returns the step's parser."""
+    """Return a program's parser, and a function `add_step(name, run, summary, details)` that returns the step's parser.
+
+    Every program has the command `lineage`.
+    """
     parser = Parser(prog=name, description=description, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter)
     steps = parser.add_subparsers(title="steps", metavar="STEP", required=True, dest="step", parser_class=Parser)
 
@@ -115,6 +124,9 @@ def make_parser(name: str, description: str) -> tuple[Parser, Callable[..., Pars
         added.set_defaults(run=run)
         return added
 
+    lineage = add_step("lineage", show_lineage, "Print what an artifact was made from.", LINEAGE.format(program=name))
+    lineage.add_argument("uri", metavar="URI", help="the URI of the artifact's manifest")
+    lineage.add_argument("--all", action="store_true", help="print every source instead of summaries")
     return parser, add_step
 
 

@@ -8,16 +8,18 @@ idempotent: it can be retried, or run twice at once, with the same result.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import cached_property
 from hashlib import sha256
 from uuid import uuid4
 
 from step_contract import paths
 from step_contract.errors import ConfigurationError, DataError, StepError
 from step_contract.manifest import MAX_BYTES, Fact, File, Manifest, check_content, check_path, damaged_file, differences, digest
+from step_contract.sources import Source, SourceList, pack_sources
 from step_contract.store import READ_LIMIT, Store
 from step_contract.strict_json import shorten
 
@@ -27,12 +29,35 @@ VERIFY_LIMIT = 5 * 2**30
 
 @dataclass(frozen=True)
 class Content:
-    """The output of a step: files by their final names, the number of records in them, and small facts for readers."""
+    """The output of a step.
+
+    Attributes:
+        files: its files by their final names.
+        rows: the number of records in them.
+        schema_version: of the files.
+        facts: small facts for readers.
+        sources: what it was made from.
+    """
 
     files: Mapping[str, bytes]
     rows: int
     schema_version: int
     facts: Mapping[str, Fact]
+    sources: Sequence[Source] = ()
+
+    @cached_property
+    def _packed(self) -> tuple[dict[str, bytes], tuple[Source | SourceList, ...]]:
+        return pack_sources(self.sources)
+
+    @property
+    def stored_files(self) -> dict[str, bytes]:
+        """The artifact's files: also those that list its sources, if there are many."""
+        return {**self.files, **self._packed[0]}
+
+    @property
+    def stored_sources(self) -> tuple[Source | SourceList, ...]:
+        """The manifest's entries of the sources."""
+        return self._packed[1]
 
 
 @dataclass(frozen=True)
@@ -69,6 +94,12 @@ def read(store: Store, directory: str, manifest: Manifest) -> dict[str, bytes]:
     objects = {f"{directory}/{file.path}": file for file in manifest.files}
     contents = store.read_many(objects, max((file.size for file in manifest.files), default=0))
     return {file.name: check_content(store.uri(path), file, contents[path]) for path, file in objects.items()}
+
+
+def read_file(store: Store, directory: str, file: File) -> bytes:
+    """Return one of the artifact's files. Raises DataError if it is missing, truncated or altered."""
+    path = f"{directory}/{file.path}"
+    return check_content(store.uri(path), file, store.read(path, file.size))
 
 
 def stream_file(store: Store, directory: str, file: File) -> Iterator[bytes]:
@@ -191,7 +222,7 @@ def make_manifest(
 ) -> Manifest:
     """Return the manifest of `content`, whose files are under the prefix of an attempt of its own."""
     attempt = f"attempt={uuid4().hex[:12]}"
-    files = tuple(File(f"{attempt}/{name}", digest(data), len(data)) for name, data in content.files.items())
+    files = tuple(File(f"{attempt}/{name}", digest(data), len(data)) for name, data in content.stored_files.items())
     return Manifest(
         step=step,
         session=session,
@@ -205,6 +236,7 @@ def make_manifest(
         commit=os.environ.get("GIT_COMMIT") or None,
         code_version=code_version,
         reason=reason,
+        sources=content.stored_sources,
     )
 
 
@@ -212,7 +244,7 @@ def try_commit(store: Store, directory: str, manifest: Manifest, content: Conten
     """Commit `content` in `directory`; return None, and leave nothing there, if another writer was first."""
     data, path = manifest.to_json(), f"{directory}/{paths.MANIFEST}"
     try:
-        for file, body in zip(manifest.files, content.files.values(), strict=True):
+        for file, body in zip(manifest.files, content.stored_files.values(), strict=True):
             store.write(f"{directory}/{file.path}", body)
         # The client repeats a PUT whose response was lost, and the second is refused: the existing manifest may be ours.
         if store.create(path, data) or store.read(path) == data:

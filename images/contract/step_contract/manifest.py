@@ -17,6 +17,7 @@ from typing import Any
 from step_contract.errors import DataError
 from step_contract.paths import MANIFEST
 from step_contract.schemas import parse_iso_date
+from step_contract.sources import Source, SourceList, parse_sources, sources_to_json
 from step_contract.strict_json import parse_object, shorten, shorten_message
 
 FORMAT = 1
@@ -75,6 +76,7 @@ class Manifest:
         image: the image that made it, if known; `commit` likewise.
         code_version: the version of the step's logic (`revisions.Logic`). Manifests of before it was recorded have none: 1.
         reason: why there is this revision, empty for the first of an artifact unless a person gave one.
+        sources: what it was made from. Manifests of before it was recorded have none.
     """
 
     step: str
@@ -89,6 +91,7 @@ class Manifest:
     commit: str | None = None
     code_version: int = 1
     reason: str = ""
+    sources: tuple[Source | SourceList, ...] = ()
 
     def file(self, name: str) -> File:
         """Return the file with that final name. Raises DataError if the artifact has none."""
@@ -119,6 +122,7 @@ class Manifest:
         # Only if they differ: a manifest of before these fields existed is the same bytes when it is serialized again.
         content |= {"code_version": self.code_version} if self.code_version != 1 else {}
         content |= {"reason": self.reason} if self.reason else {}
+        content |= {"sources": sources_to_json(self.sources)} if self.sources else {}
         try:
             content["sha256"] = digest(canonical(content))
             data = (json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
@@ -158,11 +162,12 @@ class Manifest:
 
 def _parse(content: dict[str, Any]) -> Manifest:
     """Return the manifest that JSON describes. Raises ValueError if a field is missing or invalid."""
+    files = _parse_files(_get(content, "files", list))
     return Manifest(
         step=_get(content, "step", str),
         session=parse_iso_date(_get(content, "session", str)),
         inputs={name: _get(content["inputs"], name, str) for name in _get(content, "inputs", dict)},
-        files=_parse_files(_get(content, "files", list)),
+        files=files,
         rows=_get_count(content, "rows"),
         schema_version=_get_count(content, "schema_version"),
         facts=check_facts(content.get("facts")),
@@ -171,6 +176,7 @@ def _parse(content: dict[str, Any]) -> Manifest:
         commit=_get(content, "commit", str, NoneType),
         code_version=_get_count(content, "code_version") if "code_version" in content else 1,
         reason=_parse_reason(content.get("reason", "")),
+        sources=parse_sources(content.get("sources", []), [file.name for file in files]),
     )
 
 

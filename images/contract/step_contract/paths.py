@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import date
 from urllib.parse import quote
 
@@ -14,6 +15,13 @@ MANIFEST = "manifest.json"
 _SYMBOL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,31}")
 _SESSION = re.compile(r"/session=(\d{4}-\d\d-\d\d)/")
 _REVISION = re.compile(r"/revision=(\d+)/")
+_CONFIG = re.compile(r"/config=([^/]+)/")
+# A manifest's path: kind, symbol if it has one, session, what distinguishes artifacts of one session, revision from 2 on.
+_ARTIFACT = (
+    rf"(?P<kind>[a-z][a-z-]*)(?:/symbol=(?P<symbol>{_SYMBOL.pattern}))?/session=(?P<session>\d{{4}}-\d\d-\d\d)"
+    rf"(?:/(?!revision=)[a-z]+=[A-Za-z0-9]+)*(?:/revision=(?P<revision>[1-9]\d*))?/{MANIFEST}"
+)
+_PATH, _URI = re.compile(_ARTIFACT), re.compile(rf"(?P<root>.*?)/(?P<path>{_ARTIFACT})")
 
 
 def validate_symbol(symbol: str) -> str:
@@ -21,6 +29,46 @@ def validate_symbol(symbol: str) -> str:
     if not _SYMBOL.fullmatch(symbol):
         raise ConfigurationError(f"invalid symbol {symbol!r}: use letters, digits, '.', '_' or '-', such as KS11")
     return symbol
+
+
+@dataclass(frozen=True)
+class ArtifactPath:
+    """The path of a manifest, relative to the root of the artifacts.
+
+    Attributes:
+        path: the whole path; `kind` is its first directory, such as `prices`.
+        symbol: empty if it has none, as headlines.
+        revision: 1 for the first.
+    """
+
+    path: str
+    kind: str
+    symbol: str
+    session: date
+    revision: int
+
+    @property
+    def directory(self) -> str:
+        """Directory of the revision."""
+        return self.path.rpartition("/")[0]
+
+
+def parse_artifact_path(path: str) -> ArtifactPath | None:
+    """Return what the canonical path of a manifest names; None if `path` is not one."""
+    match = _PATH.fullmatch(path)
+    if not match or match["revision"] == "1":
+        return None
+    try:
+        session = date.fromisoformat(match["session"])
+    except ValueError:
+        return None
+    return ArtifactPath(path, match["kind"], match["symbol"] or "", session, int(match["revision"] or 1))
+
+
+def split_artifact_uri(uri: str) -> tuple[str, str] | None:
+    """Return the root of the artifacts and the path of the manifest that `uri` names; None if it names no manifest."""
+    match = _URI.fullmatch(uri)
+    return (match["root"], match["path"]) if match and parse_artifact_path(match["path"]) else None
 
 
 def _partition(kind: str, symbol: str, session: date) -> str:
@@ -96,13 +144,26 @@ def models_root(symbol: str) -> str:
     return f"models/symbol={validate_symbol(symbol)}"
 
 
+def session_models(symbol: str, session: date, *, pinned: bool = False) -> str:
+    """Directory above the models of `symbol` trained for `session`, of any configuration; `pinned` as for `model`."""
+    return _partition("pinned-models" if pinned else "models", symbol, session)
+
+
+def parse_config(directory: str) -> str:
+    """Return the digest of the configuration that a model's directory names. Raises DataError if it names none."""
+    match = _CONFIG.search(f"/{directory}/")
+    if not match:
+        raise DataError(f"{directory} names no configuration: remove it, only the pipeline writes below this directory")
+    return match.group(1)
+
+
 def model(symbol: str, session: date, config: str, *, pinned: bool = False) -> str:
     """Directory of the model trained on `symbol` up to `session`; `config` is a digest of its configuration.
 
     The digest is part of the path: another configuration gives another model beside the first. A model that reproduces a past
     result from `pinned` revisions is not below `models_root`: it is no candidate, and no model that others read.
     """
-    return f"{_partition('pinned-models' if pinned else 'models', symbol, session)}/config={config}"
+    return f"{session_models(symbol, session, pinned=pinned)}/config={config}"
 
 
 def latest_model(names: Iterable[str]) -> str | None:

@@ -14,12 +14,13 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from shlex import quote
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from step_contract import paths
 from step_contract.commit import Committed, Content, make_manifest, try_commit, verify
 from step_contract.errors import DataError, TransientError
-from step_contract.manifest import MAX_BYTES, MAX_REASON_LENGTH, Manifest, differences
+from step_contract.manifest import MAX_BYTES, MAX_REASON_LENGTH, Manifest, differences, digest
+from step_contract.sources import Source
 from step_contract.store import Store
 
 # Of a person. A reason that a step writes names what has changed and may be longer.
@@ -208,13 +209,48 @@ def verify_revision(store: Store, path: str, manifest: Manifest, logic: Logic, c
     return Committed(store.uri(path), manifest, new=False, note=logic.describe_outdated(manifest, command))
 
 
+class Revision(NamedTuple):
+    """A revision of an artifact: the path of its manifest, the manifest, and the sha256 of the manifest's bytes."""
+
+    path: str
+    manifest: Manifest
+    sha256: str
+
+    @property
+    def directory(self) -> str:
+        """The revision's directory."""
+        return self.path.rpartition("/")[0]
+
+    def source(self, store: Store, role: str) -> Source:
+        """Return the revision as a source of another artifact."""
+        return Source(role, store.uri(self.path), self.sha256)
+
+
+def load_revision(store: Store, path: str) -> Revision:
+    """Return the revision whose manifest is at `path`. Raises DataError if it is missing or damaged."""
+    return _parse_revision(store, path, store.read(path, MAX_BYTES))
+
+
+def load_revisions(store: Store, manifests: Mapping[Key, str]) -> dict[Key, Revision]:
+    """Return the revisions whose manifests are at these paths. Raises DataError if one is missing or damaged."""
+    contents = store.read_many(manifests.values(), MAX_BYTES)
+    for path, data in contents.items():
+        if data is None:
+            raise DataError(f"{store.uri(path)} is missing: restore it, or make anew what was made from it")
+    return {key: _parse_revision(store, path, contents[path]) for key, path in manifests.items()}
+
+
+def _parse_revision(store: Store, path: str, data: bytes | None) -> Revision:
+    return Revision(path, _parse_manifest(store, path, data), digest(data or b""))
+
+
 def select_revisions(
     store: Store,
     revisions: Mapping[Key, Mapping[int, str]],
     as_of: datetime | None = None,
     on_damaged: Callable[[Key, DataError], None] | None = None,
-) -> dict[Key, tuple[str, Manifest]]:
-    """Return the path and the manifest of each artifact's latest revision.
+) -> dict[Key, Revision]:
+    """Return each artifact's latest revision.
 
     A damaged one is an error and no reason to use an earlier one: that would be other data, without anyone noticing.
 
@@ -234,8 +270,8 @@ def select_revisions(
     selected = {}
     for key, candidates in paths_of.items():
         try:
-            parsed = ((path, _parse_manifest(store, path, contents[path])) for path in candidates)
-            found = next((entry for entry in parsed if as_of is None or entry[1].created <= as_of), None)
+            parsed = (_parse_revision(store, path, contents[path]) for path in candidates)
+            found = next((entry for entry in parsed if as_of is None or entry.manifest.created <= as_of), None)
         except DataError as error:
             if on_damaged is None:
                 raise

@@ -12,15 +12,18 @@ from step_contract.cli import (
     add_artifact_options,
     add_common_options,
     add_option,
+    add_reference_option,
     add_remake_option,
     make_parser,
     make_result,
     run_step,
 )
+from step_contract.errors import ConfigurationError
 from step_contract.facts import ForecastFacts, SummaryFacts, TrainingFacts
 from step_contract.paths import parse_revision
+from step_contract.references import open_reference
 from step_contract.result import Result
-from step_contract.revisions import parse_as_of, parse_reason
+from step_contract.revisions import Revision, parse_as_of, parse_reason
 
 from trainer.config import DEFAULT_CONFIG, TrainingConfig, read_model_config
 from trainer.model_registry import current_entry, describe_current, promote, read_entries, reject_pinned, roll_back
@@ -37,19 +40,23 @@ A different configuration or --history-years creates a separate model; the first
 
 If the latest model of the session was trained on another history, because sessions were added or revised, the new one is its
 next revision: models/symbol=…/session=…/config=…/revision=2/. So it is with --remake, although the history may be the same.
-With --as-of, the model is trained on the prices as they were committed by then, is stored apart, and is never promoted.
+With --prices, the history ends with that revision of a session's prices, although there may be a later one; the sessions
+before are their latest revisions. With --as-of, the model is trained on the prices as they were committed by then, is stored
+apart, and is never promoted.
 
   trainer train --session 2026-01-15 --artifacts file:///tmp/artifacts
+  trainer train --session 2026-01-15 --artifacts s3://market --prices s3://market/prices/symbol=KS11/session=…/manifest.json
   trainer train --session 2026-01-15 --as-of 2026-01-15T18:30:00+09:00 --artifacts file:///tmp/artifacts
 """
 PLOT = """\
-Reads the model of the session and the prices of the last sessions, and plots the forecast with the forecasts that were issued
-before, or the validation forecasts if there are none.
-Writes plots/symbol=…/session=…/config=…/: forecast.png. Use the --history-years and --model-config of the training. If the
-model or the prices have changed, and with --remake, the plot is the next revision. With --as-of, it is made from the models,
-the issued forecasts and the prices as they were committed by then.
+Reads the model that --model names, by default the one of the session that was committed last, whatever its configuration, and
+the prices of the last sessions that it was trained on. Plots the forecast with the forecasts that were issued before, or the
+validation forecasts if there are none.
+Writes plots/symbol=…/session=…/config=…/: forecast.png. If the model or the prices have changed, and with --remake, the plot is
+the next revision. With --as-of, it is made from the models and the issued forecasts as they were committed by then.
 
   trainer plot --session 2026-01-15 --artifacts s3://market
+  trainer plot --session 2026-01-15 --artifacts s3://market --model s3://market/models/symbol=KS11/…/manifest.json
 """
 FORECAST = """\
 Forecasts from the close of --session with the model that was current when it closed, a model of an earlier session, and its
@@ -58,6 +65,7 @@ Scores the forecasts that were issued before and whose outcome is known, and tes
 Writes forecasts/symbol=…/session=…/: forecast.json, scores.parquet, performance.json. A forecast is issued once: a later run
 returns it, even if prices or the current model have changed. With --remake, another is computed and stored as the next
 revision, with the reason; what was issued remains revision 1, and only that is scored, plotted, and returned without --remake.
+With --prices, the session's close is that of this revision; the sessions before are their latest revisions.
 
   trainer forecast --session 2026-01-15 --artifacts s3://market
 """
@@ -106,17 +114,29 @@ def read_training_config(options: argparse.Namespace) -> TrainingConfig:
     return TrainingConfig(read_model_config(options.model_config), options.history_years, options.as_of)
 
 
+def open_given(options: argparse.Namespace, option: str, kind: str) -> Revision | None:
+    """Return the artifact that the option names; None if it is not given.
+
+    Raises:
+        ConfigurationError: the URI names something else than it must, or --as-of is given too.
+        DataError: the artifact is missing or damaged.
+    """
+    uri = getattr(options, option)
+    if not uri:
+        return None
+    if getattr(options, "as_of", None):
+        raise ConfigurationError(f"--as-of and --{option} exclude each other: both select what is read; use one of them")
+    return open_reference(options.artifacts, uri, option, kind, options.symbol, options.session)
+
+
 def train(options: argparse.Namespace) -> Result:
     """Train the forecaster, and promote the model if its improvement is significant."""
     from trainer.train import train
 
-    config = read_training_config(options)
-    committed = train(options.artifacts, options.symbol, options.session, config, options.checkpoint_steps, options.remake)
-    promotion = (
-        reject_pinned(options.artifacts, options.symbol, options.as_of)
-        if options.as_of
-        else promote(options.artifacts, options.symbol, options.session, committed)
-    )
+    prices = open_given(options, "prices", "prices")
+    store, symbol, session, config = options.artifacts, options.symbol, options.session, read_training_config(options)
+    committed = train(store, symbol, session, config, options.checkpoint_steps, options.remake, prices)
+    promotion = reject_pinned(store, symbol, options.as_of) if options.as_of else promote(store, symbol, session, committed)
     facts = replace(TrainingFacts.parse(committed.manifest.facts), promotion=promotion.outcome.value)
     result = make_result(committed, f"{facts.evaluation} {promotion.explanation}")
     return replace(result, facts={**result.facts, **facts.to_facts()})
@@ -124,10 +144,11 @@ def train(options: argparse.Namespace) -> Result:
 
 def plot(options: argparse.Namespace) -> Result:
     """Plot the forecast of the session's model."""
-    from trainer.plot import plot
+    from trainer.plot import find_latest_model, plot
 
-    config = read_training_config(options)
-    committed = plot(options.artifacts, options.symbol, options.session, config, options.plot_language, options.remake)
+    store, symbol, session, as_of = options.artifacts, options.symbol, options.session, options.as_of
+    model = open_given(options, "model", "models") or find_latest_model(store, symbol, session, as_of)
+    committed = plot(store, symbol, session, model, options.plot_language, options.remake, as_of)
     return make_result(committed, "plotted")
 
 
@@ -136,8 +157,9 @@ def forecast(options: argparse.Namespace) -> Result:
     from trainer.daily_forecast.report import summarize_forecast
     from trainer.daily_forecast.step import issue_forecast
 
+    prices = open_given(options, "prices", "prices")
     config = read_model_config(options.model_config)
-    committed = issue_forecast(options.artifacts, options.symbol, options.session, config, options.remake)
+    committed = issue_forecast(options.artifacts, options.symbol, options.session, config, options.remake, prices)
     facts = replace(ForecastFacts.parse(committed.manifest.facts), revision=parse_revision(committed.uri))
     result = make_result(committed, summarize_forecast(facts))
     return replace(result, facts={**result.facts, **facts.to_facts()})
@@ -186,13 +208,18 @@ def build_parser() -> Parser:
     for step_parser in (train_parser, plot_parser, forecast_parser):
         add_common_options(step_parser)
         add_remake_option(step_parser)
-        if step_parser is not forecast_parser:
-            as_of_help = "read only revisions that were committed by this time, to reproduce a past result"
-            add_option(step_parser, "as-of", as_of_help, type=parse_as_of, required=False, metavar="TIME")
-            years_help = "train on the last N years only"
-            add_option(step_parser, "history-years", years_help, type=history_years, metavar="N", required=False)
+    for step_parser in (train_parser, plot_parser):
+        as_of_help = "read only revisions that were committed by this time, to reproduce a past result"
+        add_option(step_parser, "as-of", as_of_help, type=parse_as_of, required=False, metavar="TIME")
+    for step_parser in (train_parser, forecast_parser):
         config_help = "TOML file with the model's configuration"
         add_option(step_parser, "model-config", config_help, str(DEFAULT_CONFIG), type=Path, metavar="FILE")
+    years_help = "train on the last N years only"
+    add_option(train_parser, "history-years", years_help, type=history_years, metavar="N", required=False)
+    prices_help = "manifest of the prices of the last session to train on, instead of the latest revision"
+    add_reference_option(train_parser, "prices", prices_help)
+    add_reference_option(forecast_parser, "prices", "manifest of the session's prices, instead of the latest revision")
+    add_reference_option(plot_parser, "model", "manifest of the model, instead of the session's latest one")
     return parser
 
 

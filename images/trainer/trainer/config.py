@@ -1,4 +1,4 @@
-"""The configuration of a model, its training and its plot.
+"""The configuration of a model and of its training, and what identifies a plot.
 
 The digest of a configuration is part of an artifact's path: a change gives another artifact beside the first.
 """
@@ -74,15 +74,6 @@ class TrainingConfig:
         content = [asdict(self.model), self.history_years, _code_digests(MODEL_CODE)]
         return digest(canonical(content + ([self.as_of.isoformat()] if self.as_of else [])))[:12]
 
-    def plot_digest(self, language: str, past_forecasts: str) -> str:
-        """Return twelve hexadecimal digits that identify a plot's configuration.
-
-        Args:
-            language: the language of the texts.
-            past_forecasts: the digest of the past forecasts that are drawn.
-        """
-        return digest(canonical([self.digest, _code_digests(PLOT_CODE), language, past_forecasts]))[:12]
-
     def first_date(self, session: date) -> date | None:
         """Return the first day of the history for a model of `session`, or None if it is not limited."""
         return subtract(session, timedelta(days=round(365.25 * self.history_years))) if self.history_years else None
@@ -91,6 +82,17 @@ class TrainingConfig:
 def subtract(day: date, period: timedelta) -> date:
     """Return the day that is `period` before `day`, or 1 January of the year 1 if that is later."""
     return day - min(period, day - date.min)
+
+
+def plot_digest(model: str, language: str, past_forecasts: str) -> str:
+    """Return twelve hexadecimal digits that identify a plot's configuration.
+
+    Args:
+        model: the digest of the model's configuration.
+        language: the language of the texts.
+        past_forecasts: the digest of the past forecasts that are drawn.
+    """
+    return digest(canonical([model, _code_digests(PLOT_CODE), language, past_forecasts]))[:12]
 
 
 def _code_digests(names: tuple[str, ...]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import NamedTuple
 
 import numpy as np
@@ -12,11 +12,12 @@ import numpy.typing as npt
 import pandas as pd
 from step_contract import paths
 from step_contract.errors import DataError
-from step_contract.manifest import File, canonical, check_content, digest
-from step_contract.revisions import select_revisions
+from step_contract.manifest import check_content
 from step_contract.schemas import CHANGE_STEP, CLOSE_STEP, PRICES
 from step_contract.store import Store
 from step_contract.tables import ReadRows, read_rows
+
+from trainer.partitions import PricePartitions
 
 Array = npt.NDArray[np.float64]
 Indexes = npt.NDArray[np.int64]
@@ -45,61 +46,6 @@ class Feature:
 
 # To add one, add a line. The network, its scaling and the forecasts follow.
 FEATURES: tuple[Feature, ...] = ()
-
-
-@dataclass(frozen=True)
-class PricePartitions:
-    """The committed price partitions of a symbol, ordered by session.
-
-    Attributes:
-        files: the file of each session, by its path in the store; `versions` its schema version.
-        digest: sha256 of the sessions and their files' digests.
-    """
-
-    symbol: str
-    sessions: list[date]
-    files: dict[str, File]
-    versions: dict[str, int]
-    digest: str
-
-
-def list_partitions(
-    store: Store,
-    symbol: str,
-    until: date,
-    since: date | None = None,
-    last: int | None = None,
-    as_of: datetime | None = None,
-) -> PricePartitions:
-    """Return the latest revisions of the price partitions from `since` to `until`, both inclusive, or the `last` of them.
-
-    With `as_of`, these are the latest revisions that were committed by then.
-
-    Raises DataError if there are none, a manifest is damaged, or a schema version cannot be read.
-    """
-    revisions = paths.session_revisions(store.list(paths.prices_root(symbol)))
-    revisions = {day: found for day, found in revisions.items() if day <= until and (since is None or day >= since)}
-    if last and as_of is None:
-        revisions = dict(list(revisions.items())[-last:])
-    selected = select_revisions(store, revisions, as_of)
-    selected = dict(list(selected.items())[-last:]) if last else selected
-    sessions = list(selected)
-    if not sessions:
-        period = f"from {since} to {until}" if since else f"up to {until}"
-        period += f", committed by {as_of.isoformat()}," if as_of else ""
-        raise DataError(
-            f"no sessions of {symbol} {period} in {store.uri(paths.prices_root(symbol))}: "
-            f"collect them with collector fetch-prices --from YYYY-MM-DD --to {until}"
-        )
-    files, versions = {}, {}
-    for session, (path, manifest) in selected.items():
-        command = f"collector fetch-prices --session {session} --symbol {symbol} --remake REASON"
-        PRICES.check_version(manifest.schema_version, store.uri(path), command)
-        file = manifest.file(PRICES.file)
-        name = f"{path.rpartition('/')[0]}/{file.path}"
-        files[name], versions[name] = file, manifest.schema_version
-    content = [[session.isoformat(), file.sha256] for session, file in zip(sessions, files.values(), strict=True)]
-    return PricePartitions(symbol, sessions, files, versions, digest(canonical(content)))
 
 
 def read_prices(store: Store, partitions: PricePartitions, columns: Sequence[str] = ("close",)) -> pd.DataFrame:

@@ -6,15 +6,16 @@ import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
 from step_contract import paths
-from step_contract.commit import read
+from step_contract.commit import read_file
 from step_contract.errors import DataError
-from step_contract.manifest import Manifest
-from step_contract.revisions import select_revisions
+from step_contract.revisions import Revision, select_revisions
 from step_contract.schemas import FORECAST_FILE, FORECAST_VERSIONS
+from step_contract.sources import Source
 from step_contract.store import Store
 
 from trainer.daily_forecast.baseline import PREFIX
@@ -22,15 +23,24 @@ from trainer.daily_forecast.performance import read_issued_forecasts
 
 # Sessions in a plot: about a quarter. With more, a week's forecast would be too narrow on a phone.
 PLOTTED_SESSIONS = 60
+ROLE = "past-forecasts"  # of an earlier forecast among the sources of a plot
 
 logger = logging.getLogger(__name__)
 
 Forecast = Mapping[str, Any]  # the content of a forecast.json
 
 
+@dataclass(frozen=True)
+class PastForecast:
+    """The forecast of an earlier session: the content of its forecast.json, and its artifact as a source of a plot."""
+
+    content: Forecast
+    source: Source
+
+
 def read_past_forecasts(
     store: Store, symbol: str, session: date, config: str, since: date, as_of: datetime | None = None
-) -> list[Forecast]:
+) -> list[PastForecast]:
     """Return the forecasts from sessions since `since` and before `session`, ordered by the session that they start from.
 
     The forecast that was issued on a session takes precedence over that of a model that was trained on it, which nobody used
@@ -38,9 +48,10 @@ def read_past_forecasts(
     count.
     """
     trained = read_forecasts(store, symbol, session, config, since, as_of)
-    forecasts = {str(forecast["last_session"]): forecast for forecast in trained}
-    issued = read_issued_forecasts(store, symbol, since, session, as_of)
-    forecasts |= {forecast.session.isoformat(): forecast.content for forecast in issued}
+    forecasts = {str(forecast.content["last_session"]): forecast for forecast in trained}
+    for issued in read_issued_forecasts(store, symbol, since, session, as_of):
+        source = Source(ROLE, issued.uri, issued.sha256)
+        forecasts[issued.session.isoformat()] = PastForecast(issued.content, source)
     return [forecast for _, forecast in sorted(forecasts.items())]
 
 
@@ -51,7 +62,7 @@ def count_baselines(forecasts: Sequence[Forecast]) -> int:
 
 def read_forecasts(
     store: Store, symbol: str, session: date, config: str, since: date, as_of: datetime | None = None
-) -> list[Forecast]:
+) -> list[PastForecast]:
     """Return the forecasts of the models of sessions from `since` to before `session`, ordered by session.
 
     Of several models of one session, the one with the configuration digest `config` is used, otherwise the first; of a model,
@@ -65,24 +76,25 @@ def read_forecasts(
         as_of,
         on_damaged=lambda directory, error: _warn(error),
     )
-    candidates: dict[date, list[tuple[bool, str, str, Manifest]]] = {}
-    for model_directory, (path, manifest) in selected.items():
+    candidates: dict[date, list[tuple[bool, str, Revision]]] = {}
+    for model_directory, revision in selected.items():
+        manifest = revision.manifest
         with _skip_damaged():
             if manifest.schema_version not in FORECAST_VERSIONS:
                 raise DataError(
-                    f"{store.uri(path)} has schema version {manifest.schema_version}, this program reads "
+                    f"{store.uri(revision.path)} has schema version {manifest.schema_version}, this program reads "
                     f"{' and '.join(map(str, FORECAST_VERSIONS))}"
                 )
             other_config = model_directory != paths.model(symbol, manifest.session, config)
-            candidate = (other_config, manifest.created.isoformat(), path.rpartition("/")[0], manifest)
+            candidate = (other_config, manifest.created.isoformat(), revision)
             candidates.setdefault(manifest.session, []).append(candidate)
-    forecasts: dict[str, Forecast] = {}
+    forecasts: dict[str, PastForecast] = {}
     for _, session_models in sorted(candidates.items()):
-        _, _, directory, manifest = min(session_models, key=lambda model: model[:3])
+        _, _, revision = min(session_models, key=lambda model: (*model[:2], model[2].path))
         with _skip_damaged():
-            forecast = json.loads(read(store, directory, manifest)[FORECAST_FILE])
+            forecast = json.loads(read_file(store, revision.directory, revision.manifest.file(FORECAST_FILE)))
             # Models trained on two closed days after one session start from the same close.
-            forecasts.setdefault(forecast["last_session"], forecast)
+            forecasts.setdefault(forecast["last_session"], PastForecast(forecast, revision.source(store, ROLE)))
     return list(forecasts.values())
 
 

@@ -6,7 +6,7 @@ import json
 import resource
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import date
 from functools import partial
 from importlib.metadata import version
@@ -19,7 +19,7 @@ from step_contract.commit import Committed, Content
 from step_contract.errors import DataError
 from step_contract.facts import TrainingFacts
 from step_contract.manifest import canonical, digest
-from step_contract.revisions import Artifact, Logic
+from step_contract.revisions import Artifact, Logic, Revision
 from step_contract.schemas import CALIBRATION_FILE, FORECAST_FILE, METRICS_FILE, MODEL_FILE, MODEL_VERSION
 from step_contract.store import Store
 
@@ -30,13 +30,13 @@ from trainer.dataset import (
     Array,
     feature_values,
     forecast_origins,
-    list_partitions,
     log_returns,
     model_columns,
     read_prices,
 )
 from trainer.evaluation import Evaluation, OutOfSampleForecasts, min_sessions, split_folds, walk_forward
 from trainer.forecast_history import PLOTTED_SESSIONS
+from trainer.partitions import list_partitions
 from trainer.texts import summarize_evaluation, summarize_intervals
 from trainer.threads import thread_count
 
@@ -48,7 +48,13 @@ LOGIC = Logic("trainer", "train", code_version=1, schema_version=MODEL_VERSION)
 
 
 def train(
-    store: Store, symbol: str, session: date, config: TrainingConfig, checkpoint_interval: int, remake: str = ""
+    store: Store,
+    symbol: str,
+    session: date,
+    config: TrainingConfig,
+    checkpoint_interval: int,
+    remake: str = "",
+    prices: Revision | None = None,
 ) -> Committed:
     """Train a model on the sessions up to `session` and commit it, or return the one committed from the same sessions.
 
@@ -63,12 +69,13 @@ def train(
         config: the model's configuration and the length of the history.
         checkpoint_interval: steps between two checkpoints.
         remake: a person's reason to train another model although the history may be the same; empty for none.
+        prices: the partition of the last session to train on; None for the latest revision of the latest session.
 
     Raises:
         DataError: there are too few sessions, one is damaged, the training diverged, or the latest committed model is damaged.
     """
     model_config, since = config.model, config.first_date(session)
-    partitions = list_partitions(store, symbol, session, since, as_of=config.as_of)
+    partitions = list_partitions(store, symbol, session, since, as_of=config.as_of, pinned=prices)
     sessions = partitions.sessions
     directory = paths.model(symbol, session, config.digest, pinned=bool(config.as_of))
     inputs = {
@@ -76,6 +83,7 @@ def train(
         "sessions": f"{len(sessions)} from {sessions[0]} to {sessions[-1]}",
         "prices": partitions.digest,
         "config": config.digest,
+        **describe_as_of(config),
     }
     made_from = inputs | ({"remake": remake} if remake else {})
     checkpoint_directory = paths.checkpoints(symbol, session, config.digest, digest(canonical(made_from))[:12])
@@ -84,14 +92,14 @@ def train(
     if committed := artifact.find():
         store.remove_folder(checkpoint_directory)  # left if the writer was killed after the commit
         return committed
-    prices = read_prices(store, partitions, model_columns())
-    check_history(prices, model_config, symbol, session, since)
+    table = read_prices(store, partitions, model_columns())
+    check_history(table, model_config, symbol, session, since)
     # Imported late: importing torch takes longer than everything above, and returning a committed model does not need it.
     from trainer.checkpoint import CheckpointManager
     from trainer.fitting import fit
 
-    closes = prices["close"].to_numpy()
-    returns, features = log_returns(closes), feature_values(prices)
+    closes = table["close"].to_numpy()
+    returns, features = log_returns(closes), feature_values(table)
     checkpoints = CheckpointManager(store, checkpoint_directory, checkpoint_interval)
 
     def fit_fold(known: Array, origins: Any, name: str) -> Any:
@@ -115,9 +123,14 @@ def train(
     }
     facts = make_facts(sessions[-1], float(closes[-1]), evaluation, model_config.interval).to_facts()
     files = artifact_files(model, evaluation, forecast, out_of_sample.calibration, inputs)
-    committed = artifact.commit(Content(files, len(sessions), MODEL_VERSION, facts))
+    committed = artifact.commit(Content(files, len(sessions), MODEL_VERSION, facts, partitions.sources))
     checkpoints.remove_all()
     return committed
+
+
+def describe_as_of(config: TrainingConfig) -> dict[str, str]:
+    """Return the inputs of a model that reproduces a past result: the time, and the configuration without it."""
+    return {"as_of": config.as_of.isoformat(), "as_of_config": replace(config, as_of=None).digest} if config.as_of else {}
 
 
 def check_history(prices: pd.DataFrame, config: ModelConfig, symbol: str, session: date, since: date | None) -> None:

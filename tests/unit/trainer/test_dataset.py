@@ -16,10 +16,10 @@ from trainer.dataset import (
     feature_values,
     forecast_origins,
     input_windows,
-    list_partitions,
     log_returns,
     read_prices,
 )
+from trainer.partitions import list_partitions
 
 from .conftest import commit_price, real_changes
 

@@ -37,7 +37,8 @@ def test_model_is_committed_with_metrics_and_forecast(real_prices: Store, traine
     code, output, result = trainer(*TRAIN)
     files = read_files(result)
     manifest = open_artifact(str(result["manifest"]))[0]
-    assert (code, set(files)) == (0, {"model.safetensors", "metrics.json", "forecast.json", "calibration.json"})
+    assert code == 0
+    assert set(files) == {"model.safetensors", "metrics.json", "forecast.json", "calibration.json", "prices.sha256"}
     assert (manifest.rows, manifest.facts["last_session"]) == (252, "2026-01-15")
     assert manifest.inputs["sessions"] == "252 from 2025-01-02 to 2026-01-15"
     metrics = json.loads(files["metrics.json"])

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from step_contract import paths
 from step_contract.errors import DataError
-from step_contract.manifest import MAX_BYTES, File, Manifest, check_content
+from step_contract.manifest import MAX_BYTES, File, Manifest, check_content, digest
+from step_contract.revisions import Revision
 from step_contract.schemas import CLOSE_STEP, FORECAST_FILE, ISSUED_FORECAST_VERSION, SCORES, parse_iso_date
 from step_contract.store import Store
 from step_contract.tables import make_table
@@ -41,6 +42,7 @@ class IssuedForecast:
         points: the same in index points.
         content: of forecast.json.
         drift_since: since when the forecasts by its source were drifting, as was known on that session; None if they were not.
+        uri: of the manifest; `sha256` of its bytes.
     """
 
     session: date
@@ -51,6 +53,8 @@ class IssuedForecast:
     points: Array
     content: Mapping[str, Any]
     drift_since: date | None
+    uri: str
+    sha256: str
 
 
 def read_issued_forecasts(
@@ -68,22 +72,23 @@ def read_issued_forecasts(
         if since <= (session := paths.parse_session(name)) < before
         and name == f"{paths.forecast(symbol, session)}/{paths.MANIFEST}"
     ]
-    files: dict[str, tuple[Manifest, File]] = {}
+    files: dict[str, tuple[Revision, File]] = {}
     for name, data in _read_all(store, names, MAX_BYTES).items():
         with _skip_damaged():
             manifest = Manifest.from_json(data or b"", store.uri(name))
+            revision = Revision(name, manifest, digest(data or b""))
             if as_of and manifest.created > as_of:
                 continue
             if manifest.schema_version != ISSUED_FORECAST_VERSION:
                 version = manifest.schema_version
                 raise DataError(f"{store.uri(name)} has schema version {version}, this program reads {ISSUED_FORECAST_VERSION}")
             file = manifest.file(FORECAST_FILE)
-            files[f"{name.rpartition('/')[0]}/{file.path}"] = manifest, file
+            files[f"{revision.directory}/{file.path}"] = revision, file
     issued = []
     for path, data in _read_all(store, list(files), MAX_FORECAST_BYTES).items():
         with _skip_damaged():
-            manifest, file = files[path]
-            issued.append(_parse(check_content(store.uri(path), file, data), manifest, store.uri(path)))
+            revision, file = files[path]
+            issued.append(_parse(check_content(store.uri(path), file, data), revision, store, store.uri(path)))
     return sorted(issued, key=lambda forecast: forecast.session)
 
 
@@ -117,7 +122,7 @@ def _skip_damaged() -> Iterator[None]:
         logger.warning("Skipping an issued forecast: %s", error)
 
 
-def _parse(data: bytes, manifest: Manifest, uri: str) -> IssuedForecast:
+def _parse(data: bytes, revision: Revision, store: Store, uri: str) -> IssuedForecast:
     try:
         content = json.loads(data)
         source = content["source"]
@@ -132,9 +137,9 @@ def _parse(data: bytes, manifest: Manifest, uri: str) -> IssuedForecast:
         is_ordered = all(np.isfinite(array).all() and (np.diff(array) >= 0).all() for array in values)
         if not (is_ordered and last_close > 0 and 0 < interval < 1):
             raise ValueError("a value is not a possible forecast")
-        drift_since = manifest.facts.get("drift_since")
+        drift_since = revision.manifest.facts.get("drift_since")
         return IssuedForecast(
-            session=manifest.session,
+            session=revision.manifest.session,
             last_close=last_close,
             source=str(source.get("model") or source["name"]),
             interval=interval,
@@ -142,6 +147,8 @@ def _parse(data: bytes, manifest: Manifest, uri: str) -> IssuedForecast:
             points=values[1],
             content=content,
             drift_since=parse_iso_date(str(drift_since)) if drift_since else None,
+            uri=store.uri(revision.path),
+            sha256=revision.sha256,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(f"{uri} is not a forecast: {type(error).__name__}: {error!s:.200}") from None

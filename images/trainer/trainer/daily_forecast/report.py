@@ -14,7 +14,8 @@ from trainer.daily_forecast.baseline import PREFIX, Forecast
 from trainer.daily_forecast.current_model import CurrentModel
 from trainer.daily_forecast.drift import Drift
 from trainer.daily_forecast.performance import IssuedForecast
-from trainer.dataset import PricePartitions, SegmentedPrices
+from trainer.dataset import SegmentedPrices
+from trainer.partitions import PricePartitions
 from trainer.train import forecast_record
 
 

@@ -9,9 +9,11 @@ from datetime import date, timedelta
 import pandas as pd
 from step_contract import paths
 from step_contract.commit import Committed, Content
-from step_contract.errors import DataError, NothingToDoError
-from step_contract.revisions import Artifact, Logic
+from step_contract.errors import ConfigurationError, DataError, NothingToDoError
+from step_contract.lineage import SCORED
+from step_contract.revisions import Artifact, Logic, Revision
 from step_contract.schemas import FORECAST_FILE, ISSUED_FORECAST_VERSION, PERFORMANCE_FILE, SCORES
+from step_contract.sources import Source as ArtifactSource
 from step_contract.store import Store
 from step_contract.tables import to_parquet
 
@@ -27,8 +29,9 @@ from trainer.daily_forecast.performance import (
     summarize_scores,
 )
 from trainer.daily_forecast.report import Source, describe_forecast, make_facts
-from trainer.dataset import SegmentedPrices, feature_values, list_partitions, log_returns, read_segmented_prices
+from trainer.dataset import SegmentedPrices, feature_values, log_returns, read_segmented_prices
 from trainer.model_registry import entry_as_of, read_entries
+from trainer.partitions import PricePartitions, list_partitions
 from trainer.train import to_json
 
 LOGIC = Logic("trainer", "forecast", code_version=1, schema_version=ISSUED_FORECAST_VERSION)
@@ -40,7 +43,9 @@ MAX_PROBLEM_LENGTH = 600
 logger = logging.getLogger(__name__)
 
 
-def issue_forecast(store: Store, symbol: str, session: date, config: ModelConfig, remake: str = "") -> Committed:
+def issue_forecast(
+    store: Store, symbol: str, session: date, config: ModelConfig, remake: str = "", prices: Revision | None = None
+) -> Committed:
     """Commit the forecast from the close of `session`, or return the one that was committed before, whatever has changed since.
 
     It uses what was known when the session closed, even if it runs later: the closes up to the session, in their latest
@@ -52,18 +57,22 @@ def issue_forecast(store: Store, symbol: str, session: date, config: ModelConfig
         session: an open session, whose price is committed.
         config: horizon and interval of a baseline.
         remake: a person's reason to forecast again, in a revision beside what was issued; empty for none.
+        prices: the session's price partition; None for its latest revision.
 
     Raises:
+        ConfigurationError: `prices` is of another session.
         DataError: a price is damaged or that of the session is missing, or the committed forecast is damaged.
         NothingToDoError: there are too few sessions to forecast from.
     """
+    if prices and prices.manifest.session != session:
+        raise ConfigurationError(f"--prices {store.uri(prices.path)} is of another session: use one of --session {session}")
     directory, inputs = paths.forecast(symbol, session), {"symbol": symbol, "session": session.isoformat()}
     artifact = Artifact(store, directory, LOGIC, session=session, inputs=inputs, remake=remake, returns_first=True)
     if committed := artifact.find():
         return committed
     source = read_source(store, symbol, session)
     first = min(session, source.model.last_session) if source.model else session
-    partitions = list_partitions(store, symbol, session, subtract(first, HISTORY))
+    partitions = list_partitions(store, symbol, session, subtract(first, HISTORY), pinned=prices)
     history = read_segmented_prices(store, partitions)
     check_history(history, symbol, session)
     source, forecast = make_forecast(store, source, history, config)
@@ -89,7 +98,16 @@ def issue_forecast(store: Store, symbol: str, session: date, config: ModelConfig
     }
     files = {FORECAST_FILE: to_json(content), SCORES.file: to_parquet(scores, SCORES), PERFORMANCE_FILE: to_json(performance)}
     facts = make_facts(content, scores, drift, source, issued[-1] if issued else None)
-    return artifact.commit(Content(files, len(scores), ISSUED_FORECAST_VERSION, facts.to_facts()))
+    sources = list_sources(store, source, partitions, issued)
+    return artifact.commit(Content(files, len(scores), ISSUED_FORECAST_VERSION, facts.to_facts(), sources))
+
+
+def list_sources(
+    store: Store, source: Source, partitions: PricePartitions, issued: Sequence[IssuedForecast]
+) -> list[ArtifactSource]:
+    """Return what a forecast is made from: the model if one was used, the prices, and the earlier forecasts that are scored."""
+    model = [ArtifactSource("model", store.uri(source.path), source.model.digest)] if source.model else []
+    return [*model, *partitions.sources, *(ArtifactSource(SCORED, forecast.uri, forecast.sha256) for forecast in issued)]
 
 
 def read_source(store: Store, symbol: str, session: date) -> Source:
