@@ -9,7 +9,7 @@ from devtools.commands import ToolError
 from devtools.helm_charts import read_setting
 
 # Where steps write, relative to the root of the artifacts (images/contract/step_contract/paths.py); market_smoke has its own.
-STEP_PREFIXES = ("checkpoints", "decisions", "forecasts", "headlines", "models", "plots", "prices", "smoke")
+STEP_PREFIXES = ("checkpoints", "decisions", "forecasts", "headlines", "models", "pinned-models", "plots", "prices", "smoke")
 # What steps delete: the checkpoints of a finished training, and the files of an attempt that was not committed.
 DELETED_PATTERNS = ("checkpoints/*", "smoke/*/checkpoints/*", "*/attempt=*")
 MONITOR_PREFIX = "monitor"

@@ -36,6 +36,7 @@ from airflow.utils.types import DagRunTriggeredByType
 from sqlalchemy import func, select
 from step_contract.commit import Content, commit
 from step_contract.result import Result
+from step_contract.sources import source_of_file
 from step_contract.store import Store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "airflow"))
@@ -83,7 +84,7 @@ def defer_all(folder: Path, steps: int, conf: dict[str, Any], returned: str = ""
         decision = run.task_instance_scheduling_decisions(session=session)
         run.schedule_tis(decision.schedulable_tis, session=session)
     if returned:
-        ids = {"dag_id": "wide", "task_id": "step_0000", "run_id": folder.parent.name, "map_index": indexes - 1}
+        ids: dict[str, Any] = {"dag_id": "wide", "task_id": "step_0000", "run_id": folder.parent.name, "map_index": indexes - 1}
         XComModel.set(key="return_value", value=returned, serialize=False, **ids)  # as Airflow's API stores it
 
 
@@ -158,9 +159,10 @@ class Triggerer:
 async def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Run the triggerers until all steps have ended."""
     store = Store(f"file://{folder}/artifacts")
-    artifact = commit(
-        store, "decisions", step="decide", session=date(2026, 1, 15), inputs={}, content=Content({"x.json": b"{}"}, 0, 1, {})
+    content = Content(
+        {"x.json": b"{}"}, 0, 1, {}, [source_of_file("source", "https://user:secret@host/2026.csv?key=secret", b"")]
     )
+    artifact = commit(store, "decisions", step="decide", session=date(2026, 1, 15), inputs={}, content=content)
     api = KubernetesApi()
     os.environ["KUBECONFIG"] = str(await api.start(folder))
     conf = json.loads(options.conf)
@@ -182,6 +184,7 @@ async def measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
             break
         await asyncio.sleep(0.3)
     duration = time.monotonic() - started
+    await asyncio.sleep(options.linger)
     ends = [triggerer.read_end() for triggerer in triggerers]
     for triggerer in triggerers:
         triggerer.kill(signal.SIGTERM)
@@ -215,6 +218,7 @@ def main() -> None:
     parser.add_argument("--conf", default="{}", help="the params of the run, JSON")
     parser.add_argument("--returned", default="", help="what the first step has returned before")
     parser.add_argument("--indexes", type=int, default=0, help="so many indexes, each with all steps")
+    parser.add_argument("--linger", type=float, default=0, help="how long the triggerers run after that, in seconds")
     parser.add_argument("--timeout", type=float, default=600.0)
     parser.add_argument("--module", default="airflow_steps.triggerer")
     options = parser.parse_args()

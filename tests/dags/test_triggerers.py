@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import os
 import signal
@@ -10,7 +11,9 @@ import socket
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from datetime import datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -275,8 +278,8 @@ def run_triggerers(
 ) -> Callable[..., dict[str, Any]]:
     """Runs real triggerers with a DAG of many steps, in a database of their own; returns what was measured."""
 
-    def run(*options: str) -> dict[str, Any]:
-        settings = SETTINGS | {"ARTIFACTS": f"file://{tmp_path}/artifacts"}
+    def run(*options: str, **more: str) -> dict[str, Any]:
+        settings = SETTINGS | {"ARTIFACTS": f"file://{tmp_path}/artifacts"} | more
         arguments = ("run_triggerers.py", tmp_path, create_database(), settings, str(tmp_path))
         outcome: dict[str, Any] = run_program(*arguments, *options)
         return outcome
@@ -343,9 +346,75 @@ def test_steps_of_several_indexes_start_from_the_triggerer_with_their_own_option
     assert prices == {"INDEX0": "", "INDEX1": "", "INDEX2": uri}
 
 
+class Receiver:
+    """A receiver of OpenLineage events on HTTP, which answers after `delay` seconds."""
+
+    def __init__(self, delay: float = 0) -> None:
+        self.events: list[dict[str, Any]] = []
+        received = self.events
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                data = gzip.decompress(body) if self.headers.get("content-encoding") == "gzip" else body
+                received.append(json.loads(data))
+                time.sleep(delay)
+                with suppress(OSError):
+                    self.send_response(200)
+                    self.end_headers()
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads, self.server.block_on_close = True, False
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def settings(self) -> dict[str, str]:
+        transport = {"type": "http", "url": f"http://127.0.0.1:{self.server.server_port}", "timeout": 3}
+        return {"AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(transport), "AIRFLOW__OPENLINEAGE__NAMESPACE": "market-daily"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_steps_that_end_in_the_triggerer_are_openlineage_events(run_triggerers: Any, tmp_path: Path) -> None:
+    receiver = Receiver()
+    outcome = run_triggerers("--steps=2", "--triggerers=1", "--timeout=120", "--linger=5", **receiver.settings)
+    receiver.server.shutdown()
+    assert outcome["states"] == {"success": 2}, outcome
+    events = [event for event in receiver.events if event["job"]["name"] == "wide.step_0000"]
+    assert [event["eventType"] for event in events] == ["START", "COMPLETE"]
+    assert len({event["run"]["runId"] for event in events}) == 1 and events[1]["job"]["namespace"] == "market-daily"
+    assert events[1]["run"]["facets"]["parent"]["job"]["name"] == "wide"
+    [dataset] = events[1]["outputs"]
+    assert (dataset["namespace"], dataset["name"]) == ("file", f"{tmp_path}/artifacts/decisions/manifest.json")
+    names = [(source["namespace"], source["name"]) for source in events[1]["inputs"]]
+    assert names == [("https://host", "/2026.csv")]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_silent_openlineage_receiver_delays_no_step(run_triggerers: Any) -> None:
+    receiver = Receiver(delay=600)
+    outcome = run_triggerers("--steps=20", "--triggerers=1", "--timeout=120", **receiver.settings)
+    receiver.server.shutdown()
+    assert outcome["states"] == {"success": 20}, outcome
+    # One event after another, each with its timeout of 3 s, would take two minutes.
+    assert receiver.events and outcome["seconds"] < 90, outcome
+
+
 @pytest.mark.parametrize(
     ("reason", "valid"),
-    [(None, True), ("", True), ("a reason\n$HOME", True), ("x" * 501, False), ("$(AWS_SECRET_ACCESS_KEY)", False), (1, False)],
+    [
+        (None, True),
+        ("", True),
+        ("a reason\n$HOME", True),
+        ("x" * 501, False),
+        ("$(AWS_SECRET_ACCESS_KEY)", False),
+        ("US$$", False),
+        (1, False),
+    ],
 )
 def test_airflow_rejects_a_reason_that_no_step_accepts_or_that_kubernetes_would_expand(reason: Any, valid: bool) -> None:
     from airflow.sdk.exceptions import ParamValidationError

@@ -14,10 +14,11 @@ from step_contract.errors import DataError, StepError
 from step_contract.facts import HeadlinesFacts
 from step_contract.manifest import Manifest, check_path
 from step_contract.paths import MANIFEST
+from step_contract.sources import Source, SourceList
 from step_contract.store import Store
 
 from airflow_steps.airflow_internals.api_server import require_xcom_access
-from airflow_steps.links import URL_PREFIX
+from airflow_steps.links import URL_PREFIX, artifact_url
 from airflow_steps.settings import Settings
 
 DAG_ID = "market_daily"
@@ -38,7 +39,7 @@ PAGE_HEADERS = HEADERS | {
 }
 STYLE = (
     "body{font:16px/1.5 sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}img{max-width:100%}"
-    "td{padding:.1rem 1rem .1rem 0;vertical-align:top;overflow-wrap:anywhere}"
+    "p{overflow-wrap:anywhere}td{padding:.1rem 1rem .1rem 0;vertical-align:top;overflow-wrap:anywhere}"
 )
 
 require_access = require_xcom_access(DAG_ID)
@@ -148,4 +149,16 @@ def render_page(uri: str, manifest: Manifest) -> str:
         f"{summary}{pictures}<h2>Files</h2><table>{files}</table><p><a href='./{MANIFEST}'>{MANIFEST}</a>"
         f"<h2>Facts</h2>{render_table(dict(manifest.facts))}<h2>Origin</h2>{render_table(origin)}"
         f"<h2>Inputs</h2>{render_table(dict(manifest.inputs))}"
+        f"<h2>Sources</h2>{''.join(map(render_source, manifest.sources)) or '<p>none recorded'}"
     )
+
+
+def render_source(entry: Source | SourceList) -> str:
+    """Return the HTML of what an artifact was made from: a link if it is an artifact, text if it is a file elsewhere."""
+    role = html.escape(entry.role)
+    if isinstance(entry, SourceList):
+        name = html.escape(entry.file)
+        return f'<p>{role}: {entry.count:,} artifacts, listed in <a href="./{quote(entry.file)}">{name}</a>'
+    uri, url = html.escape(entry.uri), artifact_url(entry.uri)
+    shown = f'<a href="{html.escape(url)}">{uri}</a>' if url else uri
+    return f"<p>{role}: {shown}<br><small>sha256 {html.escape(entry.sha256)}</small>"

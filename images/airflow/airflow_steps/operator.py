@@ -21,6 +21,7 @@ from airflow_steps.airflow_internals.operators import parse_pod, serialize_pod, 
 from airflow_steps.airflow_internals.task_instances import get_first_try, has_attempts_left
 from airflow_steps.airflow_internals.task_log import copy_silently
 from airflow_steps.callbacks import on_task_failure, on_task_retry
+from airflow_steps.lineage_events import make_operator_lineage
 from airflow_steps.links import LINKS
 from airflow_steps.local_runner import StepProcess
 from airflow_steps.operator_arguments import IN_WORKER, find_worker_arguments, select_runner
@@ -245,6 +246,10 @@ class StepOperator(KubernetesPodOperator):
         context["ti"].xcom_push(key="return_value", value=output.manifest)
         context["ti"].xcom_push(key="facts", value=dict(output.facts))
         return output.manifest
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Return the datasets of a step that has ended in a worker, for the OpenLineage provider."""
+        return make_operator_lineage(self.step_output)
 
     def _count_attempts(self, error: StepFailedError, context: Context) -> StepFailedError:
         """Return the error with the number of attempts that failed this way since the task was first run or last cleared."""

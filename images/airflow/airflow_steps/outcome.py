@@ -12,6 +12,7 @@ from step_contract.commit import verify_artifact
 from step_contract.errors import RETRY_RULES, ConfigurationError, DataError, ExitCode, StepError, Termination
 from step_contract.manifest import Fact
 from step_contract.result import MAX_BYTES, Result
+from step_contract.sources import Source, SourceList
 
 from airflow_steps.metrics import count_termination
 from airflow_steps.termination import ExitStatus, classify_termination, describe_exit_status, get_last_line
@@ -47,11 +48,12 @@ class PermanentStepError(AirflowFailException):
 
 @dataclass(frozen=True)
 class StepOutput:
-    """The output of a successful step: the URI of its manifest, small facts, and the names of its files."""
+    """The output of a successful step: the URI of its manifest, small facts, the names of its files, and its sources."""
 
     manifest: str
     facts: Mapping[str, Fact]
     files: tuple[str, ...]
+    sources: tuple[Source | SourceList, ...] = ()
 
 
 def verify_outcome(step: str, status: ExitStatus) -> StepOutput:
@@ -77,7 +79,7 @@ def verify_outcome(step: str, status: ExitStatus) -> StepOutput:
         raise PermanentStepError(f"{step}: {error}", error.code) from error
     except StepError as error:
         raise StepFailedError(f"{step}: {error}", error.code) from error
-    return StepOutput(result.manifest, result.facts, tuple(file.name for file in manifest.files))
+    return StepOutput(result.manifest, result.facts, tuple(file.name for file in manifest.files), manifest.sources)
 
 
 @contextmanager

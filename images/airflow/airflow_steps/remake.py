@@ -5,8 +5,8 @@ from __future__ import annotations
 from airflow.sdk import Param
 from step_contract.revisions import MAX_REMAKE_LENGTH
 
-# Kubernetes replaces $(NAME) in a pod's arguments by the value of an environment variable, which may be a secret.
-PATTERN = r"^(?![\s\S]*\$\()"
+# Kubernetes replaces $(NAME) in a pod's arguments by the value of an environment variable, which may be a secret, and $$ by $.
+PATTERN = r"^(?![\s\S]*\$[($])"
 # Null too, as Airflow's form requires a text of every other param.
 PARAM = Param(
     "",

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from airflow.sdk import TaskInstanceState
@@ -21,6 +21,7 @@ from airflow_steps import metrics
 from airflow_steps.airflow_internals import statsd_client
 from airflow_steps.airflow_internals.triggers import CONTINUED_STATES, TaskTrigger
 from airflow_steps.failure_log import record_termination
+from airflow_steps.lineage_events import emit_completion
 from airflow_steps.links import make_link_xcoms
 from airflow_steps.outcome import counted, verify_outcome
 from airflow_steps.pods.client import PodClient, PodRejectedError
@@ -122,6 +123,7 @@ class StepTrigger(TaskTrigger):
         if change := increase_container_memory(pod, self.container, failures or []):
             self.log.info("%s", change)
         await asyncio.to_thread(statsd_client.connect)
+        started = datetime.now(UTC)
         slots = PodSlots.get(self.max_pods)
         self.log.info("%s", describe_command(pod, self.container))
         try:
@@ -139,7 +141,7 @@ class StepTrigger(TaskTrigger):
                 created = await create_pod(client, pod, slots, self.queue_timeout, self.log)
             except PodRejectedError as error:
                 status = ExitStatus(None, b"", (), str(error), Termination.START_FAILED)
-                yield (await asyncio.to_thread(self._make_event, status))[0]
+                yield (await asyncio.to_thread(self._make_event, status, started))[0]
                 return
             metrics.observe_duration(metrics.STEP_QUEUE, ti, timedelta(seconds=time.monotonic() - start))
             self.log.info("pod %s created" if created else "pod %s exists: adopting it", name)
@@ -155,7 +157,7 @@ class StepTrigger(TaskTrigger):
         for metric, duration in zip((metrics.STEP_START, metrics.STEP_RUN), follower.durations or (), strict=False):
             metrics.observe_duration(metric, ti, duration)
         self.log.info("terminated: %s", status.reason or f"exit code {status.code}")
-        event, xcoms = await asyncio.to_thread(self._make_event, status)
+        event, xcoms = await asyncio.to_thread(self._make_event, status, started)
         await self.write_xcoms(xcoms)
         run_in_background(delete_pod(client, pod, self._is_outcome_stored))
         yield event
@@ -209,8 +211,8 @@ class StepTrigger(TaskTrigger):
         ti: Any = self.task_instance
         return make_pod(self.pod_template_dict, ti)
 
-    def _make_event(self, status: ExitStatus) -> tuple[TriggerEvent, dict[str, Any]]:
-        """Return the step's outcome as an event, and its XComs."""
+    def _make_event(self, status: ExitStatus, started: datetime) -> tuple[TriggerEvent, dict[str, Any]]:
+        """Return the outcome of a step that started at `started` as an event, and its XComs."""
         ti: Any = self.task_instance
         try:
             with counted(ti, failures=False):
@@ -227,4 +229,5 @@ class StepTrigger(TaskTrigger):
             self.log.exception("the artifact cannot be verified")
             return TriggerEvent(status.to_event()), {}
         self.log.info("artifact verified: %s", output.manifest)
+        emit_completion(ti, output, started)
         return TaskSuccessEvent(), {"return_value": output.manifest, "facts": dict(output.facts)} | make_link_xcoms(output)

@@ -65,7 +65,7 @@ def make_partitions(symbol: str, prices: pd.DataFrame, sources: tuple[Source, ..
 
 def digest_bar(bar: Mapping[str, Any], version: int) -> str:
     """Return the digest of those of the bar's values that partitions of a schema version have, by their names there."""
-    stored = {name: bar[column.name] for name, column in PRICES.stored_columns(version).items() if column.name in bar}
+    stored = {name: bar[column.name] for name, column in PRICES.shared_columns(version).items()}
     return digest(canonical({name: value.isoformat() if isinstance(value, date) else value for name, value in stored.items()}))
 
 
@@ -170,8 +170,7 @@ def compare_with_source(
 def _describe_differences(uri: str, bar: Mapping[str, Any], version: int) -> str:
     [row] = read_any_version(open_artifact(uri)[1][PRICES.file], uri)
     # A column that the file lacks is new, whatever its declaration states.
-    stored = PRICES.stored_columns(version).items()
-    values = {column.name: row[name] for name, column in stored if name in row and column.name in bar}
+    values = {column.name: row[name] for name, column in PRICES.shared_columns(version).items() if name in row}
     return ", ".join(f"{name} {value} is now {bar[name]}" for name, value in values.items() if value != bar[name])
 
 

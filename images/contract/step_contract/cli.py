@@ -20,7 +20,7 @@ from step_contract.facts import SummaryFacts
 from step_contract.lineage_report import LINEAGE, show_lineage
 from step_contract.paths import parse_revision, validate_symbol
 from step_contract.result import PLATFORM_PREFIX, RESULT_VARIABLE, Result, describe_platform
-from step_contract.revisions import parse_remake
+from step_contract.revisions import parse_reason
 from step_contract.schemas import MARKET_TIME_ZONE, parse_iso_date
 from step_contract.store import Store
 
@@ -98,14 +98,14 @@ def add_artifact_options(parser: argparse.ArgumentParser) -> None:
 
 
 def add_reference_option(parser: argparse.ArgumentParser, name: str, help: str) -> None:
-    """Add the option `--name`, the URI of an artifact's manifest; empty counts as not given. No environment variable sets it."""
+    """Add the option `--name`, the URI of a manifest; empty counts as not given. No environment variable sets it."""
     parser.add_argument(f"--{name}", default="", metavar="URI", help=help)
 
 
 def add_remake_option(parser: argparse.ArgumentParser) -> None:
     """Add the option --remake, a person's reason to make a committed artifact anew; empty counts as not given."""
     about = "make a committed artifact anew, as a revision beside it, for this reason; the same reason again makes no other"
-    add_option(parser, "remake", about, "", type=parse_remake, required=False, metavar="REASON")
+    add_option(parser, "remake", about, "", type=parse_reason, required=False, metavar="REASON")
 
 
 def make_parser(name: str, description: str) -> tuple[Parser, Callable[..., Parser]]:

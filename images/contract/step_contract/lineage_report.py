@@ -19,13 +19,13 @@ MAX_PROBLEMS = 20
 MAX_LENGTH = 2048
 
 LINEAGE = """\
-Prints what an artifact was made from, as a tree down to the files that the collector read: the manifests, and of each when it was
-made, by which version of the code, commit and image, and its sha256. Every artifact is read and verified.
+Prints what an artifact was made from, as a tree down to the files that the collector read: the manifests, and of each when it
+was made, by which version of the code, commit and image, and its sha256. Every artifact is read and verified.
 
   {program} lineage s3://market/plots/symbol=KS11/session=2026-01-15/config=71611c1dbcbe/manifest.json
 
-More than five sources of one role are summarized; --all prints each. What is missing or damaged is marked, and the exit code is 65
-then. Files outside the artifacts are shown with the sha256 that was recorded, and not read.
+More than five sources of one role are summarized; --all prints each. What is missing or damaged is marked, and the exit code is
+65 then. Files outside the artifacts are shown with the sha256 that was recorded, and not read.
 """
 
 

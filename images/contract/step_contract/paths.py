@@ -17,12 +17,12 @@ _SESSION = re.compile(r"/session=(\d{4}-\d\d-\d\d)/")
 _REVISION = re.compile(r"/revision=(\d+)/")
 _SYMBOL_PART = re.compile(rf"/symbol=({_SYMBOL.pattern})/")
 _CONFIG = re.compile(r"/config=([^/]+)/")
-_KINDS = ("decisions", "prices", "headlines", "models", "forecasts", "plots")
-# A manifest's path: kind, symbol if it has one, session, what distinguishes artifacts of one session, and the revision from 2 on.
-_ARTIFACT = re.compile(
-    rf"(?P<kind>{'|'.join(_KINDS)})(?:/symbol=(?P<symbol>[A-Za-z0-9][A-Za-z0-9._-]{{0,31}}))?"
-    rf"/session=(?P<session>\d{{4}}-\d\d-\d\d)(?:/(?:state|feeds|config)=[a-z0-9]+)?(?:/revision=(?P<revision>[1-9]\d*))?/{MANIFEST}"
+# A manifest's path: kind, symbol if it has one, session, what distinguishes artifacts of one session, revision from 2 on.
+_ARTIFACT = (
+    rf"(?P<kind>[a-z][a-z-]*)(?:/symbol=(?P<symbol>{_SYMBOL.pattern}))?/session=(?P<session>\d{{4}}-\d\d-\d\d)"
+    rf"(?:/(?!revision=)[a-z]+=[A-Za-z0-9]+)*(?:/revision=(?P<revision>[1-9]\d*))?/{MANIFEST}"
 )
+_PATH, _URI = re.compile(_ARTIFACT), re.compile(rf"(?P<root>.*?)/(?P<path>{_ARTIFACT})")
 
 
 def validate_symbol(symbol: str) -> str:
@@ -38,7 +38,7 @@ class ArtifactPath:
 
     Attributes:
         path: the whole path; `kind` is its first directory, such as `prices`.
-        symbol: empty for headlines.
+        symbol: empty if it has none, as headlines.
         revision: 1 for the first.
     """
 
@@ -56,8 +56,8 @@ class ArtifactPath:
 
 def parse_artifact_path(path: str) -> ArtifactPath | None:
     """Return what the canonical path of a manifest names; None if `path` is not one."""
-    match = _ARTIFACT.fullmatch(path)
-    if not match or match["revision"] == "1" or (match["symbol"] is None) != (match["kind"] == "headlines"):
+    match = _PATH.fullmatch(path)
+    if not match or match["revision"] == "1":
         return None
     try:
         session = date.fromisoformat(match["session"])
@@ -67,11 +67,9 @@ def parse_artifact_path(path: str) -> ArtifactPath | None:
 
 
 def split_artifact_uri(uri: str) -> tuple[str, str] | None:
-    """Return the root of the artifacts and the path of the manifest that `uri` names; None if it names no artifact's manifest."""
-    end = uri.endswith(f"/{MANIFEST}") and max(uri.rfind(f"/{kind}/") for kind in _KINDS)
-    if not end or end < 0 or not parse_artifact_path(uri[end + 1 :]):
-        return None
-    return uri[:end], uri[end + 1 :]
+    """Return the root of the artifacts and the path of the manifest that `uri` names; None if it names no manifest."""
+    match = _URI.fullmatch(uri)
+    return (match["root"], match["path"]) if match and parse_artifact_path(match["path"]) else None
 
 
 def _partition(kind: str, symbol: str, session: date) -> str:
@@ -119,9 +117,19 @@ def group_revisions(names: Iterable[str]) -> dict[str, dict[int, str]]:
 
 
 def session_revisions(names: Iterable[str]) -> dict[date, dict[int, str]]:
-    """Return, of objects below `prices_root`, the manifests of each session's revisions by ascending number, by session."""
-    grouped = group_revisions(names)
-    return dict(sorted((parse_session(directory), revisions) for directory, revisions in grouped.items()))
+    """Return, of objects below `prices_root`, the manifests of each session's revisions by ascending number, by session.
+
+    Raises DataError if one is not directly in a session's directory, such as a copy that a person has made.
+    """
+    by_session = {}
+    for directory, revisions in group_revisions(names).items():
+        session = parse_session(directory)
+        if not directory.endswith(f"/session={session}"):
+            raise DataError(
+                f"{directory} is no session's directory: move it elsewhere, only the pipeline writes below the artifacts"
+            )
+        by_session[session] = revisions
+    return dict(sorted(by_session.items()))
 
 
 def headlines(session: date, feeds: str) -> str:
@@ -137,9 +145,9 @@ def models_root(symbol: str) -> str:
     return f"models/symbol={validate_symbol(symbol)}"
 
 
-def session_models(symbol: str, session: date) -> str:
-    """Directory above the models of `symbol` trained for `session`, of any configuration."""
-    return _partition("models", symbol, session)
+def session_models(symbol: str, session: date, *, pinned: bool = False) -> str:
+    """Directory above the models of `symbol` trained for `session`, of any configuration; `pinned` as for `model`."""
+    return _partition("pinned-models" if pinned else "models", symbol, session)
 
 
 def parse_config(directory: str) -> str:
@@ -150,12 +158,13 @@ def parse_config(directory: str) -> str:
     return match.group(1)
 
 
-def model(symbol: str, session: date, config: str) -> str:
+def model(symbol: str, session: date, config: str, *, pinned: bool = False) -> str:
     """Directory of the model trained on `symbol` up to `session`; `config` is a digest of its configuration.
 
-    The digest is part of the path: another configuration gives another model beside the first.
+    The digest is part of the path: another configuration gives another model beside the first. A model that reproduces a past
+    result from `pinned` revisions is not below `models_root`: it is no candidate, and no model that others read.
     """
-    return f"{_partition('models', symbol, session)}/config={config}"
+    return f"{session_models(symbol, session, pinned=pinned)}/config={config}"
 
 
 def latest_model(names: Iterable[str]) -> str | None:

@@ -37,8 +37,10 @@ def open_reference(store: Store, uri: str, option: str, kind: str, symbol: str, 
         raise ConfigurationError(f"{given}: it is not in --artifacts {store.root}; use a URI from there")
     path = paths.parse_artifact_path(uri.removeprefix(f"{store.root}/"))
     if path is None:
-        raise ConfigurationError(f"{given}: it is not the canonical URI of a manifest; copy it from the result of {STEPS[kind]}")
-    if path.kind != kind:
+        raise ConfigurationError(
+            f"{given}: it is not the canonical URI of a manifest; copy it from the result of {STEPS[kind]}"
+        )
+    if path.kind.removeprefix("pinned-") != kind:  # a person may plot a model that reproduces a past result
         raise ConfigurationError(f"{given}: it is an artifact of {path.kind}, not of {kind}; use one of {STEPS[kind]}")
     if path.symbol != symbol:
         raise ConfigurationError(f"{given}: it is of the symbol {path.symbol}, not of {symbol}; correct it or --symbol")

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from step_contract.errors import DataError
-from step_contract.manifest import Fact, check_facts
+from step_contract.manifest import MAX_FACT_LENGTH, Fact, check_facts
 from step_contract.strict_json import parse_object, shorten, shorten_message
 
 RESULT_VARIABLE = "STEP_RESULT"
 MAX_BYTES = 4096
+SUMMARY, MIN_SUMMARY_LENGTH = "summary", 200  # of facts.SummaryFacts; it is not truncated to less
 # A line of the step's log that begins so names the architectures: describe_platform.
 PLATFORM_PREFIX = "platform: "
 KERNEL_ARCHITECTURE = Path("/proc/sys/kernel/arch")  # Linux 6.1 and later; an emulated process sees the node's own
@@ -31,11 +32,13 @@ class Result:
     error: str | None = None
 
     def to_json(self) -> bytes:
-        """Serialize the result, truncating an error that is too long.
+        """Serialize the result, truncating an error or the facts' summary if it is too long: the step's log has all of it.
 
         Raises DataError if the facts are invalid or do not fit.
         """
         facts = dict(self.facts)
+        if isinstance(summary := facts.get(SUMMARY), str):
+            facts[SUMMARY] = _truncate(summary, MAX_FACT_LENGTH)
         error = self.error and self.error.encode(errors="backslashreplace").decode().replace("\0", " ")
         while True:
             text = json.dumps({"manifest": self.manifest, "facts": facts, "error": error}, ensure_ascii=False)
@@ -43,9 +46,13 @@ class Result:
             if len(data) <= MAX_BYTES:
                 self.from_json(data)  # a step fails by itself rather than by its reader
                 return data
-            if not error:
+            summary = facts.get(SUMMARY)
+            if error:
+                facts, error = {}, error[: len(error) * 3 // 4]
+            elif isinstance(summary, str) and len(summary) > MIN_SUMMARY_LENGTH:
+                facts[SUMMARY] = _truncate(summary, max(len(summary) * 3 // 4, MIN_SUMMARY_LENGTH))
+            else:
                 raise DataError(f"the result has {len(data)} bytes; at most {MAX_BYTES} are allowed: put less into the facts")
-            facts, error = {}, error[: len(error) * 3 // 4]
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Result:
@@ -60,6 +67,10 @@ class Result:
             raise DataError(f"invalid step result, it has no {missing}: {shorten(data)}") from None
         except ValueError as problem:
             raise DataError(f"invalid step result ({shorten_message(problem)}): {shorten(data)}") from None
+
+
+def _truncate(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def describe_platform(kernel: Path = KERNEL_ARCHITECTURE) -> str:

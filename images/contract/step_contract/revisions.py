@@ -11,7 +11,7 @@ import argparse
 import logging
 import re
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from shlex import quote
 from typing import NamedTuple, TypeVar
@@ -120,6 +120,17 @@ class Artifact:
         if not self._revisions:
             return None
         path = self._revisions[min(self._revisions) if self._returns_first else max(self._revisions)]
+        try:
+            return self._find_unchanged(path)
+        except DataError as error:
+            if not self._returns_first:
+                raise
+            raise DataError(
+                f"{error}. A revision does not replace this one: without --remake, only restoring it helps"
+            ) from None
+
+    def _find_unchanged(self, path: str) -> Committed | None:
+        """Return the revision whose manifest is at `path`, verified, if its inputs are the same."""
         manifest = load_manifest(self.store, path)
         if differ := differences(self.inputs, manifest.inputs):
             if self.changed is None:
@@ -137,10 +148,17 @@ class Artifact:
             try:
                 manifest = load_manifest(self.store, path)
                 if manifest.reason == self.remake and self.logic.made(manifest) and manifest.inputs == self.inputs:
-                    return self._verified(path, manifest)
+                    return self._note_later(path, self._verified(path, manifest))
             except DataError as error:
                 log.warning("A revision that is damaged is made anew: %s", error)
         return None
+
+    def _note_later(self, path: str, committed: Committed) -> Committed:
+        """Return the revision at `path`, which was made for a reason, with a note if a later one has replaced it."""
+        latest = max(self._revisions or {})
+        if self._returns_first or paths.parse_revision(path) == latest:
+            return committed
+        return replace(committed, note=f"made for this reason before revision {latest}, which is the one that readers use")
 
     def _verified(self, path: str, manifest: Manifest) -> Committed:
         return verify_revision(self.store, path, manifest, self.logic, self._command())
@@ -264,8 +282,8 @@ def select_revisions(
     return selected
 
 
-def parse_remake(text: str) -> str:
-    """Return a person's reason to make artifacts anew, in one line. Raises argparse.ArgumentTypeError if it is invalid."""
+def parse_reason(text: str) -> str:
+    """Return a person's reason in one line; empty for none. Raises argparse.ArgumentTypeError if it is invalid."""
     reason = " ".join(text.split())
     if len(reason) > MAX_REMAKE_LENGTH:
         raise argparse.ArgumentTypeError(

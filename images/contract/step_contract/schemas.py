@@ -108,6 +108,12 @@ class TableSchema:
                     f"{self.file}: the column {column.name} is of schema version {column.since}, the table of {self.version}: "
                     "raise the table's version, and make the column nullable or give it a default or a derive"
                 )
+        for column in self.removed:
+            if column.until is None or column.until >= self.version:
+                raise ValueError(
+                    f"{self.file}: the removed column {column.name} is in schema versions until {column.until}, the table is "
+                    f"of {self.version}: set until to the last version that has the column, and raise the table's version"
+                )
 
     def stored_columns(self, version: int) -> dict[str, Column]:
         """Return the columns that files of a schema version have, by their names there.
@@ -117,9 +123,12 @@ class TableSchema:
         derived = any(column.derive and column.since > version for column in self.columns)
         if self.whole and derived:
             return self.whole.stored_columns(version)
-        columns = [column for column in self.columns if column.since <= version]
-        columns += [column for column in self.removed if column.since <= version <= (column.until or version)]
-        return {column.name_in(version): column for column in columns}
+        removed = [column for column in self.removed if column.since <= version <= (column.until or 0)]
+        return self.shared_columns(version) | {column.name_in(version): column for column in removed}
+
+    def shared_columns(self, version: int) -> dict[str, Column]:
+        """Return the table's columns that files of a schema version have too, by their names there; no removed ones."""
+        return {column.name_in(version): column for column in self.columns if column.since <= version}
 
     def check_version(self, version: int, where: str, command: str) -> None:
         """Raise DataError if a file of this table, in the artifact at `where`, has a schema version that cannot be read.

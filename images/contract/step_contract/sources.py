@@ -1,8 +1,8 @@
 """What an artifact was made from (its lineage): the sources that its manifest names, each by role, URI and sha256.
 
-A source is another artifact, by its manifest, or a file that the collector read. A few are part of the manifest. Many of one role,
-such as the price partitions of a training, are a file of the artifact that `sha256sum --check` understands: a manifest is limited
-to 1 MiB, and every reader of the artifact reads it.
+A source is another artifact, by its manifest, or a file that the collector read. A few are part of the manifest. Many of one
+role, such as the price partitions of a training, are a file of the artifact that `sha256sum --check` understands: a manifest is
+limited to 1 MiB, and every reader of the artifact reads it.
 """
 
 from __future__ import annotations

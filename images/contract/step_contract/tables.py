@@ -198,7 +198,8 @@ def _read_version(files: Mapping[str, bytes], schema: TableSchema, version: int)
         for column in named:
             values[column.name] += _read_column(content, column, uri)
     table = pd.DataFrame({column.name: pd.Series(values[name], dtype=column.dtype) for name, column in stored.items()})
-    added = {column.name: _fill_column(column, table) for column in schema.columns if column.name not in table}
+    # By the version, not by the name: a removed column may have the name of one that has replaced it.
+    added = {column.name: _fill_column(column, table) for column in schema.columns if column.since > version}
     return table.assign(**added)[list(schema.names)], counts
 
 
@@ -230,11 +231,20 @@ def _read_column(content: arrow.Table, column: Column, uri: str) -> list[Any]:
         raise DataError(
             f"{uri}: column {column.name} has type {found}, expected {required}: run its step again with --remake REASON"
         )
-    return list(content.column(column.name).to_pylist())
+    return _to_values(content.column(column.name), uri, column.name)
+
+
+def _to_values(values: arrow.ChunkedArray, uri: str, name: str) -> list[Any]:
+    try:
+        return list(values.to_pylist())
+    except (ValueError, OverflowError) as error:  # a date before the year 1 or after 9999
+        raise DataError(
+            f"{uri}: column {name} has a value that cannot be read: {error}; run its step again with --remake REASON"
+        ) from None
 
 
 def read_any_version(data: bytes, uri: str) -> list[dict[str, Any]]:
     """Return the rows of a Parquet file by column, whatever columns it has. Raises DataError if it is not Parquet."""
     content = _read(data, uri)
-    values = [content.column(name).to_pylist() for name in content.column_names]
+    values = [_to_values(content.column(name), uri, name) for name in content.column_names]
     return [dict(zip(content.column_names, row, strict=True)) for row in zip(*values, strict=True)]

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from trainer.dataset import Array, Indexes, cumulative_returns
 
@@ -31,6 +32,7 @@ MIN_VOLATILITY = 0.05  # of the root mean square of all log returns so far
 STEP_SIZE = 0.01  # of the adaptive miscoverage, per outcome
 MAX_SCORES = 500  # sessions, two years
 MIN_SCORES = 40
+HALT_SESSIONS = 5  # a week of sessions whose close is that of the one before: KOSPI and KOSDAQ have never had two in a row
 
 
 def ewma_volatility(returns: Array) -> Array:
@@ -38,25 +40,45 @@ def ewma_volatility(returns: Array) -> Array:
 
     It is estimated from an exponentially weighted mean of absolute returns with the decay factor DECAY, that of RiskMetrics
     (1996) for daily returns; an outlier distorts squares more. With the weight LONG_RUN_WEIGHT, a mean with LONG_RUN_DECAY is
-    added: volatility reverts to it. It is at least MIN_VOLATILITY times the root mean square of all log returns so far: while
-    closes are constant for years, the means decay to nothing, and the smallest error would be an enormous multiple of them.
+    added: volatility reverts to it. A halt (`find_halts`) leaves it as it is. It is at least MIN_VOLATILITY times the root mean
+    square of all log returns so far: while closes hardly change for years, the means decay to nothing, and the smallest error
+    would be an enormous multiple of them.
 
     Args:
         returns: log returns of consecutive sessions, shape (sessions - 1,). The first close has the volatility 0.
     """
-    short, long = (_weighted_means(np.abs(returns), decay) for decay in (DECAY, LONG_RUN_DECAY))
+    halts = find_halts(returns)[1:]
+    short, long = (_weighted_means(np.abs(returns), halts, decay) for decay in (DECAY, LONG_RUN_DECAY))
     mean = (1 - LONG_RUN_WEIGHT) * short + LONG_RUN_WEIGHT * long
     minimum = MIN_VOLATILITY * np.sqrt(np.cumsum(returns**2) / np.arange(1, len(returns) + 1))
     return np.concatenate([[0.0], np.maximum(math.sqrt(math.pi / 2) * mean, minimum)])  # pi / 2: of a normal distribution
 
 
-def _weighted_means(values: Array, decay: float) -> Array:
-    """Return the mean of the values up to each one, weighted by `decay` to the power of their age; same shape."""
+def _weighted_means(values: Array, ignored: npt.NDArray[np.bool_], decay: float) -> Array:
+    """Return the mean of the values up to each one, weighted by `decay` to the power of their age; same shape.
+
+    Those that are `ignored`, of which the first is none, are not counted, and make no other older.
+    """
     means, total, weight = [], 0.0, 0.0
-    for value in values.tolist():
-        total, weight = decay * total + value, decay * weight + 1
+    for value, is_ignored in zip(values.tolist(), ignored.tolist(), strict=True):
+        if not is_ignored:
+            total, weight = decay * total + value, decay * weight + 1
         means.append(total / weight)
     return np.array(means)
+
+
+def find_halts(returns: Array) -> npt.NDArray[np.bool_]:
+    """Return at each close whether it has been the same for HALT_SESSIONS sessions or more, shape (sessions,).
+
+    The exchange is halted, or the source repeats its last close. Such sessions show nothing about the volatility before and
+    after them, and an interval that covers them shows nothing about its calibration.
+
+    Args:
+        returns: log returns of consecutive sessions, shape (sessions - 1,).
+    """
+    numbers = np.arange(1, len(returns) + 1)
+    latest_change = np.maximum.accumulate(np.where(returns != 0, numbers, 0))
+    return np.concatenate([[False], numbers - latest_change >= HALT_SESSIONS])
 
 
 def forecast_scale(volatility: Array, horizon: int) -> Array:
@@ -125,6 +147,8 @@ class Calibration:
         """
         step = STEP_SIZE * (1 - self.interval - missed)
         miscoverage = self.miscoverage + np.where(np.isnan(missed), 0.0, step)
+        if np.isnan(scores).all():  # so that a halt of years does not replace what was known before it
+            return Calibration(self.interval, miscoverage, self.scores)
         return Calibration(self.interval, miscoverage, np.concatenate([self.scores, scores[None]])[-MAX_SCORES:])
 
     def to_json(self) -> dict[str, Any]:
@@ -156,7 +180,9 @@ def start_calibration(returns: Array, window: int, horizon: int, interval: float
     # While closes are constant, an error says nothing about later ones.
     is_constant = volatility < MIN_VOLATILITY * np.sqrt(np.mean(returns**2))
     scores[is_constant] = np.nan
-    return Calibration(interval, np.full(horizon, 1 - interval), _by_session(scores)[: len(origins)][-MAX_SCORES:])
+    known = _by_session(scores)[: len(origins)]
+    known = known[~np.isnan(known).all(axis=1)]
+    return Calibration(interval, np.full(horizon, 1 - interval), known[-MAX_SCORES:])
 
 
 class CalibratedForecasts(NamedTuple):
@@ -177,6 +203,7 @@ def calibrate_forecasts(calibration: Calibration, returns: Array, origins: Index
         forecasts: low, middle and high cumulative log returns, shape (origins, horizon, 3).
     """
     count, horizon, _ = forecasts.shape
+    halts = find_halts(returns)[origins]
     outcomes = _known_outcomes(returns, origins, horizon)
     scale = forecast_scale(ewma_volatility(returns)[origins], horizon)
     scores = _by_session(_score(returns, origins, forecasts[:, :, 1], scale))
@@ -188,11 +215,10 @@ def calibrate_forecasts(calibration: Calibration, returns: Array, origins: Index
             calibration = calibration.update(scores[i - 1], missed[i - 1 - horizons, horizons])
         if i < count:
             calibrated[i] = calibration.calibrate(forecasts[i], scale[i])
-            if calibration.ready:
+            if calibration.ready and not halts[i]:
                 low, _, high = calibrated[i].T
                 missed[i] = np.where(np.isnan(outcomes[i]), np.nan, (outcomes[i] < low) | (outcomes[i] > high))
-            else:
-                uncalibrated += 1
+            uncalibrated += not calibration.ready
     return CalibratedForecasts(calibrated, uncalibrated, calibration)
 
 
@@ -202,8 +228,9 @@ def _known_outcomes(returns: Array, origins: Indexes, horizon: int) -> Array:
 
 
 def _score(returns: Array, origins: Indexes, middle: Array, scale: Array) -> Array:
-    """Return the error of each `middle` value over its scale, shape (origins, horizon); nan where it is not known."""
+    """Return the error of each `middle` value over its scale, shape (origins, horizon); nan if it is not known or in a halt."""
     errors = np.abs(_known_outcomes(returns, origins, middle.shape[1]) - middle)
+    errors[find_halts(returns)[origins]] = np.nan
     return np.divide(errors, scale, out=np.full_like(errors, np.nan), where=scale > 0)
 
 

@@ -23,7 +23,7 @@ from step_contract.facts import ForecastFacts, SummaryFacts, TrainingFacts
 from step_contract.paths import parse_revision
 from step_contract.references import open_reference
 from step_contract.result import Result
-from step_contract.revisions import Revision, parse_as_of
+from step_contract.revisions import Revision, parse_as_of, parse_reason
 
 from trainer.config import DEFAULT_CONFIG, TrainingConfig, read_model_config
 from trainer.model_registry import current_entry, describe_current, promote, read_entries, reject_pinned, roll_back
@@ -40,13 +40,12 @@ A different configuration or --history-years creates a separate model; the first
 
 If the latest model of the session was trained on another history, because sessions were added or revised, the new one is its
 next revision: models/symbol=…/session=…/config=…/revision=2/. So it is with --remake, although the history may be the same.
-With --prices, the history ends with that revision of a session's prices, although there may be a later one; the sessions before
-are their latest revisions. With --as-of, the model is trained on the prices as they were committed by then, is stored apart, and is
-never promoted.
+With --prices, the history ends with that revision of a session's prices, although there may be a later one; the sessions
+before are their latest revisions. With --as-of, the model is trained on the prices as they were committed by then, is stored
+apart, and is never promoted.
 
   trainer train --session 2026-01-15 --artifacts file:///tmp/artifacts
-  trainer train --session 2026-01-15 --prices file:///tmp/artifacts/prices/symbol=KS11/session=2026-01-15/manifest.json \
-      --artifacts file:///tmp/artifacts
+  trainer train --session 2026-01-15 --artifacts s3://market --prices s3://market/prices/symbol=KS11/session=…/manifest.json
   trainer train --session 2026-01-15 --as-of 2026-01-15T18:30:00+09:00 --artifacts file:///tmp/artifacts
 """
 PLOT = """\
@@ -57,8 +56,7 @@ Writes plots/symbol=…/session=…/config=…/: forecast.png. If the model or t
 the next revision. With --as-of, it is made from the models and the issued forecasts as they were committed by then.
 
   trainer plot --session 2026-01-15 --artifacts s3://market
-  trainer plot --session 2026-01-15 --model s3://market/models/symbol=KS11/session=2026-01-15/config=9838c14f193e/manifest.json \
-      --artifacts s3://market
+  trainer plot --session 2026-01-15 --artifacts s3://market --model s3://market/models/symbol=KS11/…/manifest.json
 """
 FORECAST = """\
 Forecasts from the close of --session with the model that was current when it closed, a model of an earlier session, and its
@@ -102,6 +100,13 @@ def language(text: str) -> str:
     if text not in LANGUAGES:
         raise argparse.ArgumentTypeError(f"invalid language {text!r}: must be one of {', '.join(LANGUAGES)}")
     return text
+
+
+def rollback_reason(text: str) -> str:
+    """Return the reason of a rollback. Raises argparse.ArgumentTypeError if it is empty or invalid."""
+    if reason := parse_reason(text):
+        return reason
+    raise argparse.ArgumentTypeError("the reason is empty: state why the model is rolled back")
 
 
 def read_training_config(options: argparse.Namespace) -> TrainingConfig:
@@ -196,7 +201,8 @@ def build_parser() -> Parser:
 
     rollback_parser = add_step("rollback", rollback, "Roll back the current model to the previous one.", ROLLBACK)
     add_artifact_options(rollback_parser)
-    rollback_parser.add_argument("--reason", required=True, metavar="TEXT", help="the reason, stored in the model registry")
+    reason_help = "the reason, stored in the model registry"
+    rollback_parser.add_argument("--reason", required=True, type=rollback_reason, metavar="TEXT", help=reason_help)
     add_artifact_options(add_step("history", history, "List promotions and rollbacks.", HISTORY))
 
     for step_parser in (train_parser, plot_parser, forecast_parser):

@@ -76,7 +76,12 @@ class TrainingConfig:
 
     def first_date(self, session: date) -> date | None:
         """Return the first day of the history for a model of `session`, or None if it is not limited."""
-        return session - timedelta(days=round(365.25 * self.history_years)) if self.history_years else None
+        return subtract(session, timedelta(days=round(365.25 * self.history_years))) if self.history_years else None
+
+
+def subtract(day: date, period: timedelta) -> date:
+    """Return the day that is `period` before `day`, or 1 January of the year 1 if that is later."""
+    return day - min(period, day - date.min)
 
 
 def plot_digest(model: str, language: str, past_forecasts: str) -> str:

@@ -31,11 +31,12 @@ class Feature:
     """An input of the network beside the log return: one value of each session.
 
     Attributes:
-        name: its name in the weights' metadata.
+        name: its name in the weights' metadata. Give it another name when its values change: a model is used while its names
+            are those of this program.
         columns: the columns of the schema PRICES that it is made from.
         values: returns it from a DataFrame of these columns with the sessions as index, shape (sessions,). It may use a
-            session and earlier ones only. A missing value, as in sessions of before a column was collected, is replaced by the
-            mean.
+            session and earlier ones only. A missing value, as in sessions of before a column was collected, or one that is not
+            finite, such as the logarithm of 0, is replaced by the mean.
     """
 
     name: str
@@ -137,9 +138,13 @@ def model_columns() -> tuple[str, ...]:
 
 
 def feature_values(prices: pd.DataFrame) -> Array:
-    """Return the features of each session after the first, shape (sessions - 1, features), as `log_returns` has them."""
+    """Return the features of each session after the first, shape (sessions - 1, features), as `log_returns` has them.
+
+    A value that is missing or not finite is NaN.
+    """
     values = [feature.values(prices).to_numpy(dtype="float64", na_value=np.nan) for feature in FEATURES]
-    return np.column_stack([np.empty((len(prices), 0)), *values])[1:]
+    table = np.column_stack([np.empty((len(prices), 0)), *values])[1:]
+    return np.where(np.isfinite(table), table, np.nan)
 
 
 def log_returns(closes: Array) -> Array:
@@ -149,7 +154,10 @@ def log_returns(closes: Array) -> Array:
 
 @dataclass(frozen=True)
 class Scaler:
-    """Mean and standard deviation of a session's log return, computed from the training part only."""
+    """Mean and standard deviation of a session's log return or feature, computed from the training part only.
+
+    The standard deviation of a feature without two different values there is 0: the network can learn nothing from it.
+    """
 
     mean: float
     std: float
@@ -163,10 +171,14 @@ class Scaler:
     def fit_feature(cls, values: Array) -> Scaler:
         """Return the scaler of a feature, some values of which may be missing (NaN)."""
         known = values[np.isfinite(values)]
-        return cls(float(known.mean()), float(known.std()) or 1.0) if len(known) else cls(0.0, 1.0)
+        if not len(known):
+            return cls(0.0, 0.0)
+        return cls(float(known.mean()), float(known.std()) if np.ptp(known) else 0.0)
 
     def scale(self, values: Array) -> Array:
-        """Return the standardized values."""
+        """Return the standardized values; 0, which is the mean, if the standard deviation is 0."""
+        if not self.std:
+            return np.zeros_like(values)
         scaled: Array = (values - self.mean) / self.std
         return scaled
 

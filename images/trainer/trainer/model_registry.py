@@ -22,7 +22,7 @@ from step_contract import paths
 from step_contract.commit import Committed
 from step_contract.errors import DataError, NothingToDoError
 from step_contract.manifest import canonical
-from step_contract.schemas import MARKET_TIME_ZONE
+from step_contract.schemas import MARKET_TIME_ZONE, parse_iso_date
 from step_contract.store import Store
 
 PROMOTED, ROLLED_BACK = "promoted", "rolled back"
@@ -75,18 +75,23 @@ def entry_as_of(entries: Sequence[RegistryEntry], session: date) -> RegistryEntr
     """Return the promotion of the model that was current when `session` closed; None if there was none.
 
     Only models of earlier sessions count: the training of a session ends after its close, whenever it is run. So a backfilled
-    session never uses a model that was trained on later closes. A rollback counts from the day on which a person made it: what
-    led to it was not known before. If the model was promoted after the session, in a backfill, its rollback always counts.
+    session never uses a model that was trained on later closes. Of several models of one session, such as revisions, those
+    that were promoted by then replace the ones that were promoted later: a revision may know revised closes. A rollback counts
+    from the day on which a person made it: what led to it was not known before. If the model was promoted after the session,
+    in a backfill, its rollback always counts.
     """
     known = [entry for entry in entries if entry.session < session.isoformat()]
     promoted_on = {entry.model: _day(entry) for entry in known if entry.action == PROMOTED}
-    return current_entry(
-        [
-            entry
-            for entry in known
-            if entry.action == PROMOTED or _day(entry) <= session or promoted_on.get(entry.model, session) > session
-        ]
-    )
+    promoted_by_then = {entry.session for entry in known if entry.action == PROMOTED and _day(entry) <= session}
+
+    def counts(entry: RegistryEntry) -> bool:
+        if _day(entry) <= session:
+            return True
+        if entry.action == PROMOTED:
+            return entry.session not in promoted_by_then
+        return promoted_on.get(entry.model, session) > session
+
+    return current_entry([entry for entry in known if counts(entry)])
 
 
 def _day(entry: RegistryEntry) -> date:
@@ -105,7 +110,7 @@ def read_entries(store: Store, symbol: str) -> list[RegistryEntry]:
     entries = []
     for number, (name, data) in enumerate(store.read_many(names).items(), start=1):
         try:
-            entries.append(RegistryEntry(**json.loads(data or b"")))
+            entries.append(_check_entry(RegistryEntry(**json.loads(data or b""))))
         except (ValueError, TypeError):
             raise DataError(
                 f"{store.uri(name)} is not a valid registry entry: restore it, or remove it and all later ones"
@@ -113,6 +118,16 @@ def read_entries(store: Store, symbol: str) -> list[RegistryEntry]:
         if entries[-1].number != number:
             raise DataError(f"{store.uri(name)} has number {entries[-1].number}, expected {number}: restore the missing entry")
     return entries
+
+
+def _check_entry(entry: RegistryEntry) -> RegistryEntry:
+    """Return the entry. Raises ValueError or TypeError if a value is not what the program writes."""
+    parse_iso_date(entry.session)
+    if entry.action not in (PROMOTED, ROLLED_BACK) or datetime.fromisoformat(entry.time).tzinfo is None:
+        raise ValueError("its action is unknown, or its time has no zone")
+    if not (isinstance(entry.model, str) and isinstance(entry.reason, str)):
+        raise TypeError("its model or its reason is no text")
+    return entry
 
 
 def promote(store: Store, symbol: str, session: date, model: Committed) -> Promotion:
@@ -214,16 +229,19 @@ def _reject(reason: str, current: RegistryEntry | None) -> Promotion:
 
 
 def roll_back(store: Store, symbol: str, reason: str) -> str:
-    """Roll back the current model; return a sentence that names its successor.
+    """Roll back the model that is current now; return a sentence that names its successor.
 
-    Raises NothingToDoError if there is no current model.
+    Raises NothingToDoError if there is no current model, or another writer has rolled it back or replaced it meanwhile: the
+    person who asked for it has not seen that one.
     """
+    if not (bad := current_entry(read_entries(store, symbol))):
+        raise NothingToDoError(f"there is no current model of {symbol}: nothing to roll back")
 
     def next_entry(entries: Sequence[RegistryEntry]) -> RegistryEntry:
-        current = current_entry(entries)
-        if current is None:
-            raise NothingToDoError(f"there is no current model of {symbol}: nothing to roll back")
-        return RegistryEntry(len(entries) + 1, ROLLED_BACK, current.model, current.session, reason, _now())
+        if current_entry(entries) != bad:
+            changed = f"{_name(bad)} was rolled back or replaced meanwhile; {describe_current(entries)}"
+            raise NothingToDoError(f"{changed}: run the command again to roll back that one too")
+        return RegistryEntry(len(entries) + 1, ROLLED_BACK, bad.model, bad.session, reason, _now())
 
     _append_entry(store, symbol, next_entry)
     return f"Rolled back; {describe_current(read_entries(store, symbol))}."
@@ -257,8 +275,9 @@ def _append_entry(
         if isinstance(decision, Promotion):
             _update_current_model(store, symbol)
             return decision
-        path = f"{paths.promotions(symbol)}/{decision.number:06}.json"
-        if store.create(path, canonical(asdict(decision)) + b"\n"):
+        path, data = f"{paths.promotions(symbol)}/{decision.number:06}.json", canonical(asdict(decision)) + b"\n"
+        # As in `commit.try_commit`, an entry that exists may be ours: a second rollback would be that of another model.
+        if store.create(path, data) or store.read(path) == data:
             _update_current_model(store, symbol)
             return None
 

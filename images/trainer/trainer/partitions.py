@@ -1,4 +1,4 @@
-"""The price partitions that a model, a plot or a forecast is made from: those that are committed, or those that a model records."""
+"""The price partitions that a model, a plot or a forecast is made from: the committed ones, or those that a model records."""
 
 from __future__ import annotations
 

@@ -33,10 +33,11 @@ def find_latest_model(store: Store, symbol: str, session: date, as_of: datetime 
     Raises DataError if there is none, or the latest revision of one is damaged.
     """
     models = paths.group_revisions(store.list(paths.session_models(symbol, session)))
-    found = [model for model in select_revisions(store, models, as_of).values() if "as_of" not in model.manifest.inputs]
+    found = list(select_revisions(store, models, as_of).values())
     if not found and as_of:
+        pinned = paths.group_revisions(store.list(paths.session_models(symbol, session, pinned=True)))
         time = as_of.isoformat()
-        found = [model for model in select_revisions(store, models).values() if model.manifest.inputs.get("as_of") == time]
+        found = [model for model in select_revisions(store, pinned).values() if model.manifest.inputs.get("as_of") == time]
     if not found:
         uri = store.uri(paths.session_models(symbol, session))
         time = f" that was committed by {as_of.isoformat()}, or trained with the same --as-of" if as_of else ""

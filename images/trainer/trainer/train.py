@@ -77,7 +77,7 @@ def train(
     model_config, since = config.model, config.first_date(session)
     partitions = list_partitions(store, symbol, session, since, as_of=config.as_of, pinned=prices)
     sessions = partitions.sessions
-    directory = paths.model(symbol, session, config.digest)
+    directory = paths.model(symbol, session, config.digest, pinned=bool(config.as_of))
     inputs = {
         "symbol": symbol,
         "sessions": f"{len(sessions)} from {sessions[0]} to {sessions[-1]}",
@@ -129,7 +129,7 @@ def train(
 
 
 def describe_as_of(config: TrainingConfig) -> dict[str, str]:
-    """Return the inputs of a model that reproduces a past result: the time, and the configuration without it; none for others."""
+    """Return the inputs of a model that reproduces a past result: the time, and the configuration without it."""
     return {"as_of": config.as_of.isoformat(), "as_of_config": replace(config, as_of=None).digest} if config.as_of else {}
 
 

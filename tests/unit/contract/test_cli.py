@@ -19,6 +19,7 @@ from step_contract.errors import (
     TransientError,
     classify_exit_code,
 )
+from step_contract.manifest import Fact
 from step_contract.result import MAX_BYTES, Result, describe_platform
 
 
@@ -121,6 +122,16 @@ def test_a_long_error_is_truncated_to_fit_the_termination_log() -> None:
     data = Result(error="코스피 " * 5000).to_json()
     assert len(data) <= MAX_BYTES
     assert Result.from_json(data).error
+
+
+@pytest.mark.parametrize("length", [1000, 1500, 10_000])
+def test_a_long_summary_is_truncated_to_fit_and_other_facts_are_kept(length: int) -> None:
+    """A step that has committed its artifact must not fail because a person's reason in its summary is long."""
+    facts: dict[str, Fact] = {"summary": "코" * length, "evaluation": "x" * 1500, "mae": 0.1}
+    kept = Result.from_json(Result("m", facts).to_json()).facts
+    assert {**kept, "summary": ""} == {**facts, "summary": ""}
+    summary = str(kept["summary"])
+    assert 200 <= len(summary) < length and summary.rstrip("…") in str(facts["summary"]) and summary.endswith("…")
 
 
 def test_facts_that_do_not_fit_are_rejected() -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date, timedelta
 from pathlib import Path
@@ -40,7 +41,9 @@ def program(run_program: object) -> Run:
     return run_program(build_parser)  # type: ignore[operator, no-any-return]
 
 
-def put(store: Store, directory: str, step: str, session: date, sources: Sequence[Source] = (), data: bytes = b"{}") -> Committed:
+def put(
+    store: Store, directory: str, step: str, session: date, sources: Sequence[Source] = (), data: bytes = b"{}"
+) -> Committed:
     content = Content({"data.json": data}, 0, 1, {}, sources)
     return commit(store, directory, step=step, session=session, inputs={}, content=content)
 
@@ -52,7 +55,9 @@ def as_source(role: str, committed: Committed) -> Source:
 
 def put_prices(store: Store, count: int) -> list[Source]:
     days = [SESSION - timedelta(days=number) for number in range(count)]
-    return [as_source("prices", put(store, paths.prices("KS11", day), "fetch-prices", day, [YEAR_FILE])) for day in reversed(days)]
+    return [
+        as_source("prices", put(store, paths.prices("KS11", day), "fetch-prices", day, [YEAR_FILE])) for day in reversed(days)
+    ]
 
 
 def put_pipeline(store: Store, sessions: int = 120) -> tuple[Committed, Committed]:
@@ -97,7 +102,9 @@ def test_many_sources_are_a_file_that_sha256sum_verifies(store: Store) -> None:
 def test_a_history_of_a_century_fits(store: Store) -> None:
     """25,000 sessions: the manifest stays small, and nothing is lost."""
     sources = [
-        Source("prices", store.uri(f"{paths.prices('KS11', date(1950, 1, 1) + timedelta(days=number))}/manifest.json"), "0" * 64)
+        Source(
+            "prices", store.uri(f"{paths.prices('KS11', date(1950, 1, 1) + timedelta(days=number))}/manifest.json"), "0" * 64
+        )
         for number in range(25_000)
     ]
     committed = put(store, paths.model("KS11", SESSION, "a1"), "train", SESSION, sources)
@@ -161,12 +168,14 @@ def test_invalid_sources_are_refused(content: object) -> None:
         parse_sources(content, ["prices.sha256"])
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
 def test_any_json_is_sources_or_a_value_error(content: object) -> None:
-    try:
+    with suppress(ValueError):
         parse_sources([content], ["prices.sha256"])
-    except ValueError:
-        pass
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"x\n" * 120, b"0" * 64 + b" one space\n"])
@@ -277,7 +286,9 @@ def rewrite(store: Store, directory: str, sources: tuple[Source, ...], **more: o
 
 def test_manifests_that_name_each_other_end(store: Store, program: Run) -> None:
     model, plot = put_pipeline(store, 3)
-    rewrite(store, paths.model("KS11", SESSION, "a1"), (Source("plot", plot.uri, "0" * 64), Source("model", model.uri, "0" * 64)))
+    rewrite(
+        store, paths.model("KS11", SESSION, "a1"), (Source("plot", plot.uri, "0" * 64), Source("model", model.uri, "0" * 64))
+    )
     code, output, _ = program("lineage", plot.uri)
     assert (code, "altered: expected sha256 00000" in output) == (65, True)
     assert len(output.splitlines()) < 60
@@ -292,7 +303,9 @@ def test_a_deep_chain_is_not_followed_to_its_end(store: Store, program: Run) -> 
     assert (code, "more than 10 levels" in output) == (65, True)
 
 
-@pytest.mark.parametrize(("name", "limit"), [("MAX_SOURCES", "more than 50 sources"), ("MAX_ARTIFACTS", "more than 50 artifacts")])
+@pytest.mark.parametrize(
+    ("name", "limit"), [("MAX_SOURCES", "more than 50 sources"), ("MAX_ARTIFACTS", "more than 50 artifacts")]
+)
 def test_a_lineage_that_is_too_large_is_not_followed(
     name: str, limit: str, store: Store, program: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

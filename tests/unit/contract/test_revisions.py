@@ -70,6 +70,8 @@ def test_repeating_a_remake_makes_no_other_revision(artifacts: str) -> None:
     make(store, "another color")
     again = make(store, "another font")
     assert (again.new, again.uri, numbers(store)) == (False, remade.uri, [1, 2, 3])
+    assert again.note == "made for this reason before revision 3, which is the one that readers use"
+    assert make(store, "another color").note == ""
 
 
 @pytest.mark.parametrize("other", [replace(LOGIC, code_version=4), replace(LOGIC, schema_version=4)])
@@ -170,6 +172,15 @@ def test_readers_can_be_pinned_to_what_was_committed_by_a_time(artifacts: str) -
 def test_revisions_are_ordered_by_their_numbers() -> None:
     names = [f"{paths.revision(DIRECTORY, number)}/{paths.MANIFEST}" for number in (10, 2, 1, 9)]
     assert list(paths.group_revisions([*names, f"{DIRECTORY}/attempt=1/x"])[DIRECTORY]) == [1, 2, 9, 10]
+
+
+def test_a_copy_inside_a_sessions_directory_is_an_error_that_names_it() -> None:
+    directory = paths.prices("KS11", SESSION)
+    names = [f"{directory}/manifest.json", f"{directory}/revision=2/manifest.json"]
+    assert list(paths.session_revisions(names)) == [SESSION]
+    for copy in (f"{directory}/copy", f"{directory}/revision=2/copy", f"{directory}/revision=02"):
+        with pytest.raises(DataError, match=f"^{copy} is no session's directory: move it elsewhere"):
+            paths.session_revisions([*names, f"{copy}/manifest.json"])
 
 
 def test_a_manifest_of_before_revisions_had_reasons_is_serialized_as_it_was(artifacts: str) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import arro3.core as arrow
 import numpy as np
 import pandas as pd
 import pytest
+from arro3.io import write_parquet
 from hypothesis import given
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
@@ -171,6 +174,19 @@ def test_invalid_file_is_rejected_by_name(data: Callable[[], bytes], problem: st
     assert str(error.value).startswith("s3://bucket/invalid")
 
 
+def test_a_date_that_no_calendar_has_is_rejected_by_name() -> None:
+    days = arrow.Array([2_932_897], arrow.DataType.int32()).cast(arrow.DataType.date32())  # 1 January 10000
+    table = arrow.Table.from_arrays([days, arrow.Array([5781.2], arrow.DataType.float64())], names=["date", "close"])
+    buffer = io.BytesIO()
+    write_parquet(table, buffer)
+    for read in (
+        lambda: read_one(buffer.getvalue(), PRICES.select(["close"])),
+        lambda: read_any_version(buffer.getvalue(), ""),
+    ):
+        with pytest.raises(DataError, match="column date has a value that cannot be read: year 10000"):
+            read()
+
+
 def test_column_of_another_type_is_rejected_by_name() -> None:
     texts = TableSchema("texts.parquet", 1, "", (PRICES["date"], Column("close", "str", "", "")), index="date")
     table = make_table(texts, {"date": [BAR["date"]], "close": ["5781.2"]})
@@ -235,6 +251,24 @@ def test_a_removed_column_can_still_be_derived_from() -> None:
     rows = read_old_and_new(with_history(share, removed=(gone,)), NEXT | {"share": 0.5})
     assert [row["share"] for row in rows] == [0.5, BAR["amount"] / BAR["market_cap"]]  # type: ignore[operator]
     assert "market_cap" not in rows[0]
+
+
+@pytest.mark.parametrize("only", [(), ("volume",)])
+def test_a_column_of_another_dtype_and_unit_is_derived_from_the_one_that_it_replaces(only: tuple[str, ...]) -> None:
+    gone = replace(PRICES["volume"], until=1)
+    millions = Column("volume", "float64", "millions", "", nullable=True, since=2, derive=lambda prices: prices["volume"] / 1e6)
+    schema = with_history(millions, removed=(gone,))
+    rows = read_old_and_new(schema, NEXT | {"volume": 2.5}, only)
+    assert [row["volume"] for row in rows] == [2.5, BAR["volume"] / 1e6]  # type: ignore[operator]
+    missing = to_parquet(make_prices(BAR | {"volume": None}), PRICES)
+    assert to_records(read_rows({"old": missing}, schema, {"old": 1}).table)[0]["volume"] is None
+    assert schema.shared_columns(1).keys() == PRICES.shared_columns(1).keys() - {"volume"}, "they cannot be compared"
+
+
+def test_a_removed_column_must_state_the_last_version_that_has_it() -> None:
+    for until in (None, 2):
+        with pytest.raises(ValueError, match=f"market_cap is in schema versions until {until}, the table is of 2: set until"):
+            with_history(removed=(replace(PRICES["market_cap"], until=until),))
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ WRITTEN = (
     paths.revision(paths.prices("KS11", DAY), 2),
     paths.headlines(DAY, "0123"),
     paths.model("KS11", DAY, "0123"),
+    paths.model("KS11", DAY, "0123", pinned=True),
     paths.promotions("KS11"),
     paths.forecast("KS11", DAY),
     paths.plot("KS11", DAY, "0123"),

@@ -50,7 +50,32 @@ COLUMN_AND_FEATURE: Patch = {
         ),
     ),
 }
-# The turnover is collected in millions of KRW from now on.
+# The turnover becomes a number of another dtype and unit, under the same name.
+UNIT: Patch = {
+    "contract/step_contract/schemas.py": (
+        (
+            '    file="prices.parquet",\n    version=1,',
+            '    file="prices.parquet",\n    version=2,\n'
+            '    removed=(Column("amount", "Int64", "KRW", "the turnover", nullable=True, until=1),),',
+        ),
+        (
+            'Column("amount", "Int64", "KRW", "the turnover", nullable=True, ge=0, le=MAX_COUNT)',
+            'Column("amount", "float64", "millions of KRW", "the turnover", nullable=True, ge=0, since=2, '
+            'derive=lambda prices: prices["amount"] / 10**6)',
+        ),
+    ),
+    "collector/collector/year_file.py": (
+        (
+            '"Amount": PRICES["amount"]',
+            '"Amount": Column("amount", "Int64", "KRW", "", nullable=True, ge=0, le=MAX_COUNT)',
+        ),
+        (
+            "    check_rows(rows, location, year)\n",
+            '    check_rows(rows, location, year)\n    rows["amount"] = rows["amount"].astype("float64") / 10**6\n',
+        ),
+    ),
+}
+# The turnover is rounded to millions of KRW from now on.
 LOGIC: Patch = {
     "collector/collector/year_file.py": (
         (
@@ -146,6 +171,20 @@ def test_a_column_and_a_feature_are_four_files_and_no_old_artifact_is_lost(progr
     assert "revision 2: the history changed: prices: committed" in output
     assert retrained["manifest"].endswith("/revision=2/manifest.json")
     assert before.items() <= programs.manifests().items(), "every old artifact is there and valid"
+
+
+def test_a_column_of_another_unit_is_no_correction_and_is_remade(programs: Programs) -> None:
+    span = ("fetch-prices", "--from", "2026-03-16", "--to", "2026-03-18")
+    programs.run("collector", *span)
+    before = programs.manifests()
+    changed = programs.patched(UNIT)
+    assert "1 sessions committed, 3 already committed" in changed.run("collector", *span[:3], "--to", "2026-03-19")[0]
+    output = changed.run("collector", "fetch-prices", "--session", "2026-03-18")[0]
+    assert "made by code version 1 with schema version 1" in output
+    assert "has corrected" not in output and "would be others" not in output
+    assert "3 made anew" in changed.run("collector", *span, "--remake", "in millions")[0]
+    assert "already committed)" in changed.run("collector", "fetch-prices", "--session", "2026-03-18")[0]
+    assert before.items() <= programs.manifests().items()
 
 
 def test_a_change_of_logic_in_the_middle_of_a_history_is_reported_and_remade(programs: Programs) -> None:

@@ -119,9 +119,11 @@ def read_command_line(program: str) -> tuple[set[str], set[str]]:
     contract = ROOT / "images" / "contract" / "step_contract" / "cli.py"
     own = (ROOT / "images" / program / program / "cli.py").read_text()
     text = own + contract.read_text()
-    steps = set(re.findall(r'add_step\(\s*"([\w-]+)"', own))
+    steps = set(re.findall(r'add_step\(\s*"([\w-]+)"', text))
     options = set(re.findall(r'"(--[a-z-]+)"', text))
-    return steps, options | {f"--{name}" for name in re.findall(r'add_option\(\s*\w+,\s*"([a-z-]+)"', text)} | {"--help"}
+    return steps, options | {f"--{name}" for name in re.findall(r'add_(?:reference_)?option\(\s*\w+,\s*"([a-z-]+)"', text)} | {
+        "--help"
+    }
 
 
 @pages

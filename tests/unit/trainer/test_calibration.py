@@ -14,6 +14,7 @@ from trainer.calibration import (
     Calibration,
     calibrate_forecasts,
     ewma_volatility,
+    find_halts,
     start_calibration,
 )
 from trainer.config import MAX_INTERVAL
@@ -60,6 +61,26 @@ def find_covered(returns: Array, forecasts: Array) -> Array:
     outcomes = cumulative_returns(returns, np.arange(first, first + len(forecasts)), HORIZON)
     covered: Array = ((forecasts[:, :, 0] <= outcomes) & (outcomes <= forecasts[:, :, 2])).astype(np.float64)
     return covered
+
+
+@pytest.mark.parametrize("halted", [20, 60, 250, 1000])
+def test_a_halt_leaves_the_calibration_as_it_was(halted: int) -> None:
+    """Neither do intervals become narrower because they have covered closes that did not change."""
+    generator = np.random.default_rng(0)
+    before, after = random_walk(generator, 400), random_walk(generator, 300)
+    returns = np.concatenate([before, np.zeros(halted), after])
+    forecasts = overfitted_forecasts(generator, 200 + halted + 300 - HORIZON + 1)
+    calibrated = calibrate(returns, forecasts)
+    covered = find_covered(returns, calibrated.forecasts)[200 + halted :]
+    for part in (covered[:100], covered[100:]):
+        assert abs(part.mean() - INTERVAL) < 0.06
+    assert calibrated.uncalibrated == 0
+
+
+def test_closes_that_do_not_change_for_a_few_sessions_are_no_halt() -> None:
+    returns = np.array([0.01, 0, 0, 0, 0, 0.01, 0, 0, 0, 0, 0, 0, -0.01])
+    assert find_halts(returns).nonzero()[0].tolist() == [11, 12]
+    assert find_halts(np.zeros(5)).tolist() == [False] * 5 + [True] and find_halts(np.zeros(0)).tolist() == [False]
 
 
 @pytest.mark.parametrize("constant", [300, 600, 1000])
@@ -217,7 +238,7 @@ def test_state_survives_json_exactly() -> None:
 
 
 def test_volatility_is_positive_and_uses_earlier_returns_only() -> None:
-    returns = np.concatenate([random_walk(np.random.default_rng(0), 100), np.zeros(500)])
+    returns = np.concatenate([random_walk(np.random.default_rng(0), 100), np.full(500, 1e-9)])
     volatility = ewma_volatility(returns)
     assert (len(volatility), volatility[0]) == (601, 0)
     assert volatility[1] == pytest.approx(np.sqrt(np.pi / 2) * abs(returns[0]))

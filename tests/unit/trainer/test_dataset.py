@@ -4,10 +4,21 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from step_contract.errors import DataError
 from step_contract.store import Store
-from trainer.dataset import cumulative_returns, forecast_origins, input_windows, log_returns, read_prices
+from trainer import dataset
+from trainer.dataset import (
+    Feature,
+    Scaler,
+    cumulative_returns,
+    feature_values,
+    forecast_origins,
+    input_windows,
+    log_returns,
+    read_prices,
+)
 from trainer.partitions import list_partitions
 
 from .conftest import commit_price, real_changes
@@ -60,6 +71,22 @@ def test_longest_holiday_is_not_a_gap(tmp_path: Path) -> None:
     store = Store(f"file://{tmp_path}")
     commit_real_prices(store, date(2017, 9, 25), date(2017, 10, 13))
     assert len(closes_until(store, date(2017, 10, 13))) == 9
+
+
+def test_a_feature_that_is_not_finite_counts_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A session without any volume must not end the training as one that has diverged."""
+    growth = Feature("growth", ("volume",), lambda prices: prices["volume"] / prices["volume"].shift() - 1)
+    monkeypatch.setattr(dataset, "FEATURES", (growth,))
+    values = feature_values(pd.DataFrame({"volume": pd.array([4, 0, 6, None, 6, 9], "Int64")}))
+    assert values[:, 0].tolist() == pytest.approx([-1.0, np.nan, np.nan, np.nan, 0.5], nan_ok=True)
+
+
+@pytest.mark.parametrize("known", [[], [np.nan] * 50, [1e9], [0.1] * 50], ids=["no session", "missing", "one", "the same"])
+def test_a_feature_that_the_training_part_does_not_know_is_ignored(known: list[float]) -> None:
+    """A column is collected from the middle of the history on: its first values must not be a thousand deviations away."""
+    scaler = Scaler.fit_feature(np.array(known))
+    assert scaler.scale(np.array([2e9, np.nan])).tolist() == [0, 0]
+    assert Scaler.fit_feature(np.array([np.nan, 1.0, 3.0])).scale(np.array([4.0])).tolist() == [2.0]
 
 
 def test_input_window_ends_where_targets_begin() -> None:

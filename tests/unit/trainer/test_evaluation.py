@@ -93,7 +93,7 @@ def test_a_fit_uses_a_feature_up_to_its_last_target_only(model: str, small_confi
 
 def test_a_feature_that_is_missing_or_constant_can_be_scaled() -> None:
     missing = np.full(3, np.nan)
-    assert (Scaler.fit_feature(np.array([np.nan, 1.0, 3.0])), Scaler.fit_feature(missing)) == (Scaler(2, 1), Scaler(0, 1))
+    assert (Scaler.fit_feature(np.array([np.nan, 1.0, 3.0])), Scaler.fit_feature(missing)) == (Scaler(2, 1), Scaler(0, 0))
     assert Scaler.fit_feature(np.full(3, 7.0)).scale(np.full(1, 7.0)).tolist() == [0.0]
 
 

@@ -213,9 +213,11 @@ def test_later_entries_of_the_registry_never_change_a_forecast(known: list[tuple
         for is_promotion, model, day in known
     ]
     promoted = sorted({model for action, model, _, _ in entries if action == PROMOTED})
+    sessions = {model: session for _, model, session, _ in entries}
     rollbacks = st.sampled_from(promoted).map(lambda model: (ROLLED_BACK, model, "2026-02-01", "2026-03-16"))
     later_models = st.integers(15, 28).map(lambda day: (PROMOTED, f"later {day}", f"2026-03-{day}", f"2026-03-{day}"))
-    later = data.draw(st.lists(later_models | rollbacks if promoted else later_models, max_size=8))
+    revisions = st.sampled_from(promoted).map(lambda model: (PROMOTED, f"{model}, revision 2", sessions[model], "2026-03-20"))
+    later = data.draw(st.lists(later_models | rollbacks | revisions if promoted else later_models, max_size=8))
     assert entry_as_of(make_entries(*entries, *later), date(2026, 3, 15)) == entry_as_of(
         make_entries(*entries), date(2026, 3, 15)
     )
@@ -232,6 +234,25 @@ def test_a_backfilled_session_uses_no_later_model_and_none_that_was_rolled_back(
     assert entry and entry.model == "2018", (
         "2019 was trained and rolled back in a backfill: no rollback is newer than its model"
     )
+
+
+@pytest.mark.parametrize(("session", "model"), [("2026-01-20", "a"), ("2026-01-31", "a"), ("2026-03-02", "a, revision 2")])
+def test_a_forecast_that_is_run_late_uses_no_model_that_was_retrained_since(session: str, model: str) -> None:
+    """The revision was trained on closes that were corrected in March."""
+    entries = make_entries(
+        (PROMOTED, "before", "2026-01-01", "2026-01-01"),
+        (PROMOTED, "a", "2026-01-15", "2026-01-15"),
+        (ROLLED_BACK, "a", "2026-01-15", "2026-03-01"),
+        (PROMOTED, "a, revision 2", "2026-01-15", "2026-03-02"),
+    )
+    entry = entry_as_of(entries, date.fromisoformat(session))
+    assert entry and entry.model == model
+
+
+def test_a_backfill_uses_the_latest_of_the_models_that_it_has_retrained() -> None:
+    entries = make_entries((PROMOTED, "a", "2019-01-01", "2026-03-01"), (PROMOTED, "a, revision 2", "2019-01-01", "2026-03-02"))
+    entry = entry_as_of(entries, date(2019, 1, 15))
+    assert entry and entry.model == "a, revision 2"
 
 
 def test_a_forecast_is_issued_once_whatever_changes_later(closes: dict[date, float], store: Store, trainer: Run) -> None:
@@ -264,6 +285,18 @@ def test_a_remade_forecast_stands_beside_the_one_that_was_issued(closes: dict[da
     assert manifest.facts["previous_middle"] == content["forecast"][0]["middle"]["points"], "what was issued is scored"
 
 
+@pytest.mark.parametrize("name", ["forecast.json", "manifest.json"])
+def test_an_issued_forecast_that_is_damaged_exits_65_and_is_not_replaced(
+    name: str, closes: dict[date, float], trainer: Run, tmp_path: Path
+) -> None:
+    forecast(trainer)
+    [file] = (tmp_path / "artifacts" / "forecasts").rglob(name)
+    file.write_bytes(b"{")
+    assert trainer("forecast", "--session", str(LAST), "--remake", "damaged")[0] == 0
+    code, output, _ = trainer("forecast", "--session", str(LAST))
+    assert (code, str(file) in output, "without --remake, only restoring it helps" in output) == (65, True, True)
+
+
 def test_the_first_forecast_of_a_session_is_issued_also_by_a_remake(closes: dict[date, float], trainer: Run) -> None:
     code, output, result = trainer("forecast", "--session", str(LAST), "--remake", "all anew")
     assert code == 0 and "Forecast from" in output and "revision" not in result["facts"]
@@ -287,7 +320,7 @@ def truncate_weights(model: Path) -> str:
 def set_schema_version(model: Path) -> str:
     [path] = model.rglob("manifest.json")
     path.write_bytes(replace(Manifest.from_json(path.read_bytes(), ""), schema_version=99).to_json())
-    return "has schema version 99, this program reads 3"
+    return "has schema version 99, this program reads 3: upgrade the program"
 
 
 def remove_manifest(model: Path) -> str:
@@ -324,8 +357,15 @@ def test_an_unusable_model_is_replaced_by_a_baseline_and_alerted_once(
     assert problem in str(following.facts["problem"]) and "alerts_problem" not in following.facts
 
 
-def test_a_damaged_registry_does_not_prevent_a_forecast(closes: dict[date, float], store: Store, trainer: Run) -> None:
-    store.write(f"{paths.promotions('KS11')}/000001.json", b"{")
+@pytest.mark.parametrize(
+    "change", [None, {"time": "yesterday"}, {"time": "2026-01-02"}, {"session": 20260102}, {"action": "p"}, {"model": None}]
+)
+def test_a_damaged_registry_does_not_prevent_a_forecast(
+    change: dict[str, object] | None, closes: dict[date, float], store: Store, trainer: Run
+) -> None:
+    """Such as an entry that a person has restored from memory."""
+    entry = asdict(RegistryEntry(1, PROMOTED, "models/a/manifest.json", "2026-01-02", "", "2026-01-02T09:00:00+00:00"))
+    store.write(f"{paths.promotions('KS11')}/000001.json", canonical(entry | change) if change else b"{")
     manifest, content, _ = forecast(trainer)
     assert content["source"]["name"] == "baseline: naive" and "is not a valid registry entry" in str(manifest.facts["problem"])
 
@@ -376,7 +416,11 @@ def test_a_model_with_too_few_sessions_since_a_gap_is_reported(
 
 @pytest.mark.parametrize(
     ("session", "message"),
-    [("2026-01-17", "KS11 has no close of 2026-01-17, the last is of 2026-01-15"), ("2020-01-02", "no sessions of KS11")],
+    [
+        ("2026-01-17", "KS11 has no close of 2026-01-17, the last is of 2026-01-15"),
+        ("2020-01-02", "no sessions of KS11"),
+        ("0002-01-15", "no sessions of KS11 from 0001-01-01 to 0002-01-15"),
+    ],
 )
 def test_a_session_without_a_close_exits_65(session: str, message: str, closes: dict[date, float], trainer: Run) -> None:
     code, output, result = trainer("forecast", "--session", session)

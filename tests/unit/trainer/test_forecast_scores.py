@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -127,12 +128,18 @@ def set_version(folder: Path) -> str:
     return "has schema version 99, this program reads 1"
 
 
+def set_drift(folder: Path) -> str:
+    path = folder / "manifest.json"
+    path.write_bytes(replace(Manifest.from_json(path.read_bytes(), ""), facts={"drift_since": "last week"}).to_json())
+    return "is not a forecast: ValueError"
+
+
 def leave_attempt(folder: Path) -> str:
     (folder / "manifest.json").unlink()
     return ""
 
 
-@pytest.mark.parametrize("damage", [damage_forecast, damage_manifest, set_version, leave_attempt])
+@pytest.mark.parametrize("damage", [damage_forecast, damage_manifest, set_version, set_drift, leave_attempt])
 def test_an_unreadable_forecast_is_skipped_with_a_warning(
     damage: Callable[[Path], str], closes: dict[date, float], store: Store, trainer: Run, tmp_path: Path
 ) -> None:
@@ -283,3 +290,7 @@ def test_a_known_drift_lasts_until_its_evidence_is_gone() -> None:
     assert END_THRESHOLD < between.coverage.capital < THRESHOLD and between.since == since
     assert find_drift(scores[few], positions[few], None).since is None
     assert find_drift(scores[:0], positions[:0], since).since is None
+    later = find_drift(scores, positions, date(2001, 1, 1))
+    assert "nan" not in later.description and later.since == find_drift(scores, positions, None).since, (
+        "the forecasts since then are not scored any more"
+    )

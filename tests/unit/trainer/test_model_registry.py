@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from step_contract import paths
 from step_contract.commit import Committed, Content, commit
+from step_contract.errors import NothingToDoError
 from step_contract.manifest import Fact
 from step_contract.store import Store
 from trainer.model_registry import Outcome, Promotion, current_entry, promote, read_entries, roll_back
@@ -228,6 +229,52 @@ def test_training_reports_the_promotion_and_history_lists_it(store: Store, train
     assert trainer("rollback", "--reason", "a try")[0] == 0
     assert trainer("rollback", "--reason", "a try")[0] == 99
     assert "there is no current model" in trainer("history")[1]
+
+
+def test_two_people_who_roll_back_one_model_roll_back_no_other(store: Store) -> None:
+    for number in range(2):
+        promote_model(store, commit_model(store, SESSION + timedelta(days=number)))
+    racing = StoreWithConcurrentWriter(store.root, lambda: roll_back(store, "KS11", "it follows the index"))
+    with pytest.raises(
+        NothingToDoError, match=f"rolled back or replaced meanwhile; the current model is that of {SESSION}: run"
+    ):
+        roll_back(racing, "KS11", "follows the index down")
+    assert [entry.action for entry in read_entries(store, "KS11")] == ["promoted", "promoted", "rolled back"]
+
+
+class StoreThatLosesResponses(Store):
+    """A store whose client has repeated a PUT, as its first response was lost, and was refused."""
+
+    def create(self, path: str, data: bytes) -> bool:
+        super().create(path, data)
+        return False
+
+
+def test_a_lost_response_makes_no_second_entry(store: Store) -> None:
+    promote_model(store, commit_model(store, SESSION))
+    losing = StoreThatLosesResponses(store.root)
+    assert promote_model(losing, commit_model(store, SESSION + timedelta(days=1))).outcome is Outcome.PROMOTED
+    assert roll_back(losing, "KS11", "a reason") == f"Rolled back; the current model is that of {SESSION}."
+    assert [entry.action for entry in read_entries(store, "KS11")] == ["promoted", "promoted", "rolled back"]
+
+
+@pytest.mark.parametrize(
+    ("reason", "problem"),
+    [(" ", "the reason is empty"), ("x" * 501, "at most 500 are allowed"), ("a\x1b[2J", "cannot be printed")],
+)
+def test_an_invalid_reason_rolls_nothing_back(reason: str, problem: str, store: Store, trainer: Run) -> None:
+    promote_model(store, commit_model(store, SESSION))
+    code, output, _ = trainer("rollback", "--reason", reason)
+    assert (code, problem in output) == (78, True)
+    assert trainer("rollback", "--reason", "it\nfollows the index")[0] == 0
+    assert [entry.reason for entry in read_entries(store, "KS11")] == ["Out of sample …", "it follows the index"]
+
+
+def test_a_pinned_model_does_not_prevent_a_promotion(store: Store) -> None:
+    """It reproduces a past result: whoever trains one for a later session trains no candidate."""
+    pinned = paths.model("KS11", SESSION + timedelta(days=30), "b", pinned=True)
+    store.write(f"{pinned}/manifest.json", b"{")
+    assert promote_model(store, commit_model(store, SESSION)).outcome is Outcome.PROMOTED
 
 
 def test_random_walk_gives_no_current_model(store: Store, trainer: Run) -> None:

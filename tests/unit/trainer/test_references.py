@@ -177,10 +177,20 @@ MODEL = "models/symbol=KS11/session=2026-01-15/config=a1b2c3d4e5f6"
         (TRAIN, "--prices", "{root}/prices/symbol=KS11/session=2026-01-15", "is not the canonical URI of a manifest"),
         (TRAIN, "--prices", "{root}/prices/symbol=KS11//session=2026-01-15/manifest.json", "is not the canonical URI"),
         (TRAIN, "--prices", "{root}/x/../prices/symbol=KS11/session=2026-01-15/manifest.json", "is not the canonical URI"),
-        (TRAIN, "--prices", "{root}/prices/symbol=KS11/session=2026-01-15/revision=1/manifest.json", "is not the canonical URI"),
+        (
+            TRAIN,
+            "--prices",
+            "{root}/prices/symbol=KS11/session=2026-01-15/revision=1/manifest.json",
+            "is not the canonical URI",
+        ),
         (TRAIN, "--prices", "None", "is not in --artifacts"),
         (FORECAST, "--prices", "{root}/prices/symbol=KS11/session=2026-01-14/manifest.json", "is of another session"),
-        (PLOT, "--model", "{root}/prices/symbol=KS11/session=2026-01-15/manifest.json", "of prices, not of models; use one of train"),
+        (
+            PLOT,
+            "--model",
+            "{root}/prices/symbol=KS11/session=2026-01-15/manifest.json",
+            "of prices, not of models; use one of train",
+        ),
         (PLOT, "--model", "{root}/models/symbol=KS11/session=2026-01-15/manifest.json/", "is not the canonical URI"),
     ],
 )

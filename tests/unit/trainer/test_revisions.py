@@ -126,6 +126,16 @@ def test_a_past_result_is_reproduced_after_prices_were_added_and_revised(history
     assert trainer(*PLOT)[0] == 0
 
 
+def test_a_reproduced_model_is_none_of_the_models_that_others_read(history: Store, trainer: Run) -> None:
+    time = get_manifest(trainer(*TRAIN)[2]).created.isoformat()
+    models, session = history.list("models"), list(DAYS)[-10]
+    code, _, reproduced = trainer("train", "--session", str(session), "--as-of", time)
+    assert (code, "/pinned-models/" in str(reproduced["manifest"]), history.list("models")) == (0, True, models)
+    assert trainer(*PLOT)[2]["facts"]["past_forecasts"] == trainer(*PLOT, "--as-of", time)[2]["facts"]["past_forecasts"]
+    assert trainer("plot", "--session", str(session), "--as-of", time)[0] == 0
+    assert trainer("plot", "--session", str(session))[0] == 65
+
+
 def test_a_time_before_all_revisions_exits_65(history: Store, trainer: Run) -> None:
     code, output, _ = trainer(*TRAIN, "--as-of", "2020-01-01T00:00:00Z")
     assert (code, "committed by 2020-01-01T00:00:00+00:00" in output) == (65, True)

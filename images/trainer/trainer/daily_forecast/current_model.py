@@ -62,8 +62,9 @@ def read_model(store: Store, path: str) -> CurrentModel:
     if data is None:
         raise DataError(f"{uri} is missing: restore it, or roll it back")
     manifest = Manifest.from_json(data, uri)
-    if manifest.schema_version != MODEL_VERSION:
-        raise DataError(f"{uri} has schema version {manifest.schema_version}, this program reads {MODEL_VERSION}: train again")
+    if (version := manifest.schema_version) != MODEL_VERSION:
+        advice = "upgrade the program" if version > MODEL_VERSION else "train again"
+        raise DataError(f"{uri} has schema version {version}, this program reads {MODEL_VERSION}: {advice}")
     files = {file.name: file for file in manifest.files if file.name in (MODEL_FILE, FORECAST_FILE, CALIBRATION_FILE)}
     objects = {f"{path.rpartition('/')[0]}/{file.path}": file for file in files.values()}
     contents = store.read_many(objects)

@@ -72,8 +72,11 @@ def find_drift(scores: pd.DataFrame, positions: Indexes, known_since: date | Non
     evidence = max(coverage, error, key=lambda evidence: evidence.capital)
     if evidence.since is None or evidence.capital < (END_THRESHOLD if known_since else THRESHOLD):
         return Drift(coverage, error, None, False, "")
+    rows = scores[scores["horizon"] == evidence.horizon]
     since = known_since or evidence.since
-    rows = scores[(scores["horizon"] == evidence.horizon) & (scores["origin"] >= pd.Timestamp(since))]
+    if pd.Timestamp(since) > rows["origin"].max():  # those since then are not scored any more: their closes were corrected
+        since = evidence.since
+    rows = rows[rows["origin"] >= pd.Timestamp(since)]
     ahead = "one session" if evidence.horizon == 1 else f"{evidence.horizon} sessions"
     described = f"of {len(rows)} forecasts {ahead} ahead since {since}"
     if evidence is coverage:

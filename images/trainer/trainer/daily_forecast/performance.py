@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from step_contract import paths
 from step_contract.errors import DataError
-from step_contract.manifest import MAX_BYTES, Fact, File, Manifest, check_content, digest
+from step_contract.manifest import MAX_BYTES, File, Manifest, check_content, digest
 from step_contract.revisions import Revision
-from step_contract.schemas import CLOSE_STEP, FORECAST_FILE, ISSUED_FORECAST_VERSION, SCORES
+from step_contract.schemas import CLOSE_STEP, FORECAST_FILE, ISSUED_FORECAST_VERSION, SCORES, parse_iso_date
 from step_contract.store import Store
 from step_contract.tables import make_table
 
@@ -40,7 +40,8 @@ class IssuedForecast:
         interval: the nominal coverage.
         log_returns: low, middle and high of each horizon, shape (horizon, 3).
         points: the same in index points.
-        content: of forecast.json; `facts`: of the manifest.
+        content: of forecast.json.
+        drift_since: since when the forecasts by its source were drifting, as was known on that session; None if they were not.
         uri: of the manifest; `sha256` of its bytes.
     """
 
@@ -51,7 +52,7 @@ class IssuedForecast:
     log_returns: Array
     points: Array
     content: Mapping[str, Any]
-    facts: Mapping[str, Fact]
+    drift_since: date | None
     uri: str
     sha256: str
 
@@ -136,6 +137,7 @@ def _parse(data: bytes, revision: Revision, store: Store, uri: str) -> IssuedFor
         is_ordered = all(np.isfinite(array).all() and (np.diff(array) >= 0).all() for array in values)
         if not (is_ordered and last_close > 0 and 0 < interval < 1):
             raise ValueError("a value is not a possible forecast")
+        drift_since = revision.manifest.facts.get("drift_since")
         return IssuedForecast(
             session=revision.manifest.session,
             last_close=last_close,
@@ -144,7 +146,7 @@ def _parse(data: bytes, revision: Revision, store: Store, uri: str) -> IssuedFor
             log_returns=values[0],
             points=values[1],
             content=content,
-            facts=revision.manifest.facts,
+            drift_since=parse_iso_date(str(drift_since)) if drift_since else None,
             uri=store.uri(revision.path),
             sha256=revision.sha256,
         )

@@ -12,12 +12,12 @@ from step_contract.commit import Committed, Content
 from step_contract.errors import ConfigurationError, DataError, NothingToDoError
 from step_contract.lineage import SCORED
 from step_contract.revisions import Artifact, Logic, Revision
-from step_contract.schemas import FORECAST_FILE, ISSUED_FORECAST_VERSION, PERFORMANCE_FILE, SCORES, parse_iso_date
+from step_contract.schemas import FORECAST_FILE, ISSUED_FORECAST_VERSION, PERFORMANCE_FILE, SCORES
 from step_contract.sources import Source as ArtifactSource
 from step_contract.store import Store
 from step_contract.tables import to_parquet
 
-from trainer.config import ModelConfig
+from trainer.config import ModelConfig, subtract
 from trainer.daily_forecast.baseline import MIN_RETURNS, PREFIX, Forecast, forecast_baseline
 from trainer.daily_forecast.current_model import forecast_with_model, read_model
 from trainer.daily_forecast.drift import THRESHOLD, find_drift
@@ -72,7 +72,7 @@ def issue_forecast(
         return committed
     source = read_source(store, symbol, session)
     first = min(session, source.model.last_session) if source.model else session
-    partitions = list_partitions(store, symbol, session, first - HISTORY, pinned=prices)
+    partitions = list_partitions(store, symbol, session, subtract(first, HISTORY), pinned=prices)
     history = read_segmented_prices(store, partitions)
     check_history(history, symbol, session)
     source, forecast = make_forecast(store, source, history, config)
@@ -162,6 +162,5 @@ def find_known_drift(issued: Sequence[IssuedForecast], source: Source) -> date |
     """Return since when the forecasts were drifting according to the latest one by the same model, or by a baseline."""
     for forecast in reversed(issued):
         if forecast.source == source.path if source.model else forecast.source.startswith(PREFIX):
-            since = str(forecast.facts.get("drift_since") or "")
-            return parse_iso_date(since) if since else None
+            return forecast.drift_since
     return None
