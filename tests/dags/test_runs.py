@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 import re
+import shutil
 import subprocess
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 from airflow.sdk import DAG
 from step_contract.commit import open_artifact
+from step_contract.references import read_sources
+from step_contract.store import Store
 
 from ..conftest import make_bucket, s3_variables
 from .conftest import ROOT, list_group
@@ -129,6 +132,69 @@ def test_every_artifact_of_a_run_is_complete(kind: str, runs: dict[str, Future[R
     assert kinds >= {"decisions", "prices", "headlines", "forecasts", "models", "plots"}
     for path in [path for path in manifests if "session=2026-01-1" in str(path)]:
         open_artifact(f"file://{path}")
+
+
+def find_manifest(run: Run, task_id: str) -> str:
+    """Return the path of the manifest that the run's table shows for the task."""
+    [path] = re.findall(rf"^{task_id} .* (\S+/manifest\.json)$", run.shown, flags=re.MULTILINE)
+    return str(path)
+
+
+def list_sources(run: Run, path: str, role: str) -> list[str]:
+    """Return the URIs of the sources of an artifact by its path."""
+    store = Store(f"file://{run.artifacts}")
+    directory = path.rpartition("/")[0]
+    manifest = open_artifact(store.uri(path))[0]
+    return [source.uri for source in read_sources(store, directory, manifest) if source.role == role]
+
+
+@pytest.mark.parametrize("kind", ["open training day"])
+@pytest.mark.timeout(600)
+def test_training_and_plot_are_made_from_what_the_run_has_returned(kind: str, runs: dict[str, Future[Run]]) -> None:
+    run = runs[kind].result()
+    root = f"file://{run.artifacts}"
+    for task_id in ("train", "forecast"):
+        assert list_sources(run, find_manifest(run, task_id), "prices")[-1] == f"{root}/{find_manifest(run, 'fetch_prices')}"
+    assert list_sources(run, find_manifest(run, "plot"), "model") == [f"{root}/{find_manifest(run, 'train')}"]
+
+
+@pytest.mark.parametrize("kind", ["closed training day"])
+@pytest.mark.timeout(600)
+def test_a_closed_training_day_trains_on_the_latest_session(kind: str, runs: dict[str, Future[Run]]) -> None:
+    """1 March 2026 is a Sunday."""
+    run = runs[kind].result()
+    assert "session=2026-02-27" in list_sources(run, find_manifest(run, "train"), "prices")[-1]
+
+
+@pytest.mark.parametrize("kind", ["open training day"])
+@pytest.mark.timeout(600)
+def test_the_lineage_of_a_plot_reaches_the_source_files(kind: str, runs: dict[str, Future[Run]], tmp_path: Path) -> None:
+    run = runs[kind].result()
+    copy = tmp_path / "artifacts"
+    shutil.copytree(run.artifacts, copy)
+
+    def trace() -> subprocess.CompletedProcess[str]:
+        command = [ROOT / ".venvs" / "trainer" / "bin" / "trainer", "lineage", f"file://{copy}/{find_manifest(run, 'plot')}"]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    done = trace()
+    assert done.returncode == 0, done.stdout + done.stderr
+    for text in (
+        "model: models/",
+        "train of 2026-01-15",
+        "commit ",
+        "source: file://",
+        "year_ks11/2023.csv",
+        "year_ks11/2026.csv",
+    ):
+        assert text in done.stdout
+    [damaged] = (copy / "prices" / "symbol=KS11" / "session=2025-06-02").rglob("prices.parquet")
+    damaged.write_bytes(b"x")
+    shutil.rmtree(copy / "prices" / "symbol=KS11" / "session=2025-06-04")
+    done = trace()
+    assert (
+        done.returncode == 65 and str(damaged) in done.stdout and "session=2025-06-04/manifest.json is missing" in done.stdout
+    )
 
 
 @pytest.mark.parametrize("kind", ["missing feeds"])

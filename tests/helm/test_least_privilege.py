@@ -156,6 +156,15 @@ def test_the_heartbeats_address_is_open_only_if_it_is_set(official_chart: str) -
     assert 8443 not in ports[0] and 8443 in ports[1]
 
 
+def test_the_lineage_receiver_is_open_only_if_it_is_enabled(official_chart: str) -> None:
+    triggerer, options = {"tier": "airflow", "component": "triggerer"}, ("--set", "network.openlineage.ports={8765}")
+    ports = []
+    for enabled in ((), ("--set-string", "config.openlineage.disabled=False")):
+        rules = list_egress(render_policies("prod", *options, *enabled), triggerer, "market-daily-prod", "market-daily-prod")
+        ports.append(list_egress_ports(rules))
+    assert 8765 not in ports[0] and 8765 in ports[1]
+
+
 def test_the_documented_proxy_is_allowed_and_passed_to_the_collector(official_chart: str, tmp_path: Path) -> None:
     values = tmp_path / "values.yaml"
     [example] = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)

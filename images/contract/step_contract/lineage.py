@@ -1,8 +1,8 @@
 """The lineage of an artifact: what it was made from, down to the files that the collector read.
 
 `trace_lineage` reads and verifies each artifact that the manifests name, once. A manifest cannot make it read anything outside
-the root of the artifacts: a file elsewhere is known by its digest only, and an artifact is looked up by its path below the root,
-so that a copy of the artifacts has a lineage too. The numbers of artifacts, sources and levels are limited. The module
+the root of the artifacts: a file elsewhere is known by its digest only, and an artifact is looked up by its path below the
+root, so that a copy of the artifacts has a lineage too. The numbers of artifacts, sources and levels are limited. The module
 `lineage_report` renders the result.
 """
 

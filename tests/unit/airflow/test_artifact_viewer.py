@@ -19,6 +19,7 @@ from step_contract.commit import Content, commit
 from step_contract.errors import DataError
 from step_contract.facts import HeadlinesFacts
 from step_contract.manifest import canonical, digest
+from step_contract.sources import Source
 from step_contract.store import CHUNK_BYTES, Store
 
 from ..page_elements import PageElements
@@ -112,6 +113,31 @@ def test_a_page_of_headlines_says_whether_they_are_available(browser: TestClient
     facts = HeadlinesFacts("2020-01-15", 0, 2, availability="unavailable", uncovered=2, incomplete_feeds="a: <its> oldest")
     page = browser.get(publish(store, {"feeds.json": b"{}"}, step="fetch-headlines", facts=facts.to_facts())).text
     assert "<p>headlines: not available for this session" in page and "a: &lt;its&gt; oldest" in page
+
+
+def test_a_page_links_the_artifacts_that_it_was_made_from(browser: TestClient, store: Store) -> None:
+    prices = [
+        Source("prices", store.uri(f"prices/symbol=KS11/session=2026-01-{n:02}/manifest.json"), "0" * 64) for n in (14, 15)
+    ]
+    many = [
+        Source("forecasts", store.uri(f"forecasts/session=2026-01-15/feeds=a{n}/manifest.json"), "0" * 64) for n in range(200)
+    ]
+    feed = Source("feed", "https://host/feed.xml", "1" * 64)
+    content = Content({}, rows=0, schema_version=1, facts={}, sources=[*prices, feed, *many])
+    uri = commit(store, "models/a", step="train", session=date(2026, 1, 15), inputs={}, content=content).uri
+    page = browser.get(make_path(uri)).text
+    for source in prices:
+        assert f'<a href="{artifact_url(source.uri)}">{source.uri}</a>' in page
+    assert "feed: https://host/feed.xml<br><small>sha256 1111" in page
+    assert 'forecasts: 200 artifacts, listed in <a href="./forecasts.sha256">' in page
+    assert b"forecasts/session=2026-01-15/feeds=a199" in browser.get(make_path(uri, "forecasts.sha256")).content
+
+
+def test_a_hostile_source_is_text(browser: TestClient, store: Store) -> None:
+    uri = "https://evil.example/<script>alert(1)</script>"
+    source = {"role": "feed", "uri": uri, "sha256": "0" * 64}
+    page = browser.get(publish(store, {"a.png": PICTURE}, sources=[source])).text
+    assert "evil.example/&lt;script&gt;" in page and "<script>" not in page and "href='https" not in page
 
 
 HOSTILE_TEXTS = [
