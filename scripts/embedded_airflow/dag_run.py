@@ -98,9 +98,7 @@ class Progress:
         manifest = result if str(result).endswith(MANIFEST) else None
         picture = bool(manifest) and PLOT_FILE in {file.name for file in open_artifact(str(manifest))[0].files}
         task_id, map_index = key
-        self.tasks[key] = TaskInstance(
-            task_id, state, map_index=map_index, facts=facts, manifest=manifest, has_picture=picture
-        )
+        self.tasks[key] = TaskInstance(task_id, state, map_index=map_index, facts=facts, manifest=manifest, has_picture=picture)
         self.post("running")
 
     def post(self, state: str) -> None:

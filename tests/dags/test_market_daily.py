@@ -290,9 +290,7 @@ def test_each_index_has_its_own_symbol_and_artifacts(dag: DAG, wide_dag: DAG) ->
         uris = {"fetch_prices": f"s3://{symbol}/p", "train": f"s3://{symbol}/m"}
         commands = render_arguments(wide_dag, datetime(2026, 1, 15, 9, tzinfo=UTC), uris, map_index)
         expected = render_arguments(dag, datetime(2026, 1, 15, 9, tzinfo=UTC), uris)
-        assert commands == {
-            step: [symbol if word == "KS11" else word for word in words] for step, words in expected.items()
-        }
+        assert commands == {step: [symbol if word == "KS11" else word for word in words] for step, words in expected.items()}
 
 
 def test_an_index_adds_little_to_what_the_trigger_is_given(wide_dag: DAG, monkeypatch: pytest.MonkeyPatch) -> None:

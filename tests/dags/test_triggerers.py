@@ -335,9 +335,7 @@ def test_a_step_gets_the_manifest_that_another_has_returned_or_nothing(returned:
 @pytest.mark.timeout(300)
 def test_steps_of_several_indexes_start_from_the_triggerer_with_their_own_options(run_triggerers: Any) -> None:
     uri = "file:///earlier/manifest.json"
-    outcome = run_triggerers(
-        "--steps=2", "--indexes=3", "--triggerers=1", "--seconds=5", f"--returned={uri}", "--timeout=120"
-    )
+    outcome = run_triggerers("--steps=2", "--indexes=3", "--triggerers=1", "--seconds=5", f"--returned={uri}", "--timeout=120")
     assert outcome["deferred"] == 6 and outcome["states"] == {"success": 6}, outcome
     assert outcome["created"] == outcome["distinct"] == 6
     options = [dict(zip(words[1::2], words[2::2], strict=True)) for words in outcome["arguments"]]

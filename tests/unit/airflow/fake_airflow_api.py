@@ -36,7 +36,7 @@ class FakeAirflowApi:
         self.dags: list[Json] = [dag("market_daily"), dag("market_smoke", tags=("quiet",))]
         self.runs: list[Json] = []
         self.task_instances: dict[str, list[Json]] = {}
-        self.xcoms: dict[tuple[str, str, str], Any] = {}
+        self.xcoms: dict[tuple[str, str, str, int], Any] = {}
         self.backfills: list[Json] = []
         self.now = datetime(2026, 1, 15, 9, tzinfo=UTC)
         self.requests: list[str] = []
@@ -94,12 +94,12 @@ class FakeAirflowApi:
                 exists = any(run["dag_run_id"] == run_id for run in self.runs)
                 return {"task_instances": self.task_instances.get(run_id, [])} if exists else None
             case ["dags", _, "dagRuns", run_id, "taskInstances", "~", "xcomEntries"]:
-                ids = [ids for run, *ids in self.xcoms if run == run_id]
+                ids = [id[1:] for id in self.xcoms if id[0] == run_id]
                 entries = [{"task_id": task_id, "key": key, "map_index": map_index} for task_id, key, map_index in ids]
                 return {"xcom_entries": entries}
             case ["dags", _, "dagRuns", run_id, "taskInstances", task_id, "xcomEntries", key]:
-                ids = (run_id, task_id, key, int(query.get("map_index", ["-1"])[0]))
-                return {"value": self.xcoms[ids]} if ids in self.xcoms else None
+                xcom = (run_id, task_id, key, int(query.get("map_index", ["-1"])[0]))
+                return {"value": self.xcoms[xcom]} if xcom in self.xcoms else None
         raise AssertionError(f"the monitor requests an unknown path: {path}")
 
     def add_run(self, run_id: str, state: str = "running", *, at: datetime, seconds: float = 25, **more: Any) -> Json:

@@ -52,7 +52,14 @@ class MonitorHarness:
         self.reconciler.poll(now)
 
     def record_failure(
-        self, task_id: str, try_number: int = 1, *, will_retry: bool = False, reason: str = "it broke", map_index: int = -1, **more: object
+        self,
+        task_id: str,
+        try_number: int = 1,
+        *,
+        will_retry: bool = False,
+        reason: str = "it broke",
+        map_index: int = -1,
+        **more: object,
     ) -> None:
         fields = {
             "meaning": "invalid data",

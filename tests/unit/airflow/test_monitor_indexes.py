@@ -64,7 +64,8 @@ def test_an_index_that_fails_is_named_beside_the_results_of_the_others(monitor: 
 def test_indexes_that_fail_for_different_reasons_have_all_of_them_in_one_alert(monitor: MonitorHarness) -> None:
     monitor.airflow.add_run(RUN_ID, "failed", at=SIX_PM)
     for map_index, reason in enumerate(("line 3 is damaged", "line 7 is damaged")):
-        monitor.airflow.add_task(RUN_ID, "decide", "failed", at=SIX_PM, map_index=map_index, rendered_map_index=SYMBOLS[map_index])
+        name: dict[str, Any] = {"map_index": map_index, "rendered_map_index": SYMBOLS[map_index]}
+        monitor.airflow.add_task(RUN_ID, "decide", "failed", at=SIX_PM, **name)
         monitor.record_failure("decide", map_index=map_index, reason=reason)
     monitor.poll()
     [alert] = [message for message in monitor.channel() if message.broadcast]

@@ -18,7 +18,7 @@ MAX_IMAGES = 5
 def completion_messages(
     run: Run, lines: Sequence[str], pictures: Sequence[str], completed_since: datetime | None
 ) -> list[Message]:
-    """Return the reply with the run's lines and pictures, as the edit of the run's message notifies nobody; none if it has none.
+    """Return the reply with the run's lines and pictures, as an edit of the run's message notifies nobody; none if it has none.
 
     A failed run has none, nor a suspect one without a picture: an alert has notified of it. A run that is cleared and succeeds
     again has another one only if it failed meanwhile.

@@ -39,7 +39,7 @@ def format_time(moment: datetime, session: date | None = None) -> str:
 
 
 def format_title(run: Run, ti: TaskInstance | None = None) -> str:
-    """Return the run's session, or the DAG with the run's configuration or id; with `ti`, also what its map index stands for."""
+    """Return the run's session, or the DAG with the run's configuration or id; with `ti`, also the name of its map index."""
     if ti and ti.index_name:
         return f"{format_title(run)}, {ti.index_name}"
     if run.session:

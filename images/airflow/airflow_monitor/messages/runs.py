@@ -99,11 +99,9 @@ def _format_status(run: Run, training_days: Sequence[str]) -> tuple[Icon, str]:
         return Icon.DELETED, "deleted in Airflow before it finished"
     if run.state == "success":
         states = {decision.state for decision in find_decisions(run.task_instances)}
-        if "suspect" in states:
-            icon = Icon.SUSPECT
-        else:
-            icon = Icon.CLOSED if states == {"closed"} else Icon.SUCCESS
-        return icon, results or "succeeded"
+        outcome = "suspect" if "suspect" in states else "closed" if states == {"closed"} else "open"
+        icons = {"suspect": Icon.SUSPECT, "closed": Icon.CLOSED, "open": Icon.SUCCESS}
+        return icons[outcome], results or "succeeded"
     if run.state == "failed":
         return Icon.FAILED, " · ".join(filter(None, (_format_failed_tasks(run), results)))
     up_for_retry = [ti for ti in run.task_instances if ti.state == "up_for_retry"]
