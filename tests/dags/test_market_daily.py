@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import pendulum
 import pytest
+import yaml
+from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, Context
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 from airflow.sdk.execution_time.context import set_current_context
@@ -219,6 +221,15 @@ def test_artifacts_are_passed_by_their_uris_in_xcom(dag: DAG, returned: dict[str
     options = {"forecast": "--prices", "train": "--prices", "plot": "--model"}
     rendered = {step: commands[f"trainer {step}"] for step in options}
     assert {step: words[words.index(options[step]) + 1] for step, words in rendered.items()} == expected
+
+
+def test_a_task_without_lineage_never_waits_for_the_openlineage_receiver(dag: DAG) -> None:
+    """Those that are not steps run in workers, where the provider waits for it; they are excluded by their classes."""
+    values = yaml.safe_load((ROOT / "helm" / "values.yaml").read_text())["config"]["openlineage"]
+    light = [task for task in dag.tasks if not isinstance(task, StepOperator | EmptyOperator)]
+    names = {f"{type(task).__module__}.{type(task).__name__}" for task in light}
+    assert len(light) == 2 and names == set(values["disabled_for_operators"].split(";"))
+    assert values["disabled"] == "True" and values["execution_timeout"] <= 2
 
 
 def test_the_uri_of_the_prices_makes_no_training_wait_for_an_open_day(dag: DAG) -> None:

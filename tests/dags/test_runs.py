@@ -174,7 +174,7 @@ def test_the_lineage_of_a_plot_reaches_the_source_files(kind: str, runs: dict[st
     shutil.copytree(run.artifacts, copy)
 
     def trace() -> subprocess.CompletedProcess[str]:
-        command = [ROOT / ".venvs" / "trainer" / "bin" / "trainer", "lineage", f"file://{copy}/{find_manifest(run, 'plot')}"]
+        command = [f"{ROOT}/.venvs/trainer/bin/trainer", "lineage", f"file://{copy}/{find_manifest(run, 'plot')}"]
         return subprocess.run(command, capture_output=True, text=True)
 
     done = trace()

@@ -15,6 +15,7 @@ The path of a step, from its DAG to its pod and back to XCom:
    other outcome but exit code 99, which skips the task, a worker raises the error (`StepOperator.execute_complete`), and
    `retry_policy` decides whether to retry.
 
-`triggerer` is the process; `failure_log` records failures for the monitor; `remake` is the param with which a run makes its
-artifacts anew; the other modules are what these use.
+`lineage_events` reports to OpenLineage what a step has read and written; `triggerer` is the process; `failure_log` records
+failures for the monitor; `remake` is the param with which a run makes its artifacts anew; the other modules are what these
+use.
 """
