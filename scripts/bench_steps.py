@@ -31,7 +31,7 @@ TUNED_STOCK = "stock operator, tuned"
 CHAIN, FEW, FAN = 3, 6, 10  # as in tests/e2e/dags/bench.py
 # The ways of each round. The stock operator's costly variants run less often, to bound the benchmark's duration.
 CHAIN_ROUNDS = ((BARE, OURS, STOCK, DEFERRABLE), (BARE, OURS, STOCK)) * 2 + ((BARE, OURS, STOCK),)
-FAN_ROUNDS = ((BARE, OURS, STOCK), (BARE, OURS, DEFERRABLE), *((BARE, OURS),) * 6)
+FAN_ROUNDS = ((BARE, OURS, STOCK), (BARE, OURS, DEFERRABLE), *((BARE, OURS),) * 4)
 # As many steps at once as the fan has, for all ways. With the usual CPU requests, the workers of a wide fan fill a node of two
 # cores and wait forever for pods that do not fit beside them.
 WIDE = ["--set", "config.market_daily.step_max_pods=32", "--set", "config.core.parallelism=32"]
