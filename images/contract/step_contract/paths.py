@@ -179,3 +179,8 @@ def parse_session(path: str) -> date:
         return date.fromisoformat(match.group(1) if match else "")
     except ValueError:
         raise DataError(f"{path} names no session: remove it, only the pipeline writes below this directory") from None
+
+
+def store_check(attempt: str) -> str:
+    """Directory of the objects with which `make doctor` tries the store; the steps' key may write and delete it."""
+    return f"smoke/doctor/attempt={attempt}"
