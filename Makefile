@@ -6,7 +6,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format hooks lock clean setup-tests images push bucket-policy slack slack-test kind-up kind-down kind-status \
-	render diff deploy rollback ui test-e2e bench bench-steps docs docs-serve
+	doctor render diff deploy rollback ui test-e2e bench bench-steps docs docs-serve
 
 # The version of the official chart. AIRFLOW_CHART replaces the chart, for example by a file.
 export CHART_VERSION := 1.22.0
@@ -57,6 +57,10 @@ kind-down: ## Delete the kind cluster and all its data
 # The environment, as in helm/values-ENV.yaml.
 ENV ?= kind
 
+# ENV selects a cluster only if it was passed.
+doctor: ## Check this machine, or with ENV a deployment: ok, warning or error, and what to do; JSON=1 for a program, STRICT=1
+	@"$(PYTHON)" scripts/doctor.py $(if $(filter file,$(origin ENV)),,$(ENV))
+
 render: ## Print the manifests of ENV, for example make render ENV=staging
 	@"$(PYTHON)" scripts/deploy.py render $(ENV)
 
@@ -78,7 +82,7 @@ slack-test: ## Send a test message to Slack: from this machine if SLACK_TOKEN is
 ui: ## Forward a port to the UI of ENV and print the login
 	@"$(PYTHON)" scripts/deploy.py ui $(ENV)
 
-test-e2e: setup-tests ## Run the cluster tests on a kind cluster of their own; PART=core,slack,faults,environments; KEEP=1 keeps the cluster
+test-e2e: setup-tests ## Run the cluster tests on a kind cluster of their own; PART=core,slack,faults,doctor,environments; KEEP=1 keeps the cluster
 	@"$(PYTHON)" scripts/e2e.py $(OPTIONS)
 
 bench: ## Measure collector and trainer, compared with plain pandas and plain PyTorch

@@ -29,6 +29,7 @@ TURNS: tuple[tuple[tuple[tuple[str, str], ...], ...], ...] = (
     ((("core", "benchmark"),),),
     ((("core", "drills"),), (("core", "schedule"),), (("core", "not (benchmark or drills or schedule)"),)),
     ((("faults", ""),),),
+    ((("doctor", ""),),),
     (
         (("slack", ""), ("environments", "not (staging or production)")),
         (("environments", "production"),),

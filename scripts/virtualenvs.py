@@ -71,10 +71,16 @@ def write_bytecode(venv: Path) -> None:
     packages.run([str(venv / "bin" / "python"), "-c", "import pandas"], environment, f"cannot import pandas from {venv}")
 
 
+def is_current(name: str) -> bool:
+    """Return whether the environment `name` exists and is up to date."""
+    ready = VENVS / name / ".ready"
+    return ready.exists() and ready.read_text() == compute_stamp(name)
+
+
 def create(name: str) -> None:
     """Create the environment `name` unless it is up to date."""
-    venv, ready, stamp = VENVS / name, VENVS / name / ".ready", compute_stamp(name)
-    if ready.exists() and ready.read_text() == stamp:
+    venv, ready = VENVS / name, VENVS / name / ".ready"
+    if is_current(name):
         return
     started = time.monotonic()
     packages.print_progress(f"environment {name} …")
@@ -85,7 +91,7 @@ def create(name: str) -> None:
         packages.install_own(editable, ["--python", str(venv)])
     if name in PROGRAMS:
         write_bytecode(venv)
-    ready.write_text(stamp)
+    ready.write_text(compute_stamp(name))
     packages.print_progress(f"environment {name}: {time.monotonic() - started:.0f} s")
 
 

@@ -1,4 +1,5 @@
-"""The monitor's command line: `python -m airflow_monitor`, or `python -m airflow_monitor slack-check`.
+"""The monitor's command line: `python -m airflow_monitor`; with `slack-check` it posts a test message, with `slack-scopes` it
+prints what `make doctor` reports about the connection to Slack.
 
 docs/settings.md lists the settings. Exits with 0 on SIGTERM, with 78 if a setting is missing or invalid.
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 import httpx
 from airflow_steps.settings import Settings, get_int, get_setting
 from step_contract.errors import StepError
+from step_contract.findings import print_findings, run_check
 from step_contract.store import CircuitBreakerStore
 
 from airflow_monitor.airflow_client import AirflowClient
@@ -25,7 +27,7 @@ from airflow_monitor.messages.message import AirflowUI
 from airflow_monitor.messages.runs import RunOptions
 from airflow_monitor.models import Thresholds
 from airflow_monitor.reconciler import Reconciler
-from airflow_monitor.slack_check import check_slack
+from airflow_monitor.slack_check import check_permissions, check_slack
 from airflow_monitor.slack_client import SlackClient
 from airflow_monitor.state import DeliveryLog
 
@@ -99,11 +101,15 @@ def _request(url: str) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the monitor or check the connection to Slack; return the exit code."""
+    """Run the monitor, or check the connection to Slack; return the exit code."""
     logging.basicConfig(stream=sys.stdout, format="%(asctime)s %(message)s", level=logging.INFO)
     logging.getLogger("httpx").setLevel(logging.WARNING)
     if arguments == ["slack-check"]:
         return check_slack(Settings.read().slack_channel)
+    if arguments == ["slack-scopes"]:
+        channel = Settings.read().slack_channel
+        list(print_findings(run_check("slack", lambda: check_permissions(channel)), as_json=True))
+        return 0
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
+from collections.abc import Iterator
 from typing import Any
+
+from step_contract.findings import Finding, error, ok, warning
 
 from airflow_monitor.slack_client import (
     ADVICE,
+    CHANNEL_ID,
     MessageRejectedError,
     SlackClient,
     SlackNotConnectedError,
@@ -20,6 +25,35 @@ OPTIONAL_SCOPES = {
     "message may be posted twice",
     "channels:read": "finds the channel's id, which that check needs",
 }
+
+
+def check_permissions(channel: str) -> Iterator[Finding]:
+    """Yield whether the token is valid, which scopes it lacks, and whether it sees the channel. Posts nothing."""
+    client = SlackClient(channel, min_interval=0)
+    try:
+        identity = client.call("auth_test")
+        scopes = _parse_scopes(identity)
+        found = client.find_channel_id() if not scopes or "channels:read" in scopes else None
+    except SlackNotConnectedError as problem:
+        yield warning("slack", str(problem), "messages are only logged; docs/slack.md describes how to connect a workspace")
+        return
+    except (SlackUnavailableError, MessageRejectedError) as problem:
+        yield error(
+            "slack", str(problem), "docs/slack.md describes the app; a token that was replaced needs a restarted monitor"
+        )
+        return
+    missing = [scope for scope in REQUIRED_SCOPES if scopes and scope not in scopes]
+    optional = [scope for scope in OPTIONAL_SCOPES if scopes and scope not in scopes]
+    state = f"connected to {identity.get('team')} as {identity.get('user')}"
+    if missing:
+        yield error("slack", f"{state}; missing scopes: {', '.join(missing)}", ADVICE["missing_scope"])
+    elif found == channel and not re.fullmatch(CHANNEL_ID, channel):
+        yield error("slack", f"{state}; it does not see #{channel.lstrip('#')}", ADVICE["channel_not_found"])
+    elif optional:
+        reasons = "; ".join(f"{scope} {OPTIONAL_SCOPES[scope]}" for scope in optional)
+        yield warning("slack", f"{state}; optional scopes are missing: {', '.join(optional)}", reasons)
+    else:
+        yield ok("slack", f"{state}, with all scopes; make slack-test posts a message")
 
 
 def check_slack(channel: str) -> int:

@@ -228,7 +228,7 @@ class SlackClient:
         Raises MessageRejectedError if the bot may not upload files, though it may post messages.
         """
         try:
-            channel = thread.channel if thread else self._channel_id or self._find_channel_id()
+            channel = thread.channel if thread else self._channel_id or self.find_channel_id()
             if not re.fullmatch(CHANNEL_ID, channel):
                 reason = f"cannot upload {name}: the id of the channel {channel} is not known without the scope channels:read"
                 raise MessageRejectedError("unknown_channel_id", reason)
@@ -253,7 +253,7 @@ class SlackClient:
             None if there is no such message, or if the bot may not read the history.
         """
         try:
-            channel = thread.channel if thread else self._channel_id or self._find_channel_id()
+            channel = thread.channel if thread else self._channel_id or self.find_channel_id()
             for message in self._read_messages(channel, thread, since):
                 payload = (message.get("metadata") or {}).get("event_payload") or {}
                 if payload.get("id") == id:
@@ -279,7 +279,7 @@ class SlackClient:
             if not cursor:
                 return
 
-    def _find_channel_id(self) -> str:
+    def find_channel_id(self) -> str:
         """Return the id of the channel; its name if no channel has that name."""
         try:
             return self._search_channels("public_channel,private_channel")

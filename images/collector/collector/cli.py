@@ -14,8 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from step_contract.check_command import add_format, check_platform, run_checks
 from step_contract.cli import (
     Parser,
+    add_artifact_options,
     add_common_options,
     add_option,
     add_remake_option,
@@ -83,6 +85,12 @@ read.
 
 With --remake, the feeds are read again, and what they hold now and the committed headlines are committed together as the next
 revision: a headline that a feed has dropped is kept as it is.
+"""
+CHECK = """\
+Tries what the collector's steps need, in the place where it runs: the store of the artifacts, the calendar, the price source
+and the feeds. Writes nothing but an object that it removes. make doctor runs it in a pod like a step's.
+
+  collector check --artifacts s3://market
 """
 
 
@@ -174,6 +182,27 @@ def fetch_headlines(options: argparse.Namespace) -> Result:
     return make_result(committed, HeadlinesFacts.parse(committed.manifest.facts).describe())
 
 
+def check(options: argparse.Namespace) -> Result:
+    """Check the store, the calendar, the price source and the feeds."""
+    from step_contract.store import Store
+    from step_contract.store_check import check_store
+
+    from collector.check import check_calendar, check_feeds, check_prices
+
+    now, scheduled = datetime.now(MARKET_TIME_ZONE), options.scheduled == "true"
+    overrides, prices_url, symbol = options.overrides, options.prices_url, options.symbol
+    return run_checks(
+        options,
+        {
+            "platform": check_platform,
+            "bucket": lambda: check_store(lambda: Store(options.artifacts.root, fail_fast=True)),
+            "calendar": lambda: check_calendar(overrides, now),
+            "prices": lambda: check_prices(prices_url, symbol, overrides, now, scheduled),
+            "feeds": lambda: check_feeds(options.feeds, now, scheduled),
+        },
+    )
+
+
 def build_parser() -> Parser:
     """Return the parser of the program and of all its steps."""
     parser, add_step = make_parser(
@@ -193,8 +222,17 @@ def build_parser() -> Parser:
     step.add_argument("--accept-corrections", action="store_true", help=help)
     price_parsers.append(step)
 
+    check_step = step = add_step("check", check, "Check what the steps need: store, calendar, source and feeds.", CHECK)
+    add_artifact_options(step)
+    add_format(step)
+    help = "whether runs are scheduled, so that an old source is a problem"
+    step.add_argument("--scheduled", choices=("true", "false"), default="true", help=help)
+    add_feeds_option(step)
+    price_parsers.append(step)
+
     for step in price_parsers:
-        add_remake_option(step)
+        if step is not check_step:
+            add_remake_option(step)
         help = "URL of the source's price files, with the fields {symbol} and {year}: http, https, file or s3"
         add_option(step, "prices-url", help, PRICES_URL, type=validate_prices_url)
         help, default = "CSV file of days on which the calendar is wrong", str(PACKAGE / "overrides.csv")
@@ -203,8 +241,13 @@ def build_parser() -> Parser:
     step = add_step("fetch-headlines", fetch_headlines, "Fetch the headlines of the session's day.", FETCH_HEADLINES)
     add_common_options(step)
     add_remake_option(step)
-    add_option(step, "feeds", "TOML file that lists the feeds", str(PACKAGE / "feeds.toml"), type=Path, metavar="FILE")
+    add_feeds_option(step)
     return parser
+
+
+def add_feeds_option(parser: Parser) -> None:
+    """Add the option --feeds."""
+    add_option(parser, "feeds", "TOML file that lists the feeds", str(PACKAGE / "feeds.toml"), type=Path, metavar="FILE")
 
 
 def main() -> int:

@@ -85,7 +85,7 @@ def collect_headlines(feeds: Sequence[Feed], session: date, now: datetime) -> Co
                 raise SourceUnavailableError(f"{feed.url} does not exist; correct the feed's URL")
             parsed = parse_feed(data, feed, session)
         except StepError as error:
-            reason = _redact(str(error), feed, authorization)
+            reason = redact(str(error), feed, authorization)
             log.warning("skipped feed %s: %s", feed.name, reason)
             coverage.append(FeedCoverage(feed.name, Coverage.BROKEN, reason))
             continue
@@ -98,7 +98,7 @@ def collect_headlines(feeds: Sequence[Feed], session: date, now: datetime) -> Co
     return CollectedHeadlines(deduplicate(pd.concat(headlines)), coverage, undated, tuple(sources))
 
 
-def _redact(message: str, feed: Feed, authorization: str | None) -> str:
+def redact(message: str, feed: Feed, authorization: str | None) -> str:
     """Return the message without the header's value, which a server may repeat, and URLs' queries, which may have a key."""
     if authorization:
         message = message.replace(authorization, "***")

@@ -258,3 +258,8 @@ def find_symbol(path: str) -> str:
     """Return the symbol that a path names as `symbol=…`; empty if it names none."""
     match = _SYMBOL_PART.search(f"/{path}/")
     return match.group(1) if match else ""
+
+
+def store_check(attempt: str) -> str:
+    """Directory of the objects with which `make doctor` tries the store; the steps' key may write and delete it."""
+    return f"smoke/doctor/attempt={attempt}"

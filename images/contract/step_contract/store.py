@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,17 @@ class Store:
             except FileNotFoundError:
                 return None
         return int(info["size"]) if info["type"] == "file" else None
+
+    def modified_at(self, path: str) -> datetime | None:
+        """Return when the object was last written, by the clock of the store; None if it does not exist. S3: whole seconds."""
+        key = self._key(path)
+        with self._translate_errors("read", path):
+            try:
+                info = self._fs.info(key)
+            except FileNotFoundError:
+                return None
+        time = info["mtime"] if self.local else info["LastModified"]
+        return time.astimezone(UTC) if isinstance(time, datetime) else datetime.fromtimestamp(time, UTC)
 
     def read(self, path: str, limit: int = READ_LIMIT) -> bytes | None:
         """Return the content of the object, or None if it does not exist.

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from step_contract.check_command import add_format, check_platform, run_checks
 from step_contract.cli import (
     Parser,
     add_artifact_options,
@@ -78,6 +79,12 @@ HISTORY = """\
 Lists every promotion and every rollback with its reason; an asterisk marks the current model.
 
   trainer history --artifacts s3://market
+"""
+CHECK = """\
+Tries what the trainer's steps need, in the place where it runs: the store of the artifacts, and PyTorch, with which it computes
+something small. Writes nothing but an object that it removes. make doctor runs it in a pod like a step's.
+
+  trainer check --artifacts s3://market
 """
 
 
@@ -185,6 +192,21 @@ def history(options: argparse.Namespace) -> Result:
     return Result(facts=SummaryFacts(summary).to_facts())
 
 
+def check(options: argparse.Namespace) -> Result:
+    """Check the store and PyTorch."""
+    from step_contract.store import Store
+    from step_contract.store_check import check_store
+
+    from trainer.check import check_torch
+
+    checks = {
+        "platform": check_platform,
+        "bucket": lambda: check_store(lambda: Store(options.artifacts.root, fail_fast=True)),
+        "torch": check_torch,
+    }
+    return run_checks(options, checks)
+
+
 def build_parser() -> Parser:
     """Return the program's parser with the options of each step."""
     parser, add_step = make_parser("trainer", "Train the forecaster and plot its forecasts.")
@@ -204,6 +226,10 @@ def build_parser() -> Parser:
     reason_help = "the reason, stored in the model registry"
     rollback_parser.add_argument("--reason", required=True, type=rollback_reason, metavar="TEXT", help=reason_help)
     add_artifact_options(add_step("history", history, "List promotions and rollbacks.", HISTORY))
+
+    check_parser = add_step("check", check, "Check what the steps need: store and PyTorch.", CHECK)
+    add_artifact_options(check_parser)
+    add_format(check_parser)
 
     for step_parser in (train_parser, plot_parser, forecast_parser):
         add_common_options(step_parser)

@@ -29,13 +29,21 @@ SELECT max(latest_heartbeat) FROM job WHERE job_type = %s AND state = 'running' 
 """
 
 
-def get_threshold(job_type: str) -> timedelta:
-    """Return the maximum age of a heartbeat, from the environment or airflow.cfg. Raises ValueError if it is no number."""
-    section, option = THRESHOLDS[job_type]
+def read_option(section: str, option: str) -> str:
+    """Return an option of Airflow's configuration, from the environment or airflow.cfg; empty if neither sets it."""
     file = configparser.RawConfigParser(strict=False)
     file.read(os.path.join(os.environ.get("AIRFLOW_HOME", "/opt/airflow"), "airflow.cfg"))
-    value = os.environ.get(f"AIRFLOW__{section}__{option}".upper()) or file.get(section, option, fallback="")
-    return timedelta(seconds=float(value or DEFAULT_THRESHOLD_SECONDS))
+    return os.environ.get(f"AIRFLOW__{section}__{option}".upper()) or str(file.get(section, option, fallback=""))
+
+
+def get_threshold(job_type: str) -> timedelta:
+    """Return the maximum age of a heartbeat, from the environment or airflow.cfg. Raises ValueError if it is no number."""
+    return timedelta(seconds=float(read_option(*THRESHOLDS[job_type]) or DEFAULT_THRESHOLD_SECONDS))
+
+
+def make_driver_uri(uri: str) -> str:
+    """Return SQLAlchemy's URI of a Postgres database as the driver reads it."""
+    return re.sub(r"^postgres(ql)?(\+\w+)?:", "postgresql:", uri)
 
 
 def get_host_names() -> list[str]:
@@ -52,9 +60,7 @@ def get_last_heartbeat(job_type: str, uri: str) -> datetime | None:
 
     Raises psycopg2.OperationalError if the database does not respond.
     """
-    connection = psycopg2.connect(
-        re.sub(r"^postgres(ql)?(\+\w+)?:", "postgresql:", uri), connect_timeout=CONNECT_TIMEOUT_SECONDS
-    )
+    connection = psycopg2.connect(make_driver_uri(uri), connect_timeout=CONNECT_TIMEOUT_SECONDS)
     try:
         with connection.cursor() as cursor:
             cursor.execute(QUERY, (job_type, get_host_names()))
