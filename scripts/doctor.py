@@ -23,7 +23,7 @@ from checks.report import Check, Report, format_finding, run_checks
 from deploy import find_deployment
 from devtools import helm_charts
 from devtools.commands import ToolError, print_error
-from step_contract.findings import Finding, Status, error
+from step_contract.checks.findings import Finding, Status, error
 
 COMMIT = "commit"  # a finding whose message is the commit of a program's image
 

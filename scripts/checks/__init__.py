@@ -9,5 +9,5 @@ import sys
 
 from devtools.commands import ROOT
 
-# The images' checks and these share the form of a finding, step_contract.findings, which needs no installation.
+# The images' checks and these share the form of a finding, step_contract.checks.findings, which needs no installation.
 sys.path.append(str(ROOT / "images" / "contract"))

@@ -13,7 +13,7 @@ from typing import Any
 from devtools import database_migrations, helm_charts
 from devtools.commands import ToolError, run
 from devtools.deployment import ROLLBACK_TIMEOUT_SECONDS, UPGRADE_TIMEOUT_SECONDS, Deployment
-from step_contract.findings import Finding, error, ok, warning
+from step_contract.checks.findings import Finding, error, ok, warning
 
 READ_TIMEOUT_SECONDS = 25
 REQUEST_TIMEOUT = "--request-timeout=10s"

@@ -13,8 +13,8 @@ from typing import Any
 
 from devtools import database_migrations
 from devtools.commands import ToolError
-from step_contract.clocks import compare_clocks
-from step_contract.findings import Finding, error, ok, warning
+from step_contract.checks.clocks import compare_clocks
+from step_contract.checks.findings import Finding, error, ok, warning
 
 from checks import report, secrets
 from checks.cluster import Cluster, Object

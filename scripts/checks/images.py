@@ -8,7 +8,7 @@ from typing import Any
 
 from devtools import container_images
 from devtools.commands import ToolError, run
-from step_contract.findings import Finding, error, ok, warning
+from step_contract.checks.findings import Finding, error, ok, warning
 
 from checks.cluster import Cluster, Object, select_nodes
 

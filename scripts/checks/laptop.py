@@ -11,7 +11,7 @@ from dataclasses import replace
 import virtualenvs
 from devtools import container_images, slack_connection
 from devtools.commands import INSTALL_URLS, ROOT, ToolError, run
-from step_contract.findings import Finding, error, ok, warning
+from step_contract.checks.findings import Finding, error, ok, warning
 
 # Each program with the command that prints its version and the lowest that is known to work.
 VERSIONS: Mapping[str, tuple[list[str], tuple[int, int]]] = {

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from devtools.commands import ToolError
-from step_contract.findings import Finding, Status, error, run_check, warning
+from step_contract.checks.findings import Finding, Status, error, run_check, warning
 
 Check = Callable[[], Iterable[Finding]]
 WORKERS = 8  # most of a check is waiting

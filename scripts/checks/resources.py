@@ -10,7 +10,7 @@ from typing import Any
 
 from devtools import pods
 from devtools.commands import ToolError
-from step_contract.findings import Finding, Status, error, ok, warning
+from step_contract.checks.findings import Finding, Status, error, ok, warning
 
 from checks.cluster import READ_TIMEOUT_SECONDS, REQUEST_TIMEOUT, Cluster, Object, select_nodes
 

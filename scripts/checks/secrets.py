@@ -14,7 +14,7 @@ from typing import Any
 
 from devtools import kubernetes_secrets, pgbouncer, slack_connection
 from devtools.commands import ToolError
-from step_contract.findings import Finding, error, ok, warning
+from step_contract.checks.findings import Finding, error, ok, warning
 
 from checks.cluster import Cluster, Object
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from devtools.commands import ToolError
 from devtools.deployment import Deployment
-from step_contract.findings import Finding, error, ok, warning
+from step_contract.checks.findings import Finding, error, ok, warning
 
 from checks.cluster import READ_TIMEOUT_SECONDS, REQUEST_TIMEOUT, Cluster, Object
 

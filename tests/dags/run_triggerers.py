@@ -35,8 +35,8 @@ from airflow.utils.session import create_session
 from airflow.utils.types import DagRunTriggeredByType
 from sqlalchemy import func, select
 from step_contract.commit import Content, commit
+from step_contract.lineage.sources import source_of_file
 from step_contract.result import Result
-from step_contract.sources import source_of_file
 from step_contract.store import Store
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit" / "airflow"))

@@ -18,7 +18,7 @@ from airflow.models.errors import ParseImportError
 from airflow.models.trigger import Trigger
 from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
-from step_contract.findings import Finding
+from step_contract.checks.findings import Finding
 
 from .test_liveness import add_job
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from airflow.sdk import DAG
 from step_contract.commit import open_artifact
-from step_contract.references import read_sources
+from step_contract.lineage.references import read_sources
 from step_contract.store import Store
 
 from ..conftest import make_bucket, s3_variables

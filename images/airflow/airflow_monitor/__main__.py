@@ -17,8 +17,8 @@ from pathlib import Path
 
 import httpx
 from airflow_steps.settings import Settings, get_int, get_setting
+from step_contract.checks.findings import print_findings, run_check
 from step_contract.errors import StepError
-from step_contract.findings import print_findings, run_check
 from step_contract.store import CircuitBreakerStore
 
 from airflow_monitor.airflow_client import AirflowClient

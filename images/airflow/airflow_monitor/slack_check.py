@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from step_contract.findings import Finding, error, ok, warning
+from step_contract.checks.findings import Finding, error, ok, warning
 
 from airflow_monitor.slack_client import (
     ADVICE,

@@ -12,9 +12,9 @@ from fastapi.responses import HTMLResponse, RedirectResponse, StreamingResponse
 from step_contract.commit import load, stream_file
 from step_contract.errors import DataError, StepError
 from step_contract.facts import HeadlinesFacts
+from step_contract.lineage.sources import Source, SourceList
 from step_contract.manifest import Manifest, check_path
 from step_contract.paths import MANIFEST
-from step_contract.sources import Source, SourceList
 from step_contract.store import Store
 
 from airflow_steps.airflow_internals.api_server import require_xcom_access

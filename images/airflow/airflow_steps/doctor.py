@@ -24,10 +24,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from step_contract.clocks import compare_clocks
-from step_contract.findings import Finding, error, ok, run_check, warning
+from step_contract.checks.clocks import compare_clocks
+from step_contract.checks.findings import Finding, error, ok, run_check, warning
+from step_contract.checks.store import check_store
 from step_contract.store import Store
-from step_contract.store_check import check_store
 
 from airflow_steps.airflow_internals.heartbeats import get_threshold, read_option
 from airflow_steps.redaction import redact_text

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from step_contract.sources import Source, SourceList
+from step_contract.lineage.sources import Source, SourceList
 
 from airflow_steps.airflow_internals import openlineage_provider
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
 from step_contract.commit import verify_artifact
 from step_contract.errors import RETRY_RULES, ConfigurationError, DataError, ExitCode, StepError, Termination
+from step_contract.lineage.sources import Source, SourceList
 from step_contract.manifest import Fact
 from step_contract.result import MAX_BYTES, Result
-from step_contract.sources import Source, SourceList
 
 from airflow_steps.metrics import count_termination
 from airflow_steps.termination import ExitStatus, classify_termination, describe_exit_status, get_last_line

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
+from step_contract.checks.findings import Finding, error, ok, warning
 from step_contract.errors import StepError
-from step_contract.findings import Finding, error, ok, warning
 
 from collector.calendar_cache import EXCHANGE, session_closes
 from collector.exchange_calendar import MarketStatus, bar_final_at, market_status, read_overrides

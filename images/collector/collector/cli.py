@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from step_contract.check_command import add_format, check_platform, run_checks
+from step_contract.checks.command import add_format, check_platform, run_checks
 from step_contract.cli import (
     Parser,
     add_artifact_options,
@@ -28,10 +28,10 @@ from step_contract.cli import (
 )
 from step_contract.errors import ConfigurationError
 from step_contract.facts import HeadlinesFacts, PricesFacts, SummaryFacts
+from step_contract.lineage.sources import source_of_file
 from step_contract.paths import parse_revision, parse_session
 from step_contract.result import Result
 from step_contract.schemas import MARKET_TIME_ZONE
-from step_contract.sources import source_of_file
 
 from collector.source import PRICES_URL, validate_prices_url
 
@@ -184,8 +184,8 @@ def fetch_headlines(options: argparse.Namespace) -> Result:
 
 def check(options: argparse.Namespace) -> Result:
     """Check the store, the calendar, the price source and the feeds."""
+    from step_contract.checks.store import check_store
     from step_contract.store import Store
-    from step_contract.store_check import check_store
 
     from collector.check import check_calendar, check_feeds, check_prices
 

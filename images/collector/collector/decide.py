@@ -9,9 +9,9 @@ from datetime import date
 from step_contract import paths
 from step_contract.commit import Committed, Content
 from step_contract.facts import DecisionFacts
+from step_contract.lineage.sources import Source
 from step_contract.manifest import canonical
 from step_contract.revisions import Artifact, Logic
-from step_contract.sources import Source
 from step_contract.store import Store
 
 from collector.exchange_calendar import MarketStatus, describe_contradiction

@@ -18,10 +18,10 @@ from step_contract import paths
 from step_contract.commit import Committed, Content, make_manifest, read, try_commit
 from step_contract.errors import DataError, SourceUnavailableError, StepError, TransientError
 from step_contract.facts import Availability, HeadlinesFacts
+from step_contract.lineage.sources import Source, source_of_file
 from step_contract.manifest import canonical, digest
 from step_contract.revisions import Artifact, Logic, list_revisions, load_revision, verify_revision
 from step_contract.schemas import FEEDS_FILE, HEADLINES, MARKET_TIME_ZONE
-from step_contract.sources import Source, source_of_file
 from step_contract.store import Store
 from step_contract.tables import read_rows, to_parquet
 

@@ -14,7 +14,7 @@ import pandas as pd
 from step_contract import paths
 from step_contract.commit import Committed
 from step_contract.errors import DataError, NothingToDoError, SourceUnavailableError
-from step_contract.sources import Source
+from step_contract.lineage.sources import Source
 from step_contract.store import Store
 
 from collector.calendar_cache import session_closes

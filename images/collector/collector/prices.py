@@ -13,10 +13,10 @@ from step_contract import paths
 from step_contract.commit import Committed, Content, open_artifact
 from step_contract.errors import DataError
 from step_contract.facts import PricesFacts
+from step_contract.lineage.sources import Source
 from step_contract.manifest import Manifest, canonical, digest
 from step_contract.revisions import Artifact, Logic, select_revisions, verify_revision
 from step_contract.schemas import PRICES
-from step_contract.sources import Source
 from step_contract.store import Store
 from step_contract.tables import read_any_version, rows_to_parquet, to_records
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 
 from step_contract.errors import ConfigurationError, SourceUnavailableError
-from step_contract.sources import Source, source_of_file
+from step_contract.lineage.sources import Source, source_of_file
 from step_contract.store import Store
 
 PRICES_URL = (

@@ -4,6 +4,6 @@
 what it was made from, `schemas` the files in it and the columns of their tables. `tables` makes, validates, writes and
 reads such a table as a pandas.DataFrame. `store` reads and writes objects, `commit` turns them into an artifact, and
 `revisions` decides whether one is returned or made anew beside the earlier ones. `references` opens an artifact that a step
-is given by its URI, and `lineage` follows its sources (`lineage_report` is the command). `result` reports to whoever runs
+is given by its URI, and `lineage` follows its sources (`lineage.report` is the command). `result` reports to whoever runs
 the step, and `cli` gives every step the same options and exit behaviour.
 """

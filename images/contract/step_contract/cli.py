@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from step_contract.commit import Committed
 from step_contract.errors import RETRY_RULES, ConfigurationError, ExitCode, StepError
 from step_contract.facts import SummaryFacts
-from step_contract.lineage_report import LINEAGE, show_lineage
+from step_contract.lineage.report import LINEAGE, show_lineage
 from step_contract.paths import parse_revision, validate_symbol
 from step_contract.result import PLATFORM_PREFIX, RESULT_VARIABLE, Result, describe_platform
 from step_contract.revisions import parse_reason

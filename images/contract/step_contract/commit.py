@@ -18,8 +18,8 @@ from uuid import uuid4
 
 from step_contract import paths
 from step_contract.errors import ConfigurationError, DataError, StepError
+from step_contract.lineage.sources import Source, SourceList, pack_sources
 from step_contract.manifest import MAX_BYTES, Fact, File, Manifest, check_content, check_path, damaged_file, differences, digest
-from step_contract.sources import Source, SourceList, pack_sources
 from step_contract.store import READ_LIMIT, Store
 from step_contract.strict_json import shorten
 

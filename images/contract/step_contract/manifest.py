@@ -15,9 +15,9 @@ from types import NoneType
 from typing import Any
 
 from step_contract.errors import DataError
+from step_contract.lineage.sources import Source, SourceList, parse_sources, sources_to_json
 from step_contract.paths import MANIFEST
 from step_contract.schemas import parse_iso_date
-from step_contract.sources import Source, SourceList, parse_sources, sources_to_json
 from step_contract.strict_json import parse_object, shorten, shorten_message
 
 FORMAT = 1

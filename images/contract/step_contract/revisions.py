@@ -19,8 +19,8 @@ from typing import NamedTuple, TypeVar
 from step_contract import paths
 from step_contract.commit import Committed, Content, make_manifest, try_commit, verify
 from step_contract.errors import DataError, TransientError
+from step_contract.lineage.sources import Source
 from step_contract.manifest import MAX_BYTES, MAX_REASON_LENGTH, Manifest, differences, digest
-from step_contract.sources import Source
 from step_contract.store import Store
 
 # Of a person. A reason that a step writes names what has changed and may be longer.

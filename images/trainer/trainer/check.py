@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from step_contract.findings import Finding, error, ok
+from step_contract.checks.findings import Finding, error, ok
 
 from trainer.threads import thread_count
 

@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from step_contract.check_command import add_format, check_platform, run_checks
+from step_contract.checks.command import add_format, check_platform, run_checks
 from step_contract.cli import (
     Parser,
     add_artifact_options,
@@ -21,8 +21,8 @@ from step_contract.cli import (
 )
 from step_contract.errors import ConfigurationError
 from step_contract.facts import ForecastFacts, SummaryFacts, TrainingFacts
+from step_contract.lineage.references import open_reference
 from step_contract.paths import parse_revision
-from step_contract.references import open_reference
 from step_contract.result import Result
 from step_contract.revisions import Revision, parse_as_of, parse_reason
 
@@ -194,8 +194,8 @@ def history(options: argparse.Namespace) -> Result:
 
 def check(options: argparse.Namespace) -> Result:
     """Check the store and PyTorch."""
+    from step_contract.checks.store import check_store
     from step_contract.store import Store
-    from step_contract.store_check import check_store
 
     from trainer.check import check_torch
 

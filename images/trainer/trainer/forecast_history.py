@@ -13,9 +13,9 @@ from typing import Any
 from step_contract import paths
 from step_contract.commit import read_file
 from step_contract.errors import DataError
+from step_contract.lineage.sources import Source
 from step_contract.revisions import Revision, select_revisions
 from step_contract.schemas import FORECAST_FILE, FORECAST_VERSIONS
-from step_contract.sources import Source
 from step_contract.store import Store
 
 from trainer.daily_forecast.baseline import PREFIX

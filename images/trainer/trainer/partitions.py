@@ -8,10 +8,10 @@ from datetime import date, datetime
 
 from step_contract import paths
 from step_contract.errors import DataError
+from step_contract.lineage.sources import Source
 from step_contract.manifest import File, canonical, digest
 from step_contract.revisions import Revision, load_revisions, select_revisions
 from step_contract.schemas import PRICES
-from step_contract.sources import Source
 from step_contract.store import Store
 
 ROLE = "prices"  # of a price partition among the sources of an artifact

@@ -8,8 +8,8 @@ from datetime import date, datetime
 from step_contract import paths
 from step_contract.commit import Committed, Content, read_file
 from step_contract.errors import ConfigurationError, DataError
+from step_contract.lineage.references import read_sources
 from step_contract.manifest import canonical, digest
-from step_contract.references import read_sources
 from step_contract.revisions import Artifact, Logic, Revision, select_revisions
 from step_contract.schemas import FORECAST_FILE, METRICS_FILE, MODEL_VERSION, PLOT_FILE, PLOT_VERSION
 from step_contract.store import Store

@@ -18,8 +18,8 @@ from fastapi.testclient import TestClient
 from step_contract.commit import Content, commit
 from step_contract.errors import DataError
 from step_contract.facts import HeadlinesFacts
+from step_contract.lineage.sources import Source
 from step_contract.manifest import canonical, digest
-from step_contract.sources import Source
 from step_contract.store import CHUNK_BYTES, Store
 
 from ..page_elements import PageElements

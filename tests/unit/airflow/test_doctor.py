@@ -17,8 +17,8 @@ from airflow_monitor.slack_check import check_permissions
 from airflow_steps import doctor
 from airflow_steps.operator import StepOperator
 from slack_simulator.simulator import Simulator
+from step_contract.checks.findings import Finding, Status
 from step_contract.errors import ConfigurationError
-from step_contract.findings import Finding, Status
 
 SETTINGS = {
     "STEP_RUNNER": "triggerer",

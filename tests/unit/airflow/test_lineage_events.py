@@ -14,8 +14,8 @@ from airflow_steps.operator import StepOperator
 from airflow_steps.outcome import StepOutput, verify_outcome
 from airflow_steps.termination import ExitStatus
 from step_contract.commit import Content, commit
+from step_contract.lineage.sources import Source, SourceList, source_of_file
 from step_contract.result import Result
-from step_contract.sources import Source, SourceList, source_of_file
 from step_contract.store import Store
 
 MODEL = "s3://market/artifacts/models/symbol=KS11/session=2026-01-15/config=a1/manifest.json"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from collector.check import check_calendar, check_prices, list_final_sessions
 from collector.exchange_calendar import read_overrides
-from step_contract.findings import Finding, Status
+from step_contract.checks.findings import Finding, Status
 from step_contract.schemas import MARKET_TIME_ZONE
 
 from .conftest import HEADER, ROOT, Run

@@ -10,8 +10,8 @@ import pytest
 from collector.feeds import Feed
 from collector.fetch_headlines import commit_headlines
 from step_contract.commit import open_artifact
+from step_contract.lineage.sources import Source, SourceList
 from step_contract.manifest import digest
-from step_contract.sources import Source, SourceList
 from step_contract.store import Store
 
 from .conftest import ROOT, Run

@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from step_contract import lineage, paths
+from step_contract import paths
 from step_contract.cli import Parser, make_parser, run_step
 from step_contract.commit import Committed, Content, commit, open_artifact
 from step_contract.errors import DataError
+from step_contract.lineage import trace
+from step_contract.lineage.references import read_sources
+from step_contract.lineage.sources import MAX_LISTED, Source, pack_sources, parse_sources, redact_url, source_of_file
 from step_contract.manifest import Manifest, canonical, digest
-from step_contract.references import read_sources
-from step_contract.sources import MAX_LISTED, Source, pack_sources, parse_sources, redact_url, source_of_file
 from step_contract.store import Store
 
 from ...conftest import Run
@@ -309,7 +310,7 @@ def test_a_deep_chain_is_not_followed_to_its_end(store: Store, program: Run) -> 
 def test_a_lineage_that_is_too_large_is_not_followed(
     name: str, limit: str, store: Store, program: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lineage, name, 50)
+    monkeypatch.setattr(trace, name, 50)
     _, plot = put_pipeline(store)
     code, output, _ = program("lineage", plot.uri)
     assert (code, limit in output) == (65, True)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from step_contract.clocks import compare_clocks
-from step_contract.findings import Finding, Status, ok, run_check
+from step_contract.checks.clocks import compare_clocks
+from step_contract.checks.findings import Finding, Status, ok, run_check
+from step_contract.checks.store import check_store
 from step_contract.store import Store
-from step_contract.store_check import check_store
 
 DROPPED = ("if-none-match", "host", "expect", "connection")
 

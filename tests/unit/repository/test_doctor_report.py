@@ -15,7 +15,7 @@ from checks.report import Report, format_finding, run_checks
 from devtools import bucket_policy, slack_connection
 from devtools.commands import ROOT, ToolError
 from step_contract import paths
-from step_contract.findings import Finding, error, ok, warning
+from step_contract.checks.findings import Finding, error, ok, warning
 
 FINDINGS = (ok("a", "fine"), warning("b", "careful", "look at it", "scheduler"), error("c", "broken", "repair it"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from step_contract.findings import Finding, Status
+from step_contract.checks.findings import Finding, Status
 from trainer.cli import build_parser
 
 from ...conftest import Run

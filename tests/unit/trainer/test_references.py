@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from step_contract import paths
 from step_contract.commit import open_artifact
+from step_contract.lineage.references import read_sources
+from step_contract.lineage.sources import Source
 from step_contract.manifest import Manifest, digest
-from step_contract.references import read_sources
-from step_contract.sources import Source
 from step_contract.store import Store
 
 from .conftest import SMALL_CONFIG, Run, commit_price, on_weekdays

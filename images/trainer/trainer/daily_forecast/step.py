@@ -10,10 +10,10 @@ import pandas as pd
 from step_contract import paths
 from step_contract.commit import Committed, Content
 from step_contract.errors import ConfigurationError, DataError, NothingToDoError
-from step_contract.lineage import SCORED
+from step_contract.lineage.sources import Source as ArtifactSource
+from step_contract.lineage.trace import SCORED
 from step_contract.revisions import Artifact, Logic, Revision
 from step_contract.schemas import FORECAST_FILE, ISSUED_FORECAST_VERSION, PERFORMANCE_FILE, SCORES
-from step_contract.sources import Source as ArtifactSource
 from step_contract.store import Store
 from step_contract.tables import to_parquet
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 from step_contract import paths
-from step_contract.clocks import compare_clocks
+from step_contract.checks.clocks import compare_clocks
+from step_contract.checks.findings import Finding, error, ok, warning
 from step_contract.errors import ConfigurationError, StepError, TransientError
-from step_contract.findings import Finding, error, ok, warning
 from step_contract.store import Store
 
 CHECK = "bucket"

@@ -7,9 +7,9 @@ from datetime import date
 from step_contract import paths
 from step_contract.commit import read_file
 from step_contract.errors import ConfigurationError, DataError
+from step_contract.lineage.sources import Source, SourceList, unpack_sources
 from step_contract.manifest import Manifest
 from step_contract.revisions import Revision, load_revision
-from step_contract.sources import Source, SourceList, unpack_sources
 from step_contract.store import Store
 from step_contract.strict_json import shorten
 

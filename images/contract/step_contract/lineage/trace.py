@@ -3,7 +3,7 @@
 `trace_lineage` reads and verifies each artifact that the manifests name, once. A manifest cannot make it read anything outside
 the root of the artifacts: a file elsewhere is known by its digest only, and an artifact is looked up by its path below the
 root, so that a copy of the artifacts has a lineage too. The numbers of artifacts, sources and levels are limited. The module
-`lineage_report` renders the result.
+`report` renders the result.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from step_contract import paths
 from step_contract.commit import verify
 from step_contract.errors import DataError
+from step_contract.lineage.references import read_sources
+from step_contract.lineage.sources import Source
 from step_contract.manifest import MAX_BYTES, File, Manifest, check_content, digest
-from step_contract.references import read_sources
-from step_contract.sources import Source
 from step_contract.store import Store
 
 MAX_LEVELS = 10

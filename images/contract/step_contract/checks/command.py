@@ -6,10 +6,10 @@ import argparse
 import os
 from collections.abc import Callable, Iterable, Mapping
 
+from step_contract.checks.findings import Finding, Status, ok, print_findings, run_check, warning
 from step_contract.cli import Parser
 from step_contract.errors import ConfigurationError
 from step_contract.facts import SummaryFacts
-from step_contract.findings import Finding, Status, ok, print_findings, run_check, warning
 from step_contract.result import Result, describe_platform
 
 # The finding whose message is the commit that the image was built from, and nothing else.

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from step_contract import paths
 from step_contract.errors import ConfigurationError, DataError
 from step_contract.facts import SummaryFacts
-from step_contract.lineage import SCORED, Artifact, Lineage, group_by_role, trace_lineage
+from step_contract.lineage.sources import Source
+from step_contract.lineage.trace import SCORED, Artifact, Lineage, group_by_role, trace_lineage
 from step_contract.result import Result
-from step_contract.sources import Source
 from step_contract.store import Store
 from step_contract.strict_json import shorten
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from step_contract.findings import Finding, error, ok, warning
+from step_contract.checks.findings import Finding, error, ok, warning
 
 # A signature of S3 is valid for 15 minutes; Airflow's tokens tolerate 10 s, and a heartbeat counts for 30 s.
 MAX_SKEW = timedelta(seconds=10)
