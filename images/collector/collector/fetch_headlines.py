@@ -18,7 +18,7 @@ from step_contract import paths
 from step_contract.commit import Committed, Content, make_manifest, read, try_commit
 from step_contract.errors import DataError, SourceUnavailableError, StepError, TransientError
 from step_contract.facts import Availability, HeadlinesFacts
-from step_contract.lineage.sources import Source, source_of_file
+from step_contract.lineage.sources import Source, redact_url, source_of_file
 from step_contract.manifest import canonical, digest
 from step_contract.revisions import Artifact, Logic, list_revisions, load_revision, verify_revision
 from step_contract.schemas import FEEDS_FILE, HEADLINES, MARKET_TIME_ZONE
@@ -102,6 +102,7 @@ def redact(message: str, feed: Feed, authorization: str | None) -> str:
     """Return the message without the header's value, which a server may repeat, and URLs' queries, which may have a key."""
     if authorization:
         message = message.replace(authorization, "***")
+    message = message.replace(feed.url, redact_url(feed.url))
     if query := feed.url.partition("?")[2]:
         message = message.replace(f"?{query}", "")
     return _QUERY.sub(r"\1", message)

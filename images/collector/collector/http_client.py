@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import tenacity
 from step_contract.errors import ConfigurationError, SourceUnavailableError, StepError, TransientError
+from step_contract.lineage.sources import redact_url
 
 from collector.time_limit import time_limit
 
@@ -70,7 +71,7 @@ def download(url: str, max_bytes: int, timeout: float = TOTAL_TIMEOUT, authoriza
         reraise=True,
     )
     timed_out = SourceUnavailableError(
-        f"{url}: the download did not complete within {timeout:.0f} s; check the source or the network"
+        f"{redact_url(url)}: the download did not complete within {timeout:.0f} s; check the source or the network"
     )
     try:
         # IDLE_TIMEOUT does not limit a server that sends single bytes, of headers or content, just often enough.
@@ -81,23 +82,28 @@ def download(url: str, max_bytes: int, timeout: float = TOTAL_TIMEOUT, authoriza
 
 
 def _follow_redirects(url: str, max_bytes: int, authorization: str | None) -> bytes | None:
-    current, redirects = url, 0
+    current, redirects, shown = url, 0, redact_url(url)
     while True:
         try:
             own_server = not redirects or urlsplit(current)[:2] == urlsplit(url)[:2]
             response = _get(current, max_bytes, authorization if own_server else None)
         except ConfigurationError as error:
             if redirects:
-                raise SourceUnavailableError(f"{url} redirects to an invalid URL, {current[:200]}; check the source") from error
+                raise SourceUnavailableError(
+                    f"{shown} redirects to an invalid URL, {redact_url(current)[:200]}; check the source"
+                ) from error
             raise
         if not isinstance(response, httpx.URL):
             return response
         redirects += 1
         if response.scheme not in (urlsplit(current).scheme, "https"):
-            raise SourceUnavailableError(f"{current} redirects to another scheme, {str(response)[:200]}; check the source")
+            raise SourceUnavailableError(
+                f"{redact_url(current)} redirects to another scheme, {redact_url(str(response))[:200]}; check the source"
+            )
         if redirects > MAX_REDIRECTS:
             raise SourceUnavailableError(
-                f"{url} redirects more than {MAX_REDIRECTS} times, last to {str(response)[:200]}; check the source"
+                f"{shown} redirects more than {MAX_REDIRECTS} times, last to {redact_url(str(response))[:200]}; check "
+                "the source"
             )
         current = str(response)
 
@@ -114,7 +120,7 @@ def _client() -> httpx.Client:
 
 def _get(url: str, max_bytes: int, authorization: str | None) -> bytes | httpx.URL | None:
     """Return the content, the URL of a redirect, or None if the server has no such file."""
-    data = bytearray()
+    data, shown = bytearray(), redact_url(url)  # as messages name it: they get into logs and notifications
     headers = {"Authorization": authorization} if authorization else {}
     try:
         with _client().stream("GET", url, timeout=IDLE_TIMEOUT, headers=headers) as response:
@@ -124,25 +130,25 @@ def _get(url: str, max_bytes: int, authorization: str | None) -> bytes | httpx.U
                 return response.url.join(response.headers["location"])
             if response.status_code == 429:
                 header = response.headers.get("retry-after", "")
-                throttled = TransientError(f"{url}: throttled (429), Retry-After {header[:60] or 'not sent'}")
+                throttled = TransientError(f"{shown}: throttled (429), Retry-After {header[:60] or 'not sent'}")
                 raise _RetryableError(throttled, parse_retry_after(header))
             if response.status_code != 200:
                 error = SourceUnavailableError(
-                    f"{url}: HTTP {response.status_code} {response.reason_phrase[:60]}; check the source"
+                    f"{shown}: HTTP {response.status_code} {response.reason_phrase[:60]}; check the source"
                 )
                 raise _RetryableError(error) if response.status_code >= 500 else error
             if (encoding := response.headers.get("content-encoding", "").lower()) not in ("", "identity"):
                 raise SourceUnavailableError(
-                    f"{url}: Content-Encoding {encoding[:60]!r}, although identity was requested; check the source"
+                    f"{shown}: Content-Encoding {encoding[:60]!r}, although identity was requested; check the source"
                 )
             for chunk in response.iter_raw():
                 data += chunk
                 if len(data) > max_bytes:
-                    raise SourceUnavailableError(f"{url} has more than {max_bytes} bytes; check the file at the source")
+                    raise SourceUnavailableError(f"{shown} has more than {max_bytes} bytes; check the file at the source")
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as error:
-        raise ConfigurationError(f"invalid URL {url}: {error}") from error
+        raise ConfigurationError(f"invalid URL {shown}: {error}") from error
     except httpx.HTTPError as error:
-        failed = SourceUnavailableError(f"{url}: {error or type(error).__name__}; check the source or the network")
+        failed = SourceUnavailableError(f"{shown}: {error or type(error).__name__}; check the source or the network")
         raise _RetryableError(failed) from error
     return bytes(data)
 

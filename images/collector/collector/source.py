@@ -5,7 +5,7 @@ from __future__ import annotations
 import string
 
 from step_contract.errors import ConfigurationError, SourceUnavailableError
-from step_contract.lineage.sources import Source, source_of_file
+from step_contract.lineage.sources import Source, redact_url, source_of_file
 from step_contract.store import Store
 
 PRICES_URL = (
@@ -50,13 +50,13 @@ def year_file_urls(template: str, symbol: str, year: int) -> list[str]:
 def read_year_file(template: str, symbol: str, year: int) -> tuple[str, bytes | None]:
     """Return the URL and the content of the source's price file of `year`; the content is None if there is no file.
 
-    Raises as `read_url` does.
+    The URL is for messages and manifests: without what may be a credential. Raises as `read_url` does.
     """
     urls = year_file_urls(template, symbol, year)
     for url in urls:
         if (data := read_url(url)) is not None:
-            return url, data
-    return urls[0], None
+            return redact_url(url), data
+    return redact_url(urls[0]), None
 
 
 def read_url(url: str, authorization: str | None = None) -> bytes | None:

@@ -79,3 +79,11 @@ def test_remade_headlines_name_the_revision_that_they_keep(feed: Callable[[str],
     remade = commit_headlines(store, feeds, date(2026, 3, 20), now, "again")
     manifest = Path(first.uri.removeprefix("file://")).read_bytes()
     assert remade.manifest.sources[0] == Source("headlines", first.uri, digest(manifest))
+
+
+@pytest.mark.parametrize("url", ["http://user:hidden@127.0.0.1:9/{year}.csv?key=hidden/hidden", "file:///none/{year}.csv"])
+def test_an_error_about_a_price_file_shows_no_credential_of_its_url(url: str, collector: Run) -> None:
+    """The error is a result: it gets into Airflow's log and database, and to Slack."""
+    code, output, result = collector(*FETCH, "--prices-url", url)
+    assert (code, "hidden" in output, "hidden" in str(result["error"])) == (69, False, False), output
+    assert "/2026.csv" in output
