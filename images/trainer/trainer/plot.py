@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime
 
 from step_contract import paths
@@ -100,7 +102,8 @@ def plot(
     artifact = Artifact(store, directory, LOGIC, session=session, inputs=inputs, remake=remake, changed=changed)
     if committed := artifact.find():
         return committed
-    closes = read_prices(store, partitions)["close"]
+    with _advise(store, symbol, session, model):
+        closes = read_prices(store, partitions)["close"]
     last, trained_on = f"{sessions[-1]} at {closes.iloc[-1]}", f"{forecast['last_session']} at {forecast['last_close']}"
     if last != trained_on:
         raise DataError(
@@ -115,6 +118,18 @@ def plot(
     return artifact.commit(Content({PLOT_FILE: picture}, 0, PLOT_VERSION, facts, sources))
 
 
+@contextmanager
+def _advise(store: Store, symbol: str, session: date, model: Revision) -> Iterator[None]:
+    """Add to an error about the model's prices what to do if another revision of them repairs it: the model names this one."""
+    try:
+        yield
+    except DataError as error:
+        retrain = f"{_make_command(symbol, session)} --remake REASON"
+        raise DataError(
+            f"{error}. {store.uri(model.path)} was trained on it: after a revision beside it, run {retrain}"
+        ) from None
+
+
 def find_prices(store: Store, symbol: str, model: Revision, until: date, as_of: datetime | None) -> PricePartitions:
     """Return the prices of the last sessions that the model was trained on, up to `until`.
 
@@ -122,6 +137,8 @@ def find_prices(store: Store, symbol: str, model: Revision, until: date, as_of: 
     ones that were committed by `as_of`.
     """
     sources = read_sources(store, model.directory, model.manifest)
-    if recorded := read_recorded_partitions(store, symbol, sources, PLOTTED_SESSIONS):
+    with _advise(store, symbol, model.manifest.session, model):
+        recorded = read_recorded_partitions(store, symbol, sources, PLOTTED_SESSIONS)
+    if recorded:
         return recorded
     return list_partitions(store, symbol, until, last=PLOTTED_SESSIONS, as_of=as_of)

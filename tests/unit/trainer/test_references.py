@@ -152,6 +152,20 @@ def test_a_plot_shows_the_prices_that_its_model_was_trained_on(history: Store, t
     assert (code, again["manifest"], "already committed" in output) == (0, first["manifest"], True)
 
 
+@pytest.mark.parametrize("damaged", ["manifest.json", "prices.parquet"])
+def test_a_plot_works_again_after_its_prices_were_repaired_as_it_advises(damaged: str, history: Store, trainer: Run) -> None:
+    """A revision with the same bar leaves the model's inputs equal, so training again alone returns the model."""
+    trainer(*TRAIN)
+    day = list(DAYS)[-10]
+    [path] = [name for name in history.list(paths.prices("KS11", day)) if name.endswith(damaged)]
+    history.replace(path, (history.read(path) or b"")[:50])
+    commit_price(history, day, DAYS[day], revision=2)
+    code, output, _ = trainer(*PLOT)
+    assert (code, "run trainer train --session 2026-01-15 --symbol KS11 --remake REASON" in output) == (65, True), output
+    assert trainer(*TRAIN, "--remake", "repaired prices")[0] == 0
+    assert trainer(*PLOT)[0] == 0
+
+
 def test_a_model_of_before_sources_were_recorded_is_plotted(history: Store, trainer: Run) -> None:
     model = str(trainer(*TRAIN)[2]["manifest"])
     before = trainer(*PLOT)[2]
