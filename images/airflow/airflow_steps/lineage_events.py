@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from step_contract.lineage.sources import Source, SourceList
 
@@ -48,11 +47,12 @@ def list_inputs(sources: Iterable[Source | SourceList]) -> list[DatasetName]:
 
 def name_dataset(uri: str, version: str = "") -> DatasetName:
     """Return the dataset for the URI of a manifest or of a file."""
-    parts = urlsplit(uri)
-    if parts.scheme == "file":
-        return DatasetName("file", parts.path, version)
-    name = parts.path.lstrip("/") if parts.scheme == "s3" else parts.path
-    return DatasetName(f"{parts.scheme}://{parts.netloc}", name or "/", version)
+    # Not urlsplit: the name of a file or of an object may have "?" and "#".
+    scheme, _, rest = uri.partition("://")
+    host, _, path = rest.partition("/")
+    if scheme == "file":
+        return DatasetName("file", f"/{path}", version)
+    return DatasetName(f"{scheme}://{host}", path if scheme == "s3" and path else f"/{path}", version)
 
 
 def _name_source(source: Source | SourceList) -> DatasetName:

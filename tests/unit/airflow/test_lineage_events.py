@@ -28,6 +28,8 @@ MODEL = "s3://market/artifacts/models/symbol=KS11/session=2026-01-15/config=a1/m
         ("file:///mirror/2026.csv", DatasetName("file", "/mirror/2026.csv")),
         ("https://host:8443/a/2026.csv", DatasetName("https://host:8443", "/a/2026.csv")),
         ("https://host", DatasetName("https://host", "/")),
+        ("file:///mirror/a?b#c/2026.csv", DatasetName("file", "/mirror/a?b#c/2026.csv")),
+        ("s3://market/a?b#c/2026.csv", DatasetName("s3://market", "a?b#c/2026.csv")),
     ],
 )
 def test_datasets_are_named_by_openlineages_convention(uri: str, expected: DatasetName) -> None:
