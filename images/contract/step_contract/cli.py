@@ -169,6 +169,7 @@ def run_step(build_parser: Callable[[], Parser], arguments: Sequence[str]) -> in
         name = f"{parser.prog} {options.step}"
         result: Result = options.run(options)
         _write_result(result)
+        sys.stdout.flush()
         return ExitCode.SUCCESS
     except StepError as error:
         print(f"{name}: {error}", file=sys.stderr)
@@ -178,6 +179,9 @@ def run_step(build_parser: Callable[[], Parser], arguments: Sequence[str]) -> in
     except KeyboardInterrupt:
         print(f"{name}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+    except BrokenPipeError:  # of a command whose output goes to `head`, say; what is buffered would fail again on exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
 
 
 def _exit_on_signal(number: int, frame: object) -> NoReturn:

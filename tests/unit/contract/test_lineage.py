@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -126,6 +128,8 @@ def test_many_sources_elsewhere_are_listed_with_their_uris() -> None:
     [
         (URL, "https://host/2026.csv"),
         ("https://host?token=secret", "https://host"),
+        ("https://host?token=secret/secret", "https://host"),
+        ("https://host#next=https://user:secret@other/", "https://host"),
         ("s3://key:secret@bucket/a?b/c.csv", "s3://bucket/a?b/c.csv"),
         ("file:///mirror/a@b?c#d/2026.csv", "file:///mirror/a@b?c#d/2026.csv"),
     ],
@@ -162,11 +166,15 @@ LIST = {"role": "prices", "file": "prices.sha256", "root": "s3://market", "count
         [LIST | {"count": 10**9}],
         [LIST | {"file": "other.sha256"}],
         [LIST | {"file": "../x"}],
+        [LIST | {"root": "javascript:alert(1)//"}],
+        [LIST | {"root": "s3://key:secret@market"}],
+        [LIST, LIST],
+        [LIST | {"count": 60_000}, LIST | {"file": "forecasts.sha256", "count": 60_000}],
     ],
 )
 def test_invalid_sources_are_refused(content: object) -> None:
     with pytest.raises(ValueError, match="source"):
-        parse_sources(content, ["prices.sha256"])
+        parse_sources(content, ["prices.sha256", "forecasts.sha256"])
 
 
 @given(
@@ -297,11 +305,41 @@ def test_manifests_that_name_each_other_end(store: Store, program: Run) -> None:
 
 def test_a_deep_chain_is_not_followed_to_its_end(store: Store, program: Run) -> None:
     source: list[Source] = []
-    for number in range(30):
+    for number in range(trace.MAX_LEVELS + 10):
         day = SESSION + timedelta(days=number)
         source = [as_source("past", put(store, paths.forecast("KS11", day), "forecast", day, source))]
     code, output, _ = program("lineage", source[0].uri)
-    assert (code, "more than 10 levels" in output) == (65, True)
+    assert (code, f"more than {trace.MAX_LEVELS} levels" in output) == (65, True)
+
+
+def test_headlines_that_were_extended_often_have_a_lineage(store: Store, program: Run) -> None:
+    """Each revision names the one before."""
+    source: list[Source] = []
+    for number in range(1, 31):
+        directory = paths.revision(paths.headlines(SESSION, "f1"), number)
+        source = [as_source("headlines", put(store, directory, "fetch-headlines", SESSION, source))]
+    code, output, _ = program("lineage", source[0].uri)
+    assert (code, "30 artifacts, all complete" in output) == (0, True)
+
+
+def test_a_folder_with_a_wide_space_has_artifacts_with_sources(tmp_path: Path, program: Run) -> None:
+    _, plot = put_pipeline(Store(f"file://{tmp_path}/시장\u3000데이터"))
+    code, output, _ = program("lineage", plot.uri)
+    assert (code, "all complete" in output) == (0, True)
+
+
+def test_output_that_nobody_reads_any_more_ends_without_a_traceback(store: Store) -> None:
+    _, plot = put_pipeline(store)
+    script = (
+        "import sys\nfrom step_contract.cli import make_parser, run_step\n"
+        'sys.exit(run_step(lambda: make_parser("program", "")[0], sys.argv[1:]))'
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-c", script, "lineage", "--all", plot.uri]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 @pytest.mark.parametrize(

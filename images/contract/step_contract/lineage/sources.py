@@ -27,6 +27,8 @@ LIST_SUFFIX = ".sha256"
 _ROLE = re.compile(r"[a-z][a-z-]{0,31}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _QUERY = re.compile(r"[?#]")
+# A folder's name may have spaces of any script, which are not printable by Python's definition.
+_LINE_BREAK_OR_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _SCHEMES = ("file", "s3", "http", "https")
 
 
@@ -73,9 +75,9 @@ def redact_url(url: str) -> str:
     The name of a file or of an object in a bucket may have the characters of these: only a bucket's user is removed.
     """
     scheme, separator, rest = url.partition("://")
-    host, slash, path = rest.partition("/")
     if scheme in ("http", "https"):
-        host, path = (_QUERY.split(part, maxsplit=1)[0] for part in (host, path))
+        rest = _QUERY.split(rest, maxsplit=1)[0]  # first: a query may have slashes and another URL
+    host, slash, path = rest.partition("/")
     return url if scheme == "file" else f"{scheme}{separator}{host.rpartition('@')[2]}{slash}{path}"
 
 
@@ -125,7 +127,11 @@ def parse_sources(content: object, files: Sequence[str]) -> tuple[Source | Sourc
     """Return the manifest's entries; `files` are the names of the artifact's files. Raises ValueError if they are invalid."""
     if not isinstance(content, list) or len(content) > MAX_ENTRIES:
         raise ValueError(f"sources are {shorten(content)}, expected a list of at most {MAX_ENTRIES} entries")
-    return tuple(_parse_entry(entry, files) for entry in content)
+    entries = tuple(_parse_entry(entry, files) for entry in content)
+    lists = [entry for entry in entries if isinstance(entry, SourceList)]
+    if len({entry.file for entry in lists}) < len(lists) or sum(entry.count for entry in lists) > MAX_COUNT:
+        raise ValueError(f"two lists of sources are the same file, or they have more than {MAX_COUNT} sources in all")
+    return entries
 
 
 def _parse_entry(content: object, files: Sequence[str]) -> Source | SourceList:
@@ -141,6 +147,8 @@ def _parse_entry(content: object, files: Sequence[str]) -> Source | SourceList:
         raise ValueError(f"a list of sources has the count {shorten(count)}, expected 1 to {MAX_COUNT}")
     if fields["file"] not in files:
         raise ValueError(f"the artifact has no file {shorten(fields['file'])}, which lists sources")
+    if fields["root"]:
+        _check(Source(fields["role"], f"{fields['root']}/", "0" * 64))  # as the sources below it
     _check_role(fields["role"])
     return SourceList(**fields, count=count)
 
@@ -150,7 +158,7 @@ def _check(source: Source) -> Source:
     if not _SHA256.fullmatch(source.sha256):
         raise ValueError(f"the sha256 of a source is {shorten(source.sha256)}, expected 64 lower-case hexadecimal digits")
     scheme, separator, rest = source.uri.partition("://")
-    if not separator or scheme not in _SCHEMES or not source.uri.isprintable() or len(source.uri) > MAX_URI_LENGTH:
+    if not separator or scheme not in _SCHEMES or _LINE_BREAK_OR_CONTROL.search(source.uri) or len(source.uri) > MAX_URI_LENGTH:
         raise ValueError(f"a source has the URI {shorten(source.uri)}, expected one of {', '.join(_SCHEMES)}")
     if redact_url(source.uri) != source.uri:
         # Without the URI, which may have a credential.

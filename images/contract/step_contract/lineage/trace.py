@@ -19,7 +19,8 @@ from step_contract.lineage.sources import Source
 from step_contract.manifest import MAX_BYTES, File, Manifest, check_content, digest
 from step_contract.store import Store
 
-MAX_LEVELS = 10
+# Each revision of a session's headlines names the one that it extends.
+MAX_LEVELS = 100
 MAX_ARTIFACTS = 100_000
 MAX_SOURCES = 500_000
 # Read together. A manifest has at most 1 MiB, and a file of more is verified by itself.
