@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from step_contract import paths
 from step_contract.commit import Committed, Content
-from step_contract.errors import DataError
+from step_contract.errors import ConfigurationError, DataError
 from step_contract.facts import TrainingFacts
 from step_contract.manifest import canonical, digest
 from step_contract.revisions import Artifact, Logic, Revision
@@ -72,9 +72,15 @@ def train(
         prices: the partition of the last session to train on; None for the latest revision of the latest session.
 
     Raises:
+        ConfigurationError: `prices` is of a session before the history that the configuration selects.
         DataError: there are too few sessions, one is damaged, the training diverged, or the latest committed model is damaged.
     """
     model_config, since = config.model, config.first_date(session)
+    if prices and since and prices.manifest.session < since:
+        uri, day = store.uri(prices.path), prices.manifest.session
+        raise ConfigurationError(
+            f"--prices {uri} is of {day}, before {since}, where --history-years begins: correct one of them"
+        )
     partitions = list_partitions(store, symbol, session, since, as_of=config.as_of, pinned=prices)
     sessions = partitions.sessions
     directory = paths.model(symbol, session, config.digest, pinned=bool(config.as_of))

@@ -116,6 +116,29 @@ def test_a_plot_names_its_model_its_prices_and_the_forecasts_that_it_shows(histo
     assert [file.name for file in get_manifest(plotted).files] == ["forecast.png"]
 
 
+def test_an_issued_forecast_says_that_it_was_made_from_other_prices_than_given(history: Store, trainer: Run) -> None:
+    first = trainer(*FORECAST, "--prices", prices_uri(history))[2]
+    commit_price(history, SESSION, 1234.5, revision=2)
+    code, output, again = trainer(*FORECAST, "--prices", prices_uri(history, revision=2))
+    assert (code, again["manifest"]) == (0, first["manifest"])
+    assert f"from other prices than {prices_uri(history, revision=2)}" in output
+    assert "other prices" not in trainer(*FORECAST, "--prices", prices_uri(history))[1]
+
+
+def test_prices_before_the_years_to_train_on_exit_78(history: Store, trainer: Run) -> None:
+    commit_price(history, date(2020, 1, 2), 999.0)
+    code, output, _ = trainer(*TRAIN, "--history-years", "1", "--prices", prices_uri(history, date(2020, 1, 2)))
+    assert (code, "is of 2020-01-02, before 2025-01-15" in output) == (78, True), output
+
+
+def test_prices_that_were_copied_from_another_symbol_exit_65(history: Store, trainer: Run) -> None:
+    path = prices_uri(history).removeprefix(f"{history.root}/")
+    manifest = Manifest.from_json(history.read(path) or b"", path)
+    history.replace(path, replace(manifest, inputs={"symbol": "KQ11"}).to_json())
+    code, output, _ = trainer(*TRAIN, "--prices", prices_uri(history))
+    assert (code, "was made for the symbol KQ11" in output) == (65, True), output
+
+
 def test_a_forecast_names_its_prices_and_the_forecasts_that_it_scores(history: Store, trainer: Run) -> None:
     earlier = trainer("forecast", "--session", "2026-01-14")[2]
     sources = list_sources(history, trainer(*FORECAST)[2])

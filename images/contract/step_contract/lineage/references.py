@@ -52,6 +52,8 @@ def open_reference(store: Store, uri: str, option: str, kind: str, symbol: str, 
     if (revision.manifest.step, revision.manifest.session) != (STEPS[kind], path.session):
         made = f"{revision.manifest.step} for {revision.manifest.session}"
         raise DataError(f"{uri} is an artifact of {made}: remove it, and run {STEPS[kind]} for {path.session} again")
+    if (found := revision.manifest.inputs.get("symbol", symbol)) != symbol:
+        raise DataError(f"{uri} was made for the symbol {found} and copied: remove it, and use one of {STEPS[kind]}")
     return revision
 
 

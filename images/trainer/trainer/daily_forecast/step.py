@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 
 import pandas as pd
 from step_contract import paths
 from step_contract.commit import Committed, Content
 from step_contract.errors import ConfigurationError, DataError, NothingToDoError
+from step_contract.lineage.references import read_sources
 from step_contract.lineage.sources import Source as ArtifactSource
 from step_contract.lineage.trace import SCORED
 from step_contract.revisions import Artifact, Logic, Revision
@@ -31,7 +33,7 @@ from trainer.daily_forecast.performance import (
 from trainer.daily_forecast.report import Source, describe_forecast, make_facts
 from trainer.dataset import SegmentedPrices, feature_values, log_returns, read_segmented_prices
 from trainer.model_registry import entry_as_of, read_entries
-from trainer.partitions import PricePartitions, list_partitions
+from trainer.partitions import ROLE, PricePartitions, list_partitions
 from trainer.train import to_json
 
 LOGIC = Logic("trainer", "forecast", code_version=1, schema_version=ISSUED_FORECAST_VERSION)
@@ -69,7 +71,7 @@ def issue_forecast(
     directory, inputs = paths.forecast(symbol, session), {"symbol": symbol, "session": session.isoformat()}
     artifact = Artifact(store, directory, LOGIC, session=session, inputs=inputs, remake=remake, returns_first=True)
     if committed := artifact.find():
-        return committed
+        return note_other_prices(store, committed, prices)
     source = read_source(store, symbol, session)
     first = min(session, source.model.last_session) if source.model else session
     partitions = list_partitions(store, symbol, session, subtract(first, HISTORY), pinned=prices)
@@ -100,6 +102,18 @@ def issue_forecast(
     facts = make_facts(content, scores, drift, source, issued[-1] if issued else None)
     sources = list_sources(store, source, partitions, issued)
     return artifact.commit(Content(files, len(scores), ISSUED_FORECAST_VERSION, facts.to_facts(), sources))
+
+
+def note_other_prices(store: Store, committed: Committed, prices: Revision | None) -> Committed:
+    """Return the committed forecast, with a note if it was made from another revision of the session's prices than `prices`."""
+    if prices is None:
+        return committed
+    directory = committed.uri.removeprefix(f"{store.root}/").rpartition("/")[0]
+    used = {source.sha256 for source in read_sources(store, directory, committed.manifest) if source.role == ROLE}
+    if not used or prices.sha256 in used:  # a forecast of before sources were recorded names none
+        return committed
+    note = f"from other prices than {store.uri(prices.path)}: what was issued stays, --remake REASON makes another"
+    return replace(committed, note=f"{committed.note}; {note}" if committed.note else note)
 
 
 def list_sources(
