@@ -20,7 +20,7 @@ _CONFIG = re.compile(r"/config=([^/]+)/")
 # A manifest's path: kind, symbol if it has one, session, what distinguishes artifacts of one session, revision from 2 on.
 _ARTIFACT = (
     rf"(?P<kind>[a-z][a-z-]*)(?:/symbol=(?P<symbol>{_SYMBOL.pattern}))?/session=(?P<session>\d{{4}}-\d\d-\d\d)"
-    rf"(?:/(?!revision=)[a-z]+=[A-Za-z0-9]+)*(?:/revision=(?P<revision>[1-9]\d*))?/{MANIFEST}"
+    rf"(?:/(?!revision=)[a-z]+=[A-Za-z0-9]+)*(?:/revision=(?P<revision>[1-9][0-9]{{0,8}}))?/{MANIFEST}"
 )
 _PATH, _URI = re.compile(_ARTIFACT), re.compile(rf"(?P<root>.*?)/(?P<path>{_ARTIFACT})")
 

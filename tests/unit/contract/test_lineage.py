@@ -274,6 +274,7 @@ def test_artifacts_of_before_sources_were_recorded_are_shown_as_that(store: Stor
         "file:///nowhere/../plots/symbol=KS11/session=2026-01-15/config=b2/manifest.json",
         "file:///nowhere//plots/symbol=KS11/session=2026-01-15/config=b2/manifest.json",
         "file:///nowhere/plots/symbol=KS11/session=2026-01-35/config=b2/manifest.json",
+        f"file:///nowhere/prices/symbol=KS11/session=2026-01-15/revision={'9' * 5000}/manifest.json",
         "ftp://host/plots/symbol=KS11/session=2026-01-15/config=b2/manifest.json",
         "file:///nowhere/plots/symbol=KS11/session=2026-01-15/config=b2/revision=1/manifest.json",
     ],
