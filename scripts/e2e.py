@@ -30,11 +30,9 @@ TURNS: tuple[tuple[tuple[tuple[str, str], ...], ...], ...] = (
     ((("core", "drills"),), (("core", "schedule"),), (("core", "not (benchmark or drills or schedule)"),)),
     ((("faults", ""),),),
     ((("doctor", ""),),),
-    (
-        (("slack", ""), ("environments", "not (staging or production)")),
-        (("environments", "production"),),
-        (("environments", "staging"),),
-    ),
+    ((("slack", ""),), (("environments", "production"),), (("environments", "staging"),)),
+    # An upgrade doubles pods for a moment: beside two other deployments, their CPU requests do not fit into two cores.
+    ((("environments", "not (staging or production)"),),),
 )
 PARTS = tuple(dict.fromkeys(part for turn in TURNS for lane in turn for part, _ in lane))
 # What runs side by side needs the cores that it was measured with, where the setup takes 170 s. Where it takes longer than
