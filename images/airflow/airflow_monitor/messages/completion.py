@@ -20,8 +20,8 @@ def completion_messages(
 ) -> list[Message]:
     """Return the reply with the run's lines and pictures, as an edit of the run's message notifies nobody; none if it has none.
 
-    A failed run has none, nor a suspect one without a picture unless another index was open: an alert has notified of it. A run that is cleared and succeeds
-    again has another one only if it failed meanwhile.
+    A failed run has none, nor a suspect one without a picture, unless another index was open: an alert has notified of it. A
+    run that is cleared and succeeds again has another one only if it failed meanwhile.
 
     Args:
         pictures: keys of the replies with the run's pictures.
