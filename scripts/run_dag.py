@@ -83,7 +83,7 @@ def main() -> int:
     try:
         session, years = date.fromisoformat(os.environ["SESSION"]), int(os.environ["HISTORY_YEARS"])
         # The setting is checked when the DAG is imported, which takes seconds.
-        names = (os.environ.get("SYMBOLS") or os.environ.get("SYMBOL") or "").split(",")
+        names = (os.environ.get("SYMBOLS", "").strip() or os.environ.get("SYMBOL", "")).split(",")
         histories = [start_history(session, years, name.strip()) for name in names]
     except (ValueError, OverflowError) as error:
         print(f"invalid SESSION or HISTORY_YEARS: {error}; use a date YYYY-MM-DD and a number of years", file=sys.stderr)

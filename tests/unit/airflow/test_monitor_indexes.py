@@ -143,3 +143,27 @@ def test_map_indexes_that_are_no_indexes_keep_their_numbers(monitor: MonitorHarn
         monitor.airflow.add_task(RUN_ID, "next", "running", at=SIX_PM, map_index=map_index)
     monitor.poll()
     assert "`next[0]`, `next[1]` …" in monitor.first_lines()[0]
+
+
+def test_an_index_that_fails_hours_after_another_has_an_alert_of_its_own(monitor: MonitorHarness) -> None:
+    monitor.airflow.add_run(RUN_ID, "running", at=SIX_PM)
+    for map_index, hours in enumerate((0, 5)):
+        at = SIX_PM + timedelta(hours=hours)
+        name: dict[str, Any] = {"map_index": map_index, "rendered_map_index": SYMBOLS[map_index]}
+        monitor.airflow.add_task(RUN_ID, "decide", "failed", at=at, **name)
+        for minutes in (10, 20):  # no failure is recorded
+            monitor.poll(at + timedelta(minutes=minutes))
+    alerts = [message.text for message in monitor.channel() if message.broadcast and " failed: " in message.text]
+    assert len(alerts) == 2
+    assert "decide[KS11]" in alerts[0] and "decide[KQ11]" in alerts[1]
+
+
+def test_the_end_of_a_day_is_notified_of_if_one_index_is_suspect_and_another_open(monitor: MonitorHarness) -> None:
+    monitor.airflow.add_run(RUN_ID, "running", at=SIX_PM)
+    add_step(monitor, "decide", 0, decide("open"))
+    add_step(monitor, "fetch_prices", 0, PRICES)
+    add_step(monitor, "decide", 1, decide("suspect", "no bar"))
+    monitor.poll()
+    monitor.airflow.add_run(RUN_ID, "success", at=SIX_PM)
+    monitor.poll(SIX_PM + timedelta(minutes=1))
+    assert any(message.broadcast and "*KS11*  closed at 4,797.55" in message.text for message in monitor.channel())

@@ -20,14 +20,15 @@ def completion_messages(
 ) -> list[Message]:
     """Return the reply with the run's lines and pictures, as an edit of the run's message notifies nobody; none if it has none.
 
-    A failed run has none, nor a suspect one without a picture: an alert has notified of it. A run that is cleared and succeeds
-    again has another one only if it failed meanwhile.
+    A failed run has none, nor a suspect one without a picture, unless another index was open: an alert has notified of it. A
+    run that is cleared and succeeds again has another one only if it failed meanwhile.
 
     Args:
         pictures: keys of the replies with the run's pictures.
         completed_since: a run that finished earlier has none; None: every run that succeeded has.
     """
-    is_suspect = any(decision.state == "suspect" for decision in find_decisions(run.task_instances))
+    states = {decision.state for decision in find_decisions(run.task_instances)}
+    is_suspect = "suspect" in states and "open" not in states
     if run.state != "success" or run.end_date is None or (is_suspect and not pictures):
         return []
     # The latest failure is part of the key, so the reply waits until the failures can be read.

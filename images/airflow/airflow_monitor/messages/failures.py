@@ -15,6 +15,8 @@ from airflow_monitor.models import QUEUE_TIMEOUT, RECORD_GRACE, Run, TaskInstanc
 
 REASON_LENGTH = 700
 MAX_TASKS_LISTED = 8
+# Failures of one mapped task that are recorded within this time share an alert; an edit of an older alert would notify nobody.
+SHARED_ALERT = timedelta(minutes=30)
 MAX_REASONS = 3  # of one mapped task: a section has 3,000 characters
 
 NO_REASON = (
@@ -31,7 +33,7 @@ UNREADABLE_REASON = (
 def failure_messages(run: Run, now: datetime, ui: AirflowUI) -> Iterator[Message]:
     """Yield a reply for each task that failed permanently, even if it was run again since.
 
-    The task instances of a mapped task share one, with the reasons of the first MAX_REASONS.
+    The task instances of a mapped task that fail within SHARED_ALERT share one, with the reasons of the first MAX_REASONS.
     """
     recorded = {(failure.task_id, failure.map_index, failure.try_number) for failure in run.failures if not failure.will_retry}
     failures = [failure for failure in run.failures if not failure.will_retry and failure.task_id]
@@ -40,19 +42,36 @@ def failure_messages(run: Run, now: datetime, ui: AirflowUI) -> Iterator[Message
             if ti.state_since and now - ti.state_since < RECORD_GRACE:
                 continue
             explanation = UNREADABLE_REASON if run.failures_unreadable else NO_REASON
+            at = (ti.state_since or now).isoformat()
             failures.append(
-                FailureRecord(ti.task_id, ti.map_index, ti.try_number, False, "unknown reason", *explanation, None, None, "")
+                FailureRecord(ti.task_id, ti.map_index, ti.try_number, False, "unknown reason", *explanation, None, None, at)
             )
     groups: dict[tuple[str, int], list[FailureRecord]] = {}
     for failure in failures:
         groups.setdefault((failure.task_id, failure.try_number), []).append(failure)
     for group in groups.values():
-        yield _task_failed(run, group, ui)
+        for number, shared in enumerate(_split_by_time(group), 1):
+            yield _task_failed(run, shared, ui, number)
     if run.state == "failed" and not any(ti.state == "failed" for ti in run.task_instances):
         yield _run_failed(run, ui)
 
 
-def _task_failed(run: Run, failures: Sequence[FailureRecord], ui: AirflowUI) -> Message:
+def _split_by_time(failures: Sequence[FailureRecord]) -> list[list[FailureRecord]]:
+    """Return the failures in the order of their time, in groups that each last no longer than SHARED_ALERT."""
+    groups: list[list[FailureRecord]] = []
+    for failure in sorted(failures, key=_recorded_at):
+        if groups and _recorded_at(failure) - _recorded_at(groups[-1][0]) <= SHARED_ALERT:
+            groups[-1].append(failure)
+        else:
+            groups.append([failure])
+    return groups
+
+
+def _recorded_at(failure: FailureRecord) -> datetime:
+    return datetime.fromisoformat(failure.recorded_at)
+
+
+def _task_failed(run: Run, failures: Sequence[FailureRecord], ui: AirflowUI, number: int) -> Message:
     first = failures[0]
     ti = _find_task_instance(run, first)
     name = ti.name if len(failures) == 1 else f"{ti.task_id} ({len(failures)} mapped tasks)"
@@ -72,7 +91,7 @@ def _task_failed(run: Run, failures: Sequence[FailureRecord], ui: AirflowUI) -> 
     if ti.try_number > first.try_number or ti.state != "failed":
         lines.append(f"_Current state: {ti.state} (attempt {ti.try_number})._")
     footer = [_format_attempt(first), optional_link(ui.log_url(run, ti, first.try_number), "log"), *artifact_links(run, ui)]
-    key = f"failure.{first.task_id}.{first.try_number}"
+    key = f"failure.{first.task_id}.{first.try_number}" + ("" if number == 1 else f".{number}")
     return Message(key, text, (section("\n".join(lines)), *context(footer)), broadcast=True)
 
 
