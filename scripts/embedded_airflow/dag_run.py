@@ -142,6 +142,8 @@ def _run(
     if DAG_ID not in bag.dags:
         for file, trace in bag.import_errors.items():
             print(f"cannot import {file}:\n{trace}", file=terminal)
+        for history in histories:
+            history.kill()
         return 1
     dag = bag.dags[DAG_ID]
     progress = Progress(terminal, slack)
