@@ -97,24 +97,26 @@ class Store:
                 raise ConfigurationError(f"cannot {action} {self.uri(path)}: {error}; {advice}") from error
             raise TransientError(f"cannot {action} {self.uri(path)}: {error}") from error
 
-    def size(self, path: str) -> int | None:
-        """Return the object's size in bytes, or None if there is none: a folder or a pipe is no object."""
+    def _find_info(self, path: str) -> dict[str, Any] | None:
+        """Return what the store knows of the object; None if it does not exist."""
         key = self._key(path)
         with self._translate_errors("read", path):
             try:
-                info = self._fs.info(key)
+                info: dict[str, Any] = self._fs.info(key)
             except FileNotFoundError:
                 return None
-        return int(info["size"]) if info["type"] == "file" else None
+        return info
+
+    def size(self, path: str) -> int | None:
+        """Return the object's size in bytes, or None if there is none: a folder or a pipe is no object."""
+        info = self._find_info(path)
+        return int(info["size"]) if info and info["type"] == "file" else None
 
     def modified_at(self, path: str) -> datetime | None:
         """Return when the object was last written, by the clock of the store; None if it does not exist. S3: whole seconds."""
-        key = self._key(path)
-        with self._translate_errors("read", path):
-            try:
-                info = self._fs.info(key)
-            except FileNotFoundError:
-                return None
+        info = self._find_info(path)
+        if info is None:
+            return None
         time = info["mtime"] if self.local else info["LastModified"]
         return time.astimezone(UTC) if isinstance(time, datetime) else datetime.fromtimestamp(time, UTC)
 

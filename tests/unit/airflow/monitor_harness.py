@@ -20,7 +20,7 @@ from airflow_steps.failure_log import FailureRecord
 from slack_simulator.simulator import Simulator
 from slack_simulator.workspace import Message
 from step_contract import paths
-from step_contract.facts import DecisionFacts, PricesFacts, SummaryFacts
+from step_contract.facts import DecisionFacts, ForecastFacts, PricesFacts, SummaryFacts
 from step_contract.store import Store
 
 from .fake_airflow_api import FakeAirflowApi, serve_airflow_api, utc
@@ -29,6 +29,19 @@ SIX_PM = utc("2026-01-15 09:00")  # in Seoul
 RUN_ID = "session__2026-01-15"
 REASON = "a session of the XKRX calendar"
 OPEN = DecisionFacts("open", REASON, "2026-01-15").to_facts() | SummaryFacts(f"open: {REASON}", 0).to_facts()
+FORECAST = ForecastFacts(
+    session="2026-01-15",
+    last_close=4797.55,
+    source="baseline: naive",
+    interval=0.8,
+    next_low=4718.6,
+    next_middle=4797.55,
+    next_high=4877.4,
+    horizon=5,
+    low=4610.0,
+    middle=4797.55,
+    high=4990.0,
+)
 PRICES = PricesFacts("2026-01-15", 4797.55, 0.0159).to_facts() | SummaryFacts("KS11 closed at 4797.55", 1).to_facts()
 
 

@@ -9,22 +9,10 @@ from datetime import timedelta
 import pytest
 from step_contract.facts import DecisionFacts, ForecastFacts, SummaryFacts
 
+from .monitor_harness import FORECAST as FACTS
 from .monitor_harness import OPEN, PRICES, RUN_ID, SIX_PM, MonitorHarness, monitor
 
 __all__ = ["monitor"]
-FACTS = ForecastFacts(
-    session="2026-01-15",
-    last_close=4797.55,
-    source="baseline: naive",
-    interval=0.8,
-    next_low=4718.6,
-    next_middle=4797.55,
-    next_high=4877.4,
-    horizon=5,
-    low=4610.0,
-    middle=4797.55,
-    high=4990.0,
-)
 ADVICE = 'Train a new model, or return to the one before, trainer rollback --symbol KS11 --reason "drift since 2025-12-01".'
 
 

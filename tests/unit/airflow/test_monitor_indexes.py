@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from step_contract.facts import DecisionFacts, ForecastFacts
+from step_contract.facts import DecisionFacts
 
-from .monitor_harness import PRICES, RUN_ID, SIX_PM, MonitorHarness, monitor
+from .monitor_harness import FORECAST, PRICES, RUN_ID, SIX_PM, MonitorHarness, monitor
 
 __all__ = ["monitor"]
 SYMBOLS = ("KS11", "KQ11")
@@ -91,23 +92,8 @@ def test_a_day_is_closed_if_it_is_for_all_and_a_suspect_index_is_alerted_by_its_
 def test_drift_of_one_index_is_one_alert_whatever_becomes_known_of_the_names(monitor: MonitorHarness) -> None:
     """The keys of messages do not depend on names, which are known only once an index has an artifact."""
     monitor.airflow.add_run(RUN_ID, at=SIX_PM)
-    facts = ForecastFacts(
-        session="2026-01-15",
-        last_close=800.0,
-        source="baseline: naive",
-        interval=0.8,
-        next_low=790.0,
-        next_middle=800.0,
-        next_high=810.0,
-        horizon=5,
-        low=780.0,
-        middle=800.0,
-        high=820.0,
-        is_calibrated=True,
-        drift="they cover too little",
-        drift_since="2026-01-02",
-        advice="train",
-    ).to_facts()
+    drifting = replace(FORECAST, is_calibrated=True, drift="they cover too little", drift_since="2026-01-02", advice="train")
+    facts = drifting.to_facts()
     monitor.airflow.add_task(RUN_ID, "forecast", "success", at=SIX_PM, map_index=1)
     monitor.airflow.add_result(RUN_ID, "forecast", facts, map_index=1)
     monitor.poll()
