@@ -143,8 +143,9 @@ def alerts() -> str:
             key: re.sub(r"\{\{ ?\$labels\.(\w+) ?\}\}", r"*\1*", re.sub(r"\{\{ ?\$value.*?\}\}", "*N*", text))
             for key, text in rule["annotations"].items()
         }
-        summary = texts.pop("summary")
-        rows.append((f"`{rule['alert']}`", rule["labels"]["severity"], summary, " ".join(texts.values())))
+        section = texts["runbook_url"].partition("#")[2]
+        advice = f"{texts['description']} [More](#{section})"
+        rows.append((f"`{rule['alert']}`", rule["labels"]["severity"], texts["summary"], advice))
     return table(("alert", "severity", "summary", "what to do"), rows)
 
 

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from airflow_monitor.delivery import MessageDelivery
-from airflow_monitor.messages.message import AirflowUI
+from airflow_monitor.messages.message import Links
 from airflow_monitor.messages.runs import RunOptions, run_thread
 from airflow_monitor.models import Run, Thresholds
 from airflow_monitor.slack_client import SlackClient, SlackUnavailableError
@@ -61,7 +61,7 @@ class Channel:
             try:
                 if self._run:
                     name, now = self.delivery.client.channel, datetime.now(UTC)
-                    self.delivery.deliver(run_thread(self._run, name, now, AirflowUI(None), Thresholds(), self.options))
+                    self.delivery.deliver(run_thread(self._run, name, now, Links(None), Thresholds(), self.options))
             except SlackUnavailableError as error:
                 log.warning("%s", error)
                 if last and time.monotonic() + error.retry_after < deadline:

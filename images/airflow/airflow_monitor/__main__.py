@@ -23,7 +23,7 @@ from step_contract.store import CircuitBreakerStore
 
 from airflow_monitor.airflow_client import AirflowClient
 from airflow_monitor.delivery import MessageDelivery
-from airflow_monitor.messages.message import AirflowUI
+from airflow_monitor.messages.message import Links
 from airflow_monitor.messages.runs import RunOptions
 from airflow_monitor.models import Thresholds
 from airflow_monitor.reconciler import Reconciler
@@ -62,9 +62,10 @@ def run_monitor(stop: threading.Event) -> None:
     store = CircuitBreakerStore(settings.artifacts or "")
     slack = SlackClient(settings.slack_channel)
     delivery = MessageDelivery(slack, DeliveryLog(store), heartbeat)
-    ui, thresholds = AirflowUI(get_setting(environment, "UI_URL") or None), Thresholds(late_after, grace_period)
+    links = Links(get_setting(environment, "UI_URL") or None, get_setting(environment, "RUNBOOK_URL") or None)
+    thresholds = Thresholds(late_after, grace_period)
     options = RunOptions(settings.training_days, settings.completion_broadcast_enabled)
-    reconciler = Reconciler(client, delivery, store, settings.slack_channel, ui, thresholds, options, datetime.now(UTC))
+    reconciler = Reconciler(client, delivery, store, settings.slack_channel, links, thresholds, options, datetime.now(UTC))
     url = get_setting(environment, "AIRFLOW_URL")
     log.info("Monitor started: airflow_url=%s poll_seconds=%d channel=#%s", url, poll_seconds, settings.slack_channel)
     slack.check_connection()

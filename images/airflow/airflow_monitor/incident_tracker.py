@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from airflow_monitor.messages.block_kit import escape
 from airflow_monitor.messages.incidents import Incident, incident_thread
-from airflow_monitor.messages.message import MessageThread
+from airflow_monitor.messages.message import Links, MessageThread
 from airflow_monitor.models import RECOVERY_PERIOD
 
 
@@ -19,8 +19,8 @@ class IncidentTracker:
             from the previous one's.
     """
 
-    def __init__(self, reported: Mapping[str, datetime]) -> None:
-        self.reported = dict(reported)
+    def __init__(self, reported: Mapping[str, datetime], links: Links) -> None:
+        self.reported, self._links = dict(reported), links
         self._first_seen: dict[str, datetime] = {}
         self._absent_since: dict[str, datetime] = {}
         self._latest: dict[str, Incident] = {}
@@ -52,9 +52,10 @@ class IncidentTracker:
                 self.reported.setdefault(incident.name, first_seen)
         resolved = sorted(self.reported.keys() & recovered) if is_complete else []
         ongoing = [incident for incident in incidents if incident.name in self.reported]
-        threads = [incident_thread(incident, self.reported[incident.name], channel, None) for incident in ongoing]
+        threads = [incident_thread(incident, self.reported[incident.name], channel, None, self._links) for incident in ongoing]
         threads += [
-            incident_thread(self._find(name), self.reported[name], channel, self._absent_since[name]) for name in resolved
+            incident_thread(self._find(name), self.reported[name], channel, self._absent_since[name], self._links)
+            for name in resolved
         ]
         return threads, resolved
 

@@ -17,7 +17,7 @@ from airflow_monitor.delivery import MessageDelivery
 from airflow_monitor.incident_tracker import IncidentTracker
 from airflow_monitor.messages.backfills import backfill_thread
 from airflow_monitor.messages.incidents import api_incident, dag_incidents, health_incidents, store_incident
-from airflow_monitor.messages.message import AirflowUI, MessageThread
+from airflow_monitor.messages.message import Links, MessageThread
 from airflow_monitor.messages.runs import RunOptions, run_thread
 from airflow_monitor.metrics import collect_gauges, latest_session
 from airflow_monitor.models import FINISHED, Run, Thresholds
@@ -44,15 +44,15 @@ class Reconciler:
         delivery: MessageDelivery,
         store: Store,
         channel: str,
-        ui: AirflowUI,
+        links: Links,
         thresholds: Thresholds,
         options: RunOptions,
         now: datetime,
     ) -> None:
         self.snapshots, self.delivery, self.store = SnapshotReader(client, store), delivery, store
-        self.channel, self.ui, self.thresholds, self.options = channel, ui, thresholds, options
+        self.channel, self.links, self.thresholds, self.options = channel, links, thresholds, options
         # The first monitor ignores the past; a later one resumes where the previous one had delivered everything.
-        self.delivered_until, self.incidents = now - INITIAL_LOOKBACK, IncidentTracker({})
+        self.delivered_until, self.incidents = now - INITIAL_LOOKBACK, IncidentTracker({}, links)
         self.last_session: date | None = None
         self.slack_error, self.store_error = "", ""
         self._state_loaded, self._api_was_available = False, False
@@ -105,12 +105,12 @@ class Reconciler:
             return
         self._state_loaded = True
         self.delivered_until = state.delivered_until or self.delivered_until
-        self.incidents = IncidentTracker({**state.incidents, **self.incidents.reported})
+        self.incidents = IncidentTracker({**state.incidents, **self.incidents.reported}, self.links)
         self.last_session = state.last_session
 
     def _format(self, snapshot: Snapshot, now: datetime) -> list[MessageThread]:
         def make_thread(run: Run) -> MessageThread:
-            return run_thread(run, self.channel, now, self.ui, self.thresholds, self.options, completed_since)
+            return run_thread(run, self.channel, now, self.links, self.thresholds, self.options, completed_since)
 
         threads, completed_since = [], self.delivered_until - COMPLETION_LOOKBACK
         for run in (*snapshot.runs, *snapshot.deleted_runs):
@@ -120,7 +120,7 @@ class Reconciler:
                 # One run with odd data must silence neither the other runs nor itself.
                 log.exception("Cannot format the run, omitting its results: dag_id=%s run_id=%s", run.dag_id, run.run_id)
                 threads.append(make_thread(without_results(run)))
-        return threads + [backfill_thread(backfill, self.channel, self.ui) for backfill in snapshot.backfills]
+        return threads + [backfill_thread(backfill, self.channel, self.links) for backfill in snapshot.backfills]
 
     def _deliver(self, threads: Sequence[MessageThread], now: datetime) -> bool:
         """Return whether everything was delivered."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from airflow_monitor.airflow_client import AirflowClient
 from airflow_monitor.delivery import MessageDelivery
-from airflow_monitor.messages.message import AirflowUI
+from airflow_monitor.messages.message import Links
 from airflow_monitor.messages.runs import RunOptions
 from airflow_monitor.models import Thresholds
 from airflow_monitor.reconciler import Reconciler
@@ -50,13 +50,13 @@ class MonitorHarness:
 
     def __init__(self, airflow: FakeAirflowApi, slack: Simulator, store: Store) -> None:
         self.airflow, self.slack, self.store = airflow, slack, store
-        self.options = RunOptions()
+        self.options, self.runbook = RunOptions(), ""
         self.restart(SIX_PM)
 
     def restart(self, now: datetime, channel: str = "workflows") -> None:
         delivery = MessageDelivery(SlackClient(channel, min_interval=0), DeliveryLog(self.store))
-        client, ui = AirflowClient(self.airflow.url, "monitor", "secret"), AirflowUI("https://airflow.example")
-        self.reconciler = Reconciler(client, delivery, self.store, channel, ui, Thresholds(), self.options, now)
+        client, links = AirflowClient(self.airflow.url, "monitor", "secret"), Links("https://airflow.example", self.runbook)
+        self.reconciler = Reconciler(client, delivery, self.store, channel, links, Thresholds(), self.options, now)
 
     def poll(self, now: datetime = SIX_PM, airflow_now: datetime | None = None) -> None:
         """Poll; the clock of Airflow shows `airflow_now` if it differs."""

@@ -104,7 +104,7 @@ def test_alerts_query_existing_metrics_and_describe_what_to_do() -> None:
     for alert in ALERTS:
         assert alert.keys() <= {"alert", "expr", "for", "labels", "annotations"}
         assert alert["labels"]["severity"] in ("warning", "critical")
-        assert alert["annotations"].keys() == {"summary", "description"} and all(alert["annotations"].values())
+        assert alert["annotations"].keys() == {"summary", "description", "runbook_url"} and all(alert["annotations"].values())
     assert len({alert["alert"] for alert in ALERTS}) == len(ALERTS) > 15
 
 

@@ -15,6 +15,8 @@ from devtools.container_images import PROGRAMS
 from step_contract.errors import RETRY_RULES
 from step_contract.schemas import TABLES
 
+from ..markdown_page import list_anchors
+
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("[0-9]*.md"))
 PAGES = [*ROOT.glob("*.md"), ROOT / "data" / "README.md", *(ROOT / "docs").rglob("*.md")]
 SECTIONS = ["Context", "Decision", "Consequences"]
@@ -29,13 +31,6 @@ def test_relative_links_resolve(page: Path) -> None:
     prose = re.sub(r"(?s)```.*?```", "", page.read_text())
     links = [link for link in re.findall(r"\]\(([^)#\s]+)", prose) if ":" not in link]
     assert [link for link in links if not (page.parent / link).exists()] == []
-
-
-def list_anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings, as GitHub and the site derive them."""
-    prose = re.sub(r"(?s)```.*?```", "", page.read_text())
-    headings = re.findall(r"^#+ (.+)$", prose, re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=by_path)

@@ -9,14 +9,15 @@ from step_contract import paths
 
 from airflow_monitor.messages.block_kit import PHRASE_LENGTH, bold, context, escape, link, section
 from airflow_monitor.messages.formatting import Icon, format_date
-from airflow_monitor.messages.message import AirflowUI, Message, MessageThread
+from airflow_monitor.messages.message import Links, Message, MessageThread
+from airflow_monitor.messages.runbook import RunbookSection, runbook_link
 from airflow_monitor.models import FINISHED, Backfill, Run
 
 MAX_RUNS_LISTED = 15
 REASON_LENGTH = 100
 
 
-def backfill_thread(backfill: Backfill, channel: str, ui: AirflowUI) -> MessageThread:
+def backfill_thread(backfill: Backfill, channel: str, links: Links) -> MessageThread:
     """Return what `channel` should show about the backfill; its failed runs share one broadcast reply."""
     states = Counter(run.state for run in backfill.runs)
     is_finished = backfill.completed_at is not None and not set(states) - set(FINISHED)
@@ -28,18 +29,19 @@ def backfill_thread(backfill: Backfill, channel: str, ui: AirflowUI) -> MessageT
     root = Message("run", text, (section(text), *context([f"backfill {backfill.id}"])))
     failed = [run for run in backfill.runs if run.state == "failed"]
     directory = paths.deliveries(channel, backfill.dag_id, f"backfill__{backfill.id}")
-    return MessageThread(directory, bold(name), root, [_failures_message(name, failed, ui)] if failed else [])
+    return MessageThread(directory, bold(name), root, [_failures_message(name, failed, links)] if failed else [])
 
 
-def _failures_message(name: str, failed: Sequence[Run], ui: AirflowUI) -> Message:
+def _failures_message(name: str, failed: Sequence[Run], links: Links) -> Message:
     advices = [failure.advice for run in failed for failure in run.failures]
     advice = escape(advices[0] if advices else "Read the logs of the failed runs, then clear them.", PHRASE_LENGTH)
     lines = [f"{Icon.FAILED} {bold(name)}: {len(failed)} failed", f"*What to do:* {advice}"]
     for run in failed[:MAX_RUNS_LISTED]:
         failures = [failure for failure in run.failures if not failure.will_retry]
         reason = f": `{failures[-1].task_id}`: {escape(failures[-1].reason, REASON_LENGTH)}" if failures else ""
-        lines.append(f"• {link(ui.run_url(run), str(run.session or run.run_id))}{reason}")
+        lines.append(f"• {link(links.run_url(run), str(run.session or run.run_id))}{reason}")
     if len(failed) > MAX_RUNS_LISTED:
         lines.append(f"• and {len(failed) - MAX_RUNS_LISTED} more")
     text = "\n".join(lines)
-    return Message("failures", text, (section(text),), broadcast=True)
+    footer = context([runbook_link(links, RunbookSection.BACKFILL)])
+    return Message("failures", text, (section(text), *footer), broadcast=True)

@@ -10,7 +10,8 @@ from airflow_steps.failure_log import FailureRecord
 
 from airflow_monitor.messages.block_kit import PHRASE_LENGTH, bold, context, escape, optional_link, section
 from airflow_monitor.messages.formatting import Icon, format_time, format_title
-from airflow_monitor.messages.message import AirflowUI, Message
+from airflow_monitor.messages.message import Links, Message
+from airflow_monitor.messages.runbook import RunbookSection, find_cause_section, runbook_link
 from airflow_monitor.models import QUEUE_TIMEOUT, RECORD_GRACE, Run, TaskInstance
 
 REASON_LENGTH = 700
@@ -30,7 +31,7 @@ UNREADABLE_REASON = (
 )
 
 
-def failure_messages(run: Run, now: datetime, ui: AirflowUI) -> Iterator[Message]:
+def failure_messages(run: Run, now: datetime, links: Links) -> Iterator[Message]:
     """Yield a reply for each task that failed permanently, even if it was run again since.
 
     The task instances of a mapped task that fail within SHARED_ALERT share one, with the reasons of the first MAX_REASONS.
@@ -51,9 +52,9 @@ def failure_messages(run: Run, now: datetime, ui: AirflowUI) -> Iterator[Message
         groups.setdefault((failure.task_id, failure.try_number), []).append(failure)
     for group in groups.values():
         for number, shared in enumerate(_split_by_time(group), 1):
-            yield _task_failed(run, shared, ui, number)
+            yield _task_failed(run, shared, links, number)
     if run.state == "failed" and not any(ti.state == "failed" for ti in run.task_instances):
-        yield _run_failed(run, ui)
+        yield _run_failed(run, links)
 
 
 def _split_by_time(failures: Sequence[FailureRecord]) -> list[list[FailureRecord]]:
@@ -71,7 +72,7 @@ def _recorded_at(failure: FailureRecord) -> datetime:
     return datetime.fromisoformat(failure.recorded_at)
 
 
-def _task_failed(run: Run, failures: Sequence[FailureRecord], ui: AirflowUI, number: int) -> Message:
+def _task_failed(run: Run, failures: Sequence[FailureRecord], links: Links, number: int) -> Message:
     first = failures[0]
     ti = _find_task_instance(run, first)
     name = ti.name if len(failures) == 1 else f"{ti.task_id} ({len(failures)} mapped tasks)"
@@ -90,12 +91,13 @@ def _task_failed(run: Run, failures: Sequence[FailureRecord], ui: AirflowUI, num
         lines.append(f"_{len(shown) - MAX_REASONS} more with other reasons: see their logs._")
     if ti.try_number > first.try_number or ti.state != "failed":
         lines.append(f"_Current state: {ti.state} (attempt {ti.try_number})._")
-    footer = [_format_attempt(first), optional_link(ui.log_url(run, ti, first.try_number), "log"), *artifact_links(run, ui)]
+    footer = [_format_attempt(first), optional_link(links.log_url(run, ti, first.try_number), "log")]
+    footer += [runbook_link(links, find_cause_section(first.meaning)), *artifact_links(run, links)]
     key = f"failure.{first.task_id}.{first.try_number}" + ("" if number == 1 else f".{number}")
     return Message(key, text, (section("\n".join(lines)), *context(footer)), broadcast=True)
 
 
-def _run_failed(run: Run, ui: AirflowUI) -> Message:
+def _run_failed(run: Run, links: Links) -> Message:
     """Return the reply for a run that failed although none of its tasks did."""
     reason = "the run failed, though none of its tasks did"
     if any(not failure.task_id for failure in run.failures):
@@ -110,11 +112,11 @@ def _run_failed(run: Run, ui: AirflowUI) -> Message:
         "*What to do:* Find out what the first unfinished task was waiting for, then clear it.",
     ]
     key = f"failure.run.{format_key_time(run.end_date)}"
-    footer = context([optional_link(ui.run_url(run), "run")])
+    footer = context([optional_link(links.run_url(run), "run"), runbook_link(links, RunbookSection.RUN_FAILED)])
     return Message(key, text, (section("\n".join(lines)), *footer), broadcast=True)
 
 
-def retry_messages(run: Run, ui: AirflowUI) -> Iterator[Message]:
+def retry_messages(run: Run, links: Links) -> Iterator[Message]:
     """Yield a reply for each task and reason that is retried, edited at each attempt; mapped tasks share one.
 
     The reply is broadcast only if a retry cannot help.
@@ -138,7 +140,8 @@ def retry_messages(run: Run, ui: AirflowUI) -> Iterator[Message]:
         name = ti.name if mapped == 1 else f"{ti.task_id}` ({mapped} mapped tasks), latest `{ti.name}"
         text = f"{Icon.WAITING} `{name}` {status}: {escape(last.meaning, PHRASE_LENGTH)}"
         body = section("\n".join([text, *_reason_and_advice(last)]))
-        footer = context([_format_attempt(last), optional_link(ui.log_url(run, ti, last.try_number), "log")])
+        log_link = optional_link(links.log_url(run, ti, last.try_number), "log")
+        footer = context([_format_attempt(last), log_link, runbook_link(links, find_cause_section(last.meaning))])
         key = f"retry.{first.task_id}.{first.try_number}.{_slug(first.meaning)}"
         yield Message(key, text, (body, *footer), broadcast=any(failure.permanent for failure in group))
 
@@ -150,7 +153,7 @@ def _continues(previous: FailureRecord, failure: FailureRecord) -> bool:
     return previous.map_index != failure.map_index or failure.attempt is None or failure.attempt > 1
 
 
-def stalled_messages(run: Run, now: datetime, ui: AirflowUI, grace_period: timedelta) -> Iterator[Message]:
+def stalled_messages(run: Run, now: datetime, links: Links, grace_period: timedelta) -> Iterator[Message]:
     """Yield a reply for each task that stalls: its trigger is orphaned for `grace_period`, or it stays queued or scheduled."""
     stalled: dict[tuple[str, str, str], list[TaskInstance]] = {}
     for ti in run.task_instances:
@@ -169,7 +172,8 @@ def stalled_messages(run: Run, now: datetime, ui: AirflowUI, grace_period: timed
         since = format_time(first.state_since, run.session) if first.state_since else ""
         name = f"`{first.name}`" if len(task_instances) == 1 else f"`{task_id}` ({len(task_instances)} mapped tasks)"
         text = f"{Icon.WAITING} {bold(format_title(run))}: {name} has been waiting since {since}: {reason}"
-        blocks = (section(f"{text}\n*What to do:* {advice}"), *context([optional_link(ui.run_url(run), "run")]))
+        footer = context([optional_link(links.run_url(run), "run"), runbook_link(links, RunbookSection.STALLED)])
+        blocks = (section(f"{text}\n*What to do:* {advice}"), *footer)
         key = f"stalled.{task_id}.{_slug(reason)}.{first.try_number}"
         yield Message(key, text, blocks, broadcast=True, resolvable=True)
 
@@ -179,9 +183,9 @@ def format_key_time(moment: datetime | None) -> str:
     return f"{moment:%Y%m%dT%H%M%S}" if moment else ""
 
 
-def artifact_links(run: Run, ui: AirflowUI) -> list[str]:
+def artifact_links(run: Run, links: Links) -> list[str]:
     """Return links to the run's artifacts."""
-    return [optional_link(ui.artifact_url(ti.manifest), ti.name) for ti in run.task_instances if ti.manifest]
+    return [optional_link(links.artifact_url(ti.manifest), ti.name) for ti in run.task_instances if ti.manifest]
 
 
 def _reason_and_advice(failure: FailureRecord) -> list[str]:

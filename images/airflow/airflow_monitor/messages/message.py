@@ -1,4 +1,4 @@
-"""A Slack message and its thread, and the URLs of Airflow's UI that messages link to."""
+"""A Slack message and its thread, and the URLs that messages link to."""
 
 from __future__ import annotations
 
@@ -86,16 +86,22 @@ class MessageThread:
 
 
 @dataclass(frozen=True)
-class AirflowUI:
-    """The URLs of Airflow's UI below `base_url`; None without it."""
+class Links:
+    """The URLs that messages link to; None for those of which the address is not set.
 
-    base_url: str | None
+    Attributes:
+        airflow: the URL of Airflow's UI.
+        runbook: the URL of docs/runbook.md, on the documentation's site or in the repository's web view.
+    """
+
+    airflow: str | None
+    runbook: str | None = None
 
     def run_url(self, run: Run) -> str | None:
         """Return the URL of the run's page."""
-        if not self.base_url:
+        if not self.airflow:
             return None
-        return f"{self.base_url.rstrip('/')}/dags/{quote(run.dag_id)}/runs/{quote(run.run_id, safe='')}"
+        return f"{self.airflow.rstrip('/')}/dags/{quote(run.dag_id)}/runs/{quote(run.run_id, safe='')}"
 
     def log_url(self, run: Run, ti: TaskInstance, try_number: int) -> str | None:
         """Return the URL of the log of an attempt."""
@@ -106,4 +112,8 @@ class AirflowUI:
     def artifact_url(self, manifest: str) -> str | None:
         """Return the URL of the artifact's page; None if the artifact is not below the deployment's artifacts."""
         path = artifact_url(manifest)
-        return urljoin(self.base_url, path) if self.base_url and path else None
+        return urljoin(self.airflow, path) if self.airflow and path else None
+
+    def runbook_url(self, section: str) -> str | None:
+        """Return the URL of a section of the runbook, by its anchor."""
+        return f"{self.runbook.partition('#')[0]}#{section}" if self.runbook else None

@@ -34,7 +34,8 @@ from airflow_monitor.messages.failures import (
 )
 from airflow_monitor.messages.forecasts import FORECAST_TASK_ID, forecast_messages, format_forecast
 from airflow_monitor.messages.formatting import Icon, format_time, format_title
-from airflow_monitor.messages.message import AirflowUI, Message, MessageThread, Picture
+from airflow_monitor.messages.message import Links, Message, MessageThread, Picture
+from airflow_monitor.messages.runbook import RunbookSection, runbook_link
 from airflow_monitor.models import DELETED, FINISHED, Run, TaskInstance, Thresholds
 
 ACTIVE_STATES = ("running", "deferred", "queued", "scheduled", "up_for_reschedule", "restarting")
@@ -59,7 +60,7 @@ def run_thread(
     run: Run,
     channel: str,
     now: datetime,
-    ui: AirflowUI,
+    links: Links,
     thresholds: Thresholds,
     options: RunOptions,
     completed_since: datetime | None = None,
@@ -73,21 +74,21 @@ def run_thread(
     icon, status = _format_status(run, options.training_days)
     line = f"{icon} {title}  {status}"
     if run.state == DELETED:
-        return MessageThread(directory, title, _root(run, [line], ui, []))
+        return MessageThread(directory, title, _root(run, [line], links, []))
     lines = [line, *_format_indexes(run, options.training_days)]
-    results = _result_messages(run, ui)
-    replies = [*retry_messages(run, ui), *results, *_suspect_messages(run), *forecast_messages(run, ui)]
-    replies += stalled_messages(run, now, ui, thresholds.grace_period)
-    replies += [*failure_messages(run, now, ui), *_late_messages(run, now, thresholds.get_late_after(run.dag_id))]
+    results = _result_messages(run, links)
+    replies = [*retry_messages(run, links), *results, *_suspect_messages(run, links), *forecast_messages(run, links)]
+    replies += stalled_messages(run, now, links, thresholds.grace_period)
+    replies += [*failure_messages(run, now, links), *_late_messages(run, now, thresholds.get_late_after(run.dag_id), links)]
     pictures = [message.key for message in results if message.picture]
     completion = completion_messages(run, lines, pictures, completed_since) if options.completion_enabled else []
-    root = _root(run, lines, ui, completion)
+    root = _root(run, lines, links, completion)
     return MessageThread(directory, title, root, replies + completion, is_complete=not run.failures_unreadable)
 
 
-def _root(run: Run, lines: Sequence[str], ui: AirflowUI, completion: Sequence[Message]) -> Message:
+def _root(run: Run, lines: Sequence[str], links: Links, completion: Sequence[Message]) -> Message:
     footer = [escape(f"{run.dag_id} · {_format_duration(run)}", PHRASE_LENGTH)]
-    footer += [optional_link(ui.run_url(run), "run"), *artifact_links(run, ui)]
+    footer += [optional_link(links.run_url(run), "run"), *artifact_links(run, links)]
     announces = "".join(message.key for message in completion)
     return Message("run", "\n".join(lines), (*sections(lines), *context(footer)), announces=announces)
 
@@ -227,14 +228,14 @@ def _format_duration(run: Run) -> str:
     return f"{started}, took {f'{seconds:.0f} s' if seconds < 120 else f'{seconds / 60:.0f} min'}"
 
 
-def _result_messages(run: Run, ui: AirflowUI) -> list[Message]:
+def _result_messages(run: Run, links: Links) -> list[Message]:
     """Return replies for step results that the run's line does not hold, and for pictures."""
     messages = []
     for ti in run.task_instances:
         details = format_details(ti.facts) if ti.state == "success" else None
         if details:
             paragraph, fields = details
-            artifact = optional_link(ui.artifact_url(ti.manifest) if ti.manifest else None, "artifact")
+            artifact = optional_link(links.artifact_url(ti.manifest) if ti.manifest else None, "artifact")
             text = f"`{ti.name}`: {escape(paragraph, PARAGRAPH_LENGTH)}"
             messages.append(Message(f"result.{ti.key}", text, (section(text, fields), *context([artifact]))))
         if ti.manifest and ti.has_picture and ti.state == "success":
@@ -246,7 +247,7 @@ def _result_messages(run: Run, ui: AirflowUI) -> list[Message]:
     return messages
 
 
-def _suspect_messages(run: Run) -> Iterator[Message]:
+def _suspect_messages(run: Run, links: Links) -> Iterator[Message]:
     advice = (
         "*What to do:* Check the source. If the exchange closed for a special reason, add the day to `overrides.csv`, deploy, "
         "and clear `decide`. If the bar is only delayed, clear `decide` once it is published."
@@ -257,10 +258,11 @@ def _suspect_messages(run: Run) -> Iterator[Message]:
                 reason = escape(decision.reason, PARAGRAPH_LENGTH)
                 text = f"{Icon.SUSPECT} {bold(format_title(run, ti))} is suspect: {reason}"
                 key = "suspect" if ti.map_index < 0 else f"suspect.{ti.map_index}"
-                yield Message(key, text, (section(f"{text}\n{advice}"),), broadcast=True)
+                footer = context([runbook_link(links, RunbookSection.SUSPECT)])
+                yield Message(key, text, (section(f"{text}\n{advice}"), *footer), broadcast=True)
 
 
-def _late_messages(run: Run, now: datetime, late_after: timedelta) -> list[Message]:
+def _late_messages(run: Run, now: datetime, late_after: timedelta, links: Links) -> list[Message]:
     """Return a reply once the run is late, and edit it if the run then succeeds. A failure has a reply of its own."""
     finished_at = run.end_date if run.state in FINISHED else None
     elapsed = (finished_at or now) - run.expected_start
@@ -270,6 +272,7 @@ def _late_messages(run: Run, now: datetime, late_after: timedelta) -> list[Messa
     tense = "had" if finished_at else "has"
     status = f"it {tense} not finished {minutes} min after {format_time(run.expected_start, run.session)}"
     text = f"{Icon.WAITING} {bold(format_title(run))} is late: {status}"
+    footer = context([runbook_link(links, RunbookSection.LATE)])
     if finished_at:
         note = f"It finished at {format_time(finished_at, run.session)}."
     else:
@@ -278,4 +281,4 @@ def _late_messages(run: Run, now: datetime, late_after: timedelta) -> list[Messa
         note = f"Unfinished tasks: {', '.join(unfinished[:MAX_TASKS_LISTED]) or 'none'}."
         note += " *What to do:* Read the task's log to see what it is waiting for."
     key = f"late.{format_key_time(run.expected_start)}"
-    return [Message(key, text, (section(f"{text}\n{note}"),), broadcast=True)]
+    return [Message(key, text, (section(f"{text}\n{note}"), *footer), broadcast=True)]
