@@ -6,7 +6,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format hooks lock clean setup-tests images push bucket-policy slack slack-test kind-up kind-down kind-status \
-	doctor render diff deploy rollback ui test-e2e bench bench-steps docs docs-serve
+	doctor render diff deploy backfill rollback ui test-e2e bench bench-steps docs docs-serve
 
 # The version of the official chart. AIRFLOW_CHART replaces the chart, for example by a file.
 export CHART_VERSION := 1.22.0
@@ -69,6 +69,9 @@ diff: ## Show what a deployment to ENV would change
 
 deploy: ## Deploy to ENV: show the changes, ask (unless YES=1), upgrade, run the smoke test; roll back on failure
 	@"$(PYTHON)" scripts/deploy.py deploy $(ENV)
+
+backfill: ## Collect past sessions in ENV: FROM=YYYY-MM-DD TO=YYYY-MM-DD; STEPS=fetch_prices,forecast,… REMAKE=reason
+	@"$(PYTHON)" scripts/backfill.py $(ENV)
 
 rollback: ## Roll ENV back to the previous revision, or to REVISION
 	@"$(PYTHON)" scripts/deploy.py rollback $(ENV)

@@ -24,13 +24,14 @@ from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
 from airflow.sdk import DAG, TaskGroup, get_current_context, task
-from airflow_steps import indexes, remake, training_days
+from airflow_steps import indexes, remake
 from airflow_steps.airflow_internals.skipping import skip_downstream
 from airflow_steps.callbacks import on_run_end, on_task_failure, on_task_retry
 from airflow_steps.operator import StepOperator
 from airflow_steps.settings import Settings
 from airflow_steps.timetable import SessionTimetable
 from kubernetes.client import models as k8s
+from step_contract import training_days
 from step_contract.facts import DecisionFacts
 from step_contract.schemas import MARKET_TIME_ZONE
 

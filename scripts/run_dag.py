@@ -1,4 +1,4 @@
-"""Run the DAG once for one session in an Airflow that is embedded in this process: SQLite, no server, no container.
+"""Run the pipeline once, for a session or a range, in an Airflow embedded in this process: SQLite, no server, no container.
 
 scripts/run calls it with the settings as environment variables, whose defaults are in scripts/default-settings. It prints the
 progress of each task, a table, and the path of the plot. Airflow's log is written to a file below .run/.
@@ -17,7 +17,8 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
-from devtools.commands import ROOT
+from devtools.commands import ROOT, ToolError
+from embedded_airflow.run_request import read_run_request
 
 ENVIRONMENT = ROOT / ".venvs" / "airflow"
 # Migrated once for each installation of Airflow, and copied for each run: parallel runs share only the artifacts.
@@ -79,27 +80,30 @@ def redirect_output(path: Path) -> Iterator[TextIO]:
 
 
 def main() -> int:
-    """Run the DAG for SESSION; return the exit code."""
+    """Run the DAG for SESSION, or for FROM and TO; return the exit code."""
     try:
-        session, years = date.fromisoformat(os.environ["SESSION"]), int(os.environ["HISTORY_YEARS"])
+        (first, request), years = read_run_request(os.environ), int(os.environ["HISTORY_YEARS"])
         # The setting is checked when the DAG is imported, which takes seconds.
         names = (os.environ.get("SYMBOLS", "").strip() or os.environ.get("SYMBOL", "")).split(",")
-        histories = [start_history(session, years, name.strip()) for name in names]
+        histories = [start_history(first, years, name.strip()) for name in names]
+    except ToolError as error:
+        print(error, file=sys.stderr)
+        return 78
     except (ValueError, OverflowError) as error:
         print(f"invalid SESSION or HISTORY_YEARS: {error}; use a date YYYY-MM-DD and a number of years", file=sys.stderr)
         return 78
-    print(f"session {session}: embedded Airflow; artifacts in {os.environ['ARTIFACTS']}", flush=True)
+    print(f"{request.name}: embedded Airflow; artifacts in {os.environ['ARTIFACTS']}", flush=True)
     if not DATABASE.exists():
         create_database()
     (ROOT / ".run").mkdir(exist_ok=True)
-    log = ROOT / ".run" / f"{session}-{datetime.now():%Y%m%dT%H%M%S}-{os.getpid()}.log"  # noqa: DTZ005 the user's time zone
+    log = ROOT / ".run" / f"{request.day}-{datetime.now():%Y%m%dT%H%M%S}-{os.getpid()}.log"  # noqa: DTZ005 the user's time zone
     with tempfile.TemporaryDirectory(prefix="airflow-") as home:
         shutil.copyfile(DATABASE, Path(home, "metadata.db"))
         os.environ.update(make_airflow_environment(Path(home)))
         with redirect_output(log) as terminal:
             from embedded_airflow.dag_run import run  # imports Airflow, which reads its environment variables
 
-            return run(session, terminal, histories, log)
+            return run(request, terminal, histories, log)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 from uuid import uuid4
 
 import pytest
@@ -137,3 +137,24 @@ def run_program(
         return step
 
     return program
+
+
+def describe_artifacts(root: Path) -> dict[str, dict[str, Any]]:
+    """Return what every artifact below `root` states, by its path: the files' digests, and the manifest without its times.
+
+    What differs between two ways to make the same is left out: when it was committed, by which attempt, and the digests of
+    other manifests, which contain both.
+    """
+    described: dict[str, dict[str, Any]] = {}
+    for path in sorted(root.rglob("manifest.json")):
+        manifest = json.loads(path.read_text())
+        files = {file["path"].partition("/")[2]: file["sha256"] for file in manifest["files"]}
+        facts = {name: value for name, value in manifest["facts"].items() if name != "peak_memory_mib"}  # of the process
+        sources = [source for source in manifest.get("sources", []) if "uri" in source]
+        described[str(path.parent.relative_to(root))] = {
+            "files": {name: digest for name, digest in files.items() if not name.endswith(".sha256")},
+            "facts": facts,
+            "sources": [(source["role"], source["uri"].replace(str(root), "")) for source in sources],
+            **{name: manifest[name] for name in ("step", "session", "inputs", "rows", "schema_version")},
+        }
+    return described

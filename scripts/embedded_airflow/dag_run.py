@@ -8,7 +8,7 @@ import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -28,10 +28,10 @@ from step_contract.schemas import PLOT_FILE
 from step_contract.store import Store
 
 from embedded_airflow.execution_api import drop_earlier_versions
+from embedded_airflow.run_request import RunRequest
 from embedded_airflow.slack_channel import Channel, open_channel
 
 DAGS = ROOT / "dags"
-DAG_ID = "market_daily"
 
 
 Key = tuple[str, int]  # a task instance's task id and map index, -1 for a task that is not mapped
@@ -124,28 +124,35 @@ def format_name(key: Key) -> str:
     return task_id if map_index < 0 else f"{task_id}[{map_index}]"
 
 
-def run(session: date, terminal: TextIO, histories: Sequence[subprocess.Popen[str]], log: Path) -> int:
-    """Run the DAG for `session`, print its progress on `terminal` and post it to Slack; return the exit code.
+def run(request: RunRequest, terminal: TextIO, histories: Sequence[subprocess.Popen[str]], log: Path) -> int:
+    """Run the DAG, print its progress on `terminal` and post it to Slack; return the exit code.
 
     Args:
+        request: what to run.
+        terminal: where the progress is printed.
         histories: the processes that collect the sessions before, one for each index.
         log: the file that Airflow's log is written to.
     """
     with open_channel(log.with_suffix(".slack.html")) as (slack, location):
-        return _run(session, terminal, histories, log, slack, location)
+        return _run(request, terminal, histories, log, slack, location)
 
 
 def _run(
-    session: date, terminal: TextIO, histories: Sequence[subprocess.Popen[str]], log: Path, slack: Channel, location: str
+    request: RunRequest,
+    terminal: TextIO,
+    histories: Sequence[subprocess.Popen[str]],
+    log: Path,
+    slack: Channel,
+    location: str,
 ) -> int:
     bag = DagBag(DAGS)
-    if DAG_ID not in bag.dags:
+    if request.dag_id not in bag.dags:
         for file, trace in bag.import_errors.items():
             print(f"cannot import {file}:\n{trace}", file=terminal)
         for history in histories:
             history.kill()
         return 1
-    dag = bag.dags[DAG_ID]
+    dag = bag.dags[request.dag_id]
     progress = Progress(terminal, slack)
     get_listener_manager().add_listener(progress)
     for history in histories:
@@ -158,8 +165,8 @@ def _run(
             return history.returncode
 
     drop_earlier_versions()
-    noon = datetime.combine(session, datetime.min.time(), dag.timezone).replace(hour=12)  # any time of the session's day
-    dag_run = dag.test(logical_date=noon, run_conf={"remake": os.environ.get("REMAKE")})
+    noon = datetime.combine(request.day, datetime.min.time(), dag.timezone).replace(hour=12)  # any time of the day
+    dag_run = dag.test(logical_date=noon, run_conf={"remake": os.environ.get("REMAKE"), **request.conf})
     progress.post(str(dag_run.state))
 
     with create_session() as database:
@@ -173,7 +180,7 @@ def _run(
         seconds = f"{progress.seconds[key]:.1f}" if key in progress.seconds else ""
         artifact = manifests.get(key, "").removeprefix(f"{root}/")
         print(f"{format_name(key):<{width}}{states[key] or 'not run':<17}{seconds:>7}  {artifact}", file=terminal)
-    print(f"\nsession {session}: {dag_run.state}; artifacts: {root}; log: {log}", file=terminal)
+    print(f"\n{request.name}: {dag_run.state}; artifacts: {root}; log: {log}", file=terminal)
     for error in progress.errors.values():
         print(error, file=terminal)
     print(f"slack: {location}", file=terminal)

@@ -17,9 +17,9 @@ from airflow.sdk import DAG, Context
 from airflow.sdk.exceptions import DownstreamTasksSkipped
 from airflow.sdk.execution_time.context import set_current_context
 from airflow_steps.operator import StepOperator
-from airflow_steps.training_days import TASK_ID
 from devtools import container_images
 from step_contract.facts import DecisionFacts
+from step_contract.training_days import TASK_ID
 
 from .conftest import ROOT, list_group
 

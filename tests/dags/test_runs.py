@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from step_contract.commit import open_artifact
 from step_contract.lineage.references import read_sources
 from step_contract.store import Store
 
-from ..conftest import make_bucket, s3_variables
+from ..conftest import describe_artifacts, make_bucket, s3_variables
 from .conftest import ROOT, list_group
 
 pytestmark = pytest.mark.slow
@@ -34,6 +35,7 @@ DAYS = {
     "two indexes, one damaged": {"SESSION": "2026-01-15", "SYMBOLS": "KS11,BAD"},
     "missing feeds": {"SESSION": "2026-03-20", "FEEDS": "/nowhere/feeds.toml"},
     "day that the feeds have dropped": {"SESSION": "2020-01-16"},
+    "range": {"FROM": "2026-01-12", "TO": "2026-01-18"},
 }
 
 
@@ -106,6 +108,23 @@ def test_each_kind_of_day_runs_its_tasks_only(kind: str, skipped: set[str], runs
     assert run.code == 0, run.shown
     tasks = {task_id for name in skipped for task_id in (list_group(dag, name) if name == "model" else {name})}
     assert run.states == {task_id: "skipped" if task_id in tasks else "success" for task_id in dag.task_ids}
+
+
+@pytest.mark.parametrize("kind", ["range"])
+@pytest.mark.timeout(600)
+def test_a_range_makes_what_ordinary_days_leave(kind: str, runs: dict[str, Future[Run]]) -> None:
+    run = runs[kind].result()
+    assert run.code == 0, run.shown
+    assert {task_id for task_id, state in run.states.items() if state == "skipped"} == {"train", "plot"}, run.shown
+    made = describe_artifacts(run.artifacts)
+    counts = Counter(path.partition("/")[0] for path in made if "2026-01-12" <= made[path]["session"] <= "2026-01-18")
+    assert counts == {"decisions": 7, "prices": 5, "headlines": 5, "forecasts": 5}
+
+
+def test_a_session_and_a_range_at_once_are_rejected() -> None:
+    settings = {"SESSION": "2026-01-15", "FROM": "2026-01-12", "TO": "2026-01-18"}
+    done = subprocess.run([ROOT / "scripts" / "run"], env=os.environ | settings, capture_output=True, text=True)
+    assert (done.returncode, "use either a session or a range" in done.stderr) == (78, True)
 
 
 @pytest.mark.parametrize("kind", ["open training day", "closed training day"])

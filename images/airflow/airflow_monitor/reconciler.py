@@ -120,7 +120,11 @@ class Reconciler:
                 # One run with odd data must silence neither the other runs nor itself.
                 log.exception("Cannot format the run, omitting its results: dag_id=%s run_id=%s", run.dag_id, run.run_id)
                 threads.append(make_thread(without_results(run)))
-        return threads + [backfill_thread(backfill, self.channel, self.links) for backfill in snapshot.backfills]
+        completion = self.options.completion_enabled
+        return threads + [
+            backfill_thread(backfill, self.channel, self.links, completion_enabled=completion)
+            for backfill in snapshot.backfills
+        ]
 
     def _deliver(self, threads: Sequence[MessageThread], now: datetime) -> bool:
         """Return whether everything was delivered."""

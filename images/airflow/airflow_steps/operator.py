@@ -76,6 +76,9 @@ class StepOperator(KubernetesPodOperator):
         the program an option with a value instead (`add_option` in its `cli`). None leaves an option to the step's default
     :param task_id: by default the step's name with underscores
     :param runner: takes precedence over STEP_RUNNER
+    :param bulk: the step of a collection that can wait: other steps get a slot first, and three quarters of
+        the slots are left to them.
+        So it is for each run of a backfill
     :param env_vars: merged with the deployment's, as are `env_from`, `labels`, `node_selector`, `tolerations`,
         `container_resources`, `volumes` and `volume_mounts`
     :param kwargs: KubernetesPodOperator's; they take precedence over the deployment's. `on_failure_callback` and
@@ -93,6 +96,7 @@ class StepOperator(KubernetesPodOperator):
         options: Mapping[str, str | XComArg | None],
         task_id: str | None = None,
         runner: str | None = None,
+        bulk: bool = False,
         env_vars: Sequence[k8s.V1EnvVar] | Mapping[str, str] = (),
         labels: Mapping[str, str] | None = None,
         env_from: Sequence[k8s.V1EnvFromSource] = (),
@@ -139,6 +143,7 @@ class StepOperator(KubernetesPodOperator):
         self.program = program
         self.step = step
         self.runner = runner
+        self.bulk = bulk
         self._worker_arguments = worker_arguments  # why a worker runs the step although the triggerer should
         self.step_output: StepOutput | None = None
         self._process: StepProcess | None = None
@@ -206,6 +211,7 @@ class StepOperator(KubernetesPodOperator):
                 "run_timeout": self.active_deadline_seconds,
                 "max_pods": settings.max_pods,
                 "queue_timeout": settings.queue_timeout_seconds,
+                "bulk": self.bulk,
             },
             next_method="execute_complete",
         )

@@ -16,9 +16,9 @@ from typing import Any
 
 from airflow.sdk.configuration import conf
 from step_contract.errors import ConfigurationError
+from step_contract.training_days import DEFAULT_TRAINING_DAYS, parse_training_days
 
 from airflow_steps.indexes import parse_symbols
-from airflow_steps.training_days import DEFAULT_TRAINING_DAYS, parse_training_days
 
 SECTION = "market_daily"
 # A comma before the next name; other commas belong to a value, such as the hosts of NO_PROXY.

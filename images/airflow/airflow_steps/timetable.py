@@ -1,4 +1,4 @@
-"""The timetable of a DAG that runs once per session."""
+"""The timetables: of a DAG that runs once per session, and of one that collects past sessions by the month."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pendulum
-from airflow.timetables.base import DagRunInfo, DataInterval
+from airflow.timetables.base import DagRunInfo, DataInterval, Timetable
 
 from airflow_steps.airflow_internals.timetables import CronTimetable, DagRunType
 
@@ -67,3 +67,39 @@ class SessionTimetable(CronTimetable):
         if restriction.latest is not None and restriction.latest < end:
             return None
         return DagRunInfo.interval(pendulum.instance(end - self.interval), end)
+
+
+class MonthTimetable(Timetable):
+    """Schedules nothing; a backfill of its DAG has a run for each calendar month that the range touches.
+
+    The logical date is the first of the month, also if the range begins later: so a month has one run, whatever ranges are
+    backfilled. The DAG's params limit the days. The data interval of the current month ends now, as Airflow leaves out runs
+    whose interval is not over.
+    """
+
+    description = "By the month, in a backfill only"
+
+    @property
+    def summary(self) -> str:
+        """What the UI shows as the schedule."""
+        return "backfill by month"
+
+    def infer_manual_data_interval(self, *, run_after: DateTime) -> DataInterval:
+        """Return an interval without length: the params have the range of a manual run."""
+        return DataInterval.exact(run_after)
+
+    def next_dagrun_info(
+        self, *, last_automated_data_interval: DataInterval | None, restriction: TimeRestriction
+    ) -> DagRunInfo | None:
+        """Return the next month of a backfill, which asks with catchup; the scheduler, which does not, gets None."""
+        if not restriction.catchup or restriction.earliest is None:
+            return None
+        if last_automated_data_interval is None:
+            start = restriction.earliest.in_timezone("UTC").start_of("month")
+        else:
+            start = pendulum.instance(last_automated_data_interval.start).add(months=1)
+        end = min(start.add(months=1), pendulum.now("UTC").subtract(seconds=1))
+        if start >= end or (restriction.latest is not None and start > restriction.latest):
+            return None
+        # Airflow names the run after `run_after`.
+        return DagRunInfo(run_after=start, data_interval=DataInterval(start, end))

@@ -33,7 +33,7 @@ from airflow_steps.pods.lifecycle import (
     finish_pod,
     run_in_background,
 )
-from airflow_steps.pods.slots import PodSlots
+from airflow_steps.pods.slots import PodSlots, StepSlot
 from airflow_steps.pods.spec import (
     describe_command,
     increase_container_memory,
@@ -50,7 +50,7 @@ STATE_RETRY_SECONDS = 5.0
 UNKNOWN = "unknown"
 # The XCom with the terminations of a task's earlier attempts: a trigger cannot read the task state store.
 FAILURES_KEY = "failures"
-
+BACKFILL_PREFIX = "backfill__"  # of the ids that Airflow gives to the runs of a backfill
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +75,7 @@ class StepTrigger(TaskTrigger):
     :param run_timeout: seconds that the container may run; None: no limit
     :param max_pods: how many pods this triggerer runs at once
     :param queue_timeout: seconds that the pod may wait for a slot and for admission; None: no limit
+    :param bulk: whether others go first; so it is for each step of a run that a backfill made
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class StepTrigger(TaskTrigger):
         run_timeout: float | None,
         max_pods: int,
         queue_timeout: float | None = None,
+        bulk: bool = False,
     ) -> None:
         super().__init__()
         self.step = step
@@ -97,10 +99,11 @@ class StepTrigger(TaskTrigger):
         self.run_timeout = run_timeout
         self.max_pods = max_pods
         self.queue_timeout = queue_timeout
+        self.bulk = bulk
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class's path and the arguments that create this trigger again."""
-        names = ("step", "pod_template_dict", "container", "start_timeout", "run_timeout", "max_pods", "queue_timeout")
+        names = ("step", "pod_template_dict", "container", "start_timeout", "run_timeout", "max_pods", "queue_timeout", "bulk")
         return f"{__name__}.{type(self).__name__}", {name: getattr(self, name) for name in names}
 
     async def _render_templates(self) -> None:
@@ -124,7 +127,8 @@ class StepTrigger(TaskTrigger):
             self.log.info("%s", change)
         await asyncio.to_thread(statsd_client.connect)
         started = datetime.now(UTC)
-        slots = PodSlots.get(self.max_pods)
+        bulk = self.bulk or ti.run_id.startswith(BACKFILL_PREFIX)
+        slot = StepSlot(PodSlots.get(self.max_pods), bulk=bulk)
         self.log.info("%s", describe_command(pod, self.container))
         try:
             exists = await self._find_pod(client, pod)
@@ -132,13 +136,13 @@ class StepTrigger(TaskTrigger):
             self.log.warning("%s", error)
             return
         if exists:
-            slots.acquire_over_limit()
-            run_in_background(metrics.report_slots(slots))
+            slot.acquire_over_limit()
+            run_in_background(metrics.report_slots(slot.slots))
             self.log.info("pod %s exists: adopting it", name)
         else:
             start = time.monotonic()
             try:
-                created = await create_pod(client, pod, slots, self.queue_timeout, self.log)
+                created = await create_pod(client, pod, slot, self.queue_timeout, self.log)
             except PodRejectedError as error:
                 status = ExitStatus(None, b"", (), str(error), Termination.START_FAILED)
                 yield (await asyncio.to_thread(self._make_event, status, started))[0]
@@ -151,9 +155,9 @@ class StepTrigger(TaskTrigger):
         try:
             status = await follower.wait()
         except BaseException:
-            slots.release()
+            slot.release()
             raise
-        run_in_background(finish_pod(follower, slots))
+        run_in_background(finish_pod(follower, slot))
         for metric, duration in zip((metrics.STEP_START, metrics.STEP_RUN), follower.durations or (), strict=False):
             metrics.observe_duration(metric, ti, duration)
         self.log.info("terminated: %s", status.reason or f"exit code {status.code}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from functools import partial
@@ -24,16 +24,15 @@ from step_contract.cli import (
     make_parser,
     make_result,
     run_step,
-    session_date,
 )
-from step_contract.errors import ConfigurationError
 from step_contract.facts import HeadlinesFacts, PricesFacts, SummaryFacts
 from step_contract.lineage.sources import source_of_file
 from step_contract.paths import parse_revision, parse_session
+from step_contract.ranges import SessionOutcome, add_range_options, days_between, read_range, run_range
 from step_contract.result import Result
 from step_contract.schemas import MARKET_TIME_ZONE
 
-from collector.source import PRICES_URL, validate_prices_url
+from collector.source import PRICES_URL, remember_reads, validate_prices_url
 
 if TYPE_CHECKING:
     from collector.exchange_calendar import MarketStatus
@@ -43,9 +42,11 @@ PACKAGE = Path(__file__).parent
 DECIDE = """\
 Reads the exchange's calendar and the overrides file, which takes precedence. For a past day, also checks whether the source has
 a bar. The decision is open, closed or, if calendar and source contradict each other, suspect.
-Writes decisions/symbol=…/session=…/state=…/. With --remake, commits the decision as its next revision.
+Writes decisions/symbol=…/session=…/state=…/. With --remake, commits the decision as its next revision. With --from and --to,
+decides every day of the range; the result names the last one.
 
   collector decide --session 2026-03-20 --artifacts file:///tmp/artifacts
+  collector decide --from 2026-03-01 --to 2026-03-31 --artifacts s3://market
 """
 FETCH_PRICES = """\
 Reads the source's file of the session's year, checks every row, and writes the session's bar as one Parquet partition:
@@ -69,6 +70,9 @@ Reads every feed in the feeds file and writes the headlines published on the ses
 Parquet partition: headlines/session=…/feeds=…/.
 
   collector fetch-headlines --session 2026-03-20 --artifacts file:///tmp/artifacts
+  collector fetch-headlines --from 2026-03-01 --to 2026-03-31 --artifacts s3://market
+
+With --from and --to, every session of the calendar in the range; each feed is read once.
 
 A feed holds its latest entries only. The manifest's fact availability is
   complete     every feed held the day until then; with 0 headlines, none was published
@@ -95,6 +99,36 @@ and the feeds. Writes nothing but an object that it removes. make doctor runs it
 
 
 def decide(options: argparse.Namespace) -> Result:
+    """Decide whether the exchange was open on the session's day, or on every day of a range."""
+    if not (period := read_range(options)):
+        return decide_session(options)
+    first, last = end_with_final_bar(*period)
+    days, remote = days_between(first, last), not options.artifacts.local
+    with remember_reads():
+        return run_range(options, days, decide_session, concurrent=remote, describe=describe_decisions)
+
+
+def end_with_final_bar(first: date, last: date) -> tuple[date, date]:
+    """Return the range up to the last day whose bar is final; its end is before its beginning if there is none."""
+    from collector.exchange_calendar import bar_final_at
+
+    now = datetime.now(MARKET_TIME_ZONE)
+    last = min(last, now.date())
+    while last >= first and now < bar_final_at(last):
+        last -= timedelta(days=1)
+    return first, last
+
+
+def describe_decisions(outcomes: Sequence[SessionOutcome]) -> str:
+    """Return how many days were open and closed, and which are suspect."""
+    states = [(outcome.session, outcome.result.facts.get("state")) for outcome in outcomes if outcome.result]
+    suspect = [str(day) for day, state in states if state == "suspect"]
+    counts = [f"{sum(state == name for _, state in states)} {name}" for name in ("open", "closed")]
+    shown = f"suspect: {', '.join(suspect[:10])}{' …' if len(suspect) > 10 else ''}" if suspect else ""
+    return ", ".join(filter(None, (*counts, shown)))
+
+
+def decide_session(options: argparse.Namespace) -> Result:
     """Decide whether the exchange was open on the session's day."""
     from collector.decide import commit_decision, make_decision
     from collector.exchange_calendar import bar_final_at, market_status, read_overrides
@@ -110,10 +144,10 @@ def decide(options: argparse.Namespace) -> Result:
     has_bar = None
     sources = [source_of_file("overrides", options.overrides.resolve().as_uri(), options.overrides.read_bytes())]
     if session < now.date():
-        from collector.year_file import parse_year_file  # imports pandas, which takes longer than the rest of a decision
+        from collector.year_file import list_sessions  # imports pandas, which takes longer than the rest of a decision
 
         url, data = read_year_file(options.prices_url, options.symbol, session.year)
-        has_bar = data is not None and session in parse_year_file(data, url, session.year).index.date
+        has_bar = data is not None and session in list_sessions(data, url, session.year)
         sources += [make_source(url, data)] if data is not None else []
     decision = make_decision(status, has_bar)
     committed = commit_decision(options.artifacts, options.symbol, session, decision, options.remake, sources)
@@ -125,12 +159,8 @@ def fetch_prices(options: argparse.Namespace) -> Result:
     from collector.exchange_calendar import check_bar_is_final, market_status, read_overrides
 
     overrides, now = read_overrides(options.overrides), datetime.now(MARKET_TIME_ZONE)
-    if options.first or options.last:
-        if not (options.first and options.last) or options.session or options.first > options.last:
-            raise ConfigurationError("invalid range: use --from YYYY-MM-DD --to YYYY-MM-DD in this order, without --session")
-        return fetch_price_range(options, partial(market_status, overrides=overrides), now)
-    if not options.session:
-        raise ConfigurationError("no session: use --session YYYY-MM-DD, or --from YYYY-MM-DD --to YYYY-MM-DD for a range")
+    if read_range(options):
+        return fetch_price_range(options, partial(market_status, overrides=overrides))
     from collector.fetch_prices import fetch_session
     from collector.prices import format_corrections
 
@@ -146,15 +176,13 @@ def fetch_prices(options: argparse.Namespace) -> Result:
     return replace(result, facts={**result.facts, **facts.to_facts()})
 
 
-def fetch_price_range(options: argparse.Namespace, status_of: Callable[[date], MarketStatus], now: datetime) -> Result:
+def fetch_price_range(options: argparse.Namespace, status_of: Callable[[date], MarketStatus]) -> Result:
     """Fetch the bars of every session from `options.first` to `options.last` that is final."""
-    from collector.exchange_calendar import bar_final_at
     from collector.fetch_prices import fetch_range, read_years
 
-    symbol, first, last = options.symbol, options.first, min(options.last, now.date())
-    status_of(first)  # raises if the calendar does not cover it
-    while last >= first and now < bar_final_at(last):
-        last -= timedelta(days=1)
+    symbol = options.symbol
+    status_of(options.first)  # raises if the calendar does not cover it
+    first, last = end_with_final_bar(options.first, options.last)
     years = read_years(options.prices_url, symbol, first, last) if last >= first else iter(())
     remake = options.remake
     fetched = fetch_range(options.artifacts, symbol, first, last, years, status_of, options.accept_corrections, remake)
@@ -173,6 +201,19 @@ def fetch_price_range(options: argparse.Namespace, status_of: Callable[[date], M
 
 
 def fetch_headlines(options: argparse.Namespace) -> Result:
+    """Fetch the headlines of the session's day, or of every session of a range."""
+    if not (period := read_range(options)):
+        return fetch_session_headlines(options)
+    from collector.exchange_calendar import market_status, read_overrides
+
+    overrides = read_overrides(options.overrides)
+    first, last = end_with_final_bar(*period)
+    sessions = [day for day in days_between(first, last) if market_status(day, overrides).is_open]
+    with remember_reads():
+        return run_range(options, sessions, fetch_session_headlines)
+
+
+def fetch_session_headlines(options: argparse.Namespace) -> Result:
     """Fetch the headlines of the session's day."""
     from collector.feeds import read_feeds
     from collector.fetch_headlines import commit_headlines
@@ -211,13 +252,13 @@ def build_parser() -> Parser:
     price_parsers = []
 
     step = add_step("decide", decide, "Decide whether the exchange was open on the session's day.", DECIDE)
-    add_common_options(step)
+    add_common_options(step, session_required=False)
+    add_range_options(step)
     price_parsers.append(step)
 
     step = add_step("fetch-prices", fetch_prices, "Fetch the session's bar of the index.", FETCH_PRICES)
     add_common_options(step, session_required=False)
-    step.add_argument("--from", dest="first", type=session_date, metavar="YYYY-MM-DD", help="first day of a range")
-    step.add_argument("--to", dest="last", type=session_date, metavar="YYYY-MM-DD", help="last day of a range")
+    add_range_options(step)
     help = "commit values that the source has corrected as the next revision"
     step.add_argument("--accept-corrections", action="store_true", help=help)
     price_parsers.append(step)
@@ -235,14 +276,21 @@ def build_parser() -> Parser:
             add_remake_option(step)
         help = "URL of the source's price files, with the fields {symbol} and {year}: http, https, file or s3"
         add_option(step, "prices-url", help, PRICES_URL, type=validate_prices_url)
-        help, default = "CSV file of days on which the calendar is wrong", str(PACKAGE / "overrides.csv")
-        add_option(step, "overrides", help, default, type=Path, metavar="FILE")
+        add_overrides_option(step)
 
     step = add_step("fetch-headlines", fetch_headlines, "Fetch the headlines of the session's day.", FETCH_HEADLINES)
-    add_common_options(step)
+    add_common_options(step, session_required=False)
+    add_range_options(step)
     add_remake_option(step)
     add_feeds_option(step)
+    add_overrides_option(step)
     return parser
+
+
+def add_overrides_option(parser: Parser) -> None:
+    """Add the option --overrides."""
+    help, default = "CSV file of days on which the calendar is wrong", str(PACKAGE / "overrides.csv")
+    add_option(parser, "overrides", help, default, type=Path, metavar="FILE")
 
 
 def add_feeds_option(parser: Parser) -> None:

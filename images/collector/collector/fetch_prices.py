@@ -205,9 +205,9 @@ def fetch_range(
         remake: a person's reason to commit every bar as the next revision although it may be the same; empty for none.
 
     Raises:
-        NothingToDoError: the source has no session in the range.
-        DataError: calendar and source contradict each other on a day, or the source has corrected a committed session and
-            corrections are not accepted. All other sessions are committed first.
+        NothingToDoError: there is no session in the range.
+        DataError: the calendar has sessions in the range and the source has none, both contradict each other on a day, or the
+            source has corrected a committed session and corrections are not accepted. All other sessions are committed first.
     """
     from tqdm import tqdm
 
@@ -259,6 +259,11 @@ def fetch_range(
     problems += [] if accept_corrections else [format_corrections(symbol, comparisons)]
     if any(problems):
         raise DataError("; ".join([*filter(None, problems), f"other sessions committed: {len(committed)}"]))
+    if not sessions and expected:
+        raise DataError(
+            f"the source has none of the {expected} sessions of the calendar from {first} to {last}: end the range where the "
+            "source ends, or check the source"
+        )
     if not sessions:
         raise NothingToDoError(f"the source has no session from {first} to {last}")
     uris = {comparison.partition.session: store.uri(comparison.path) for comparison in comparisons}

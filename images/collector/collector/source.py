@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import string
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
-from step_contract.errors import ConfigurationError, SourceUnavailableError
+from step_contract.errors import ConfigurationError, SourceUnavailableError, StepError
 from step_contract.lineage.sources import Source, redact_url, source_of_file
 from step_contract.store import Store
 
@@ -59,7 +63,45 @@ def read_year_file(template: str, symbol: str, year: int) -> tuple[str, bytes | 
     return redact_url(urls[0]), None
 
 
+@dataclass
+class _Reads:
+    """What was read while `remember_reads` is active: the content, or the error, by URL and authorization."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    results: dict[tuple[str, str | None], bytes | StepError | None] = field(default_factory=dict)
+
+
+_active: list[_Reads] = []
+
+
+@contextmanager
+def remember_reads() -> Iterator[None]:
+    """Read each URL once while the block runs, for a step that makes many sessions; an error is remembered too."""
+    _active.append(_Reads())
+    try:
+        yield
+    finally:
+        _active.pop()
+
+
 def read_url(url: str, authorization: str | None = None) -> bytes | None:
+    """Return the content of the URL, as `_request_url` does; the remembered one while `remember_reads` is active."""
+    if not _active:
+        return _request_url(url, authorization)
+    reads, key = _active[-1], (url, authorization)
+    with reads.lock:
+        if key not in reads.results:
+            try:
+                reads.results[key] = _request_url(url, authorization)
+            except StepError as error:
+                reads.results[key] = error
+        result = reads.results[key]
+    if isinstance(result, StepError):
+        raise result
+    return result
+
+
+def _request_url(url: str, authorization: str | None) -> bytes | None:
     """Return the content of the http, https, file or s3 URL, or None if it does not exist.
 
     `authorization` is the value of an http request's header Authorization.

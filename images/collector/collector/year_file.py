@@ -9,6 +9,8 @@ import codecs
 import csv
 import io
 from collections.abc import Sequence
+from datetime import date
+from functools import lru_cache
 
 import pandas as pd
 from step_contract.schemas import ISO_DATE, MAX_COUNT, PRICES, Column
@@ -77,6 +79,12 @@ def _read_cells(data: bytes, location: str) -> pd.DataFrame:
         raise invalid(f"{location}, line {lines[-1][0]}", "the last line has no line break, so the file is truncated")
     rows = [(number, row) for number, row in lines[1:] if row not in ([], [""])]
     return _make_cells(rows, header, location)
+
+
+@lru_cache(maxsize=4)
+def list_sessions(data: bytes, location: str, year: int) -> frozenset[date]:
+    """Return the days that a year's file has a bar for. Raises DataError if the file is invalid: see `parse_year_file`."""
+    return frozenset(parse_year_file(data, location, year).index.date)
 
 
 def _make_cells(rows: Sequence[tuple[int, list[str]]], header: list[str], location: str) -> pd.DataFrame:

@@ -141,7 +141,7 @@ def make_result(committed: Committed, summary: str) -> Result:
     print(summary)
     print(f"manifest: {committed.uri}")
     facts = SummaryFacts(summary, committed.manifest.rows).to_facts()
-    return Result(manifest=committed.uri, facts=facts | dict(committed.manifest.facts))
+    return Result(manifest=committed.uri, facts=facts | dict(committed.manifest.facts), is_new=committed.new)
 
 
 def run_step(build_parser: Callable[[], Parser], arguments: Sequence[str]) -> int:

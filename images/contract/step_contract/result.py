@@ -25,11 +25,15 @@ KERNEL_ARCHITECTURE = Path("/proc/sys/kernel/arch")  # Linux 6.1 and later; an e
 
 @dataclass(frozen=True)
 class Result:
-    """What a step reports: the URI of the manifest that it committed and small facts, or the reason why it failed."""
+    """What a step reports: the URI of the manifest that it committed and small facts, or the reason why it failed.
+
+    `is_new` is for the program itself and not serialized: whether it committed the artifact, or found it.
+    """
 
     manifest: str | None = None
     facts: Mapping[str, Fact] = field(default_factory=dict)
     error: str | None = None
+    is_new: bool = field(default=True, compare=False)
 
     def to_json(self) -> bytes:
         """Serialize the result, truncating an error or the facts' summary if it is too long: the step's log has all of it.

@@ -200,7 +200,7 @@ def load_manifest(store: Store, path: str) -> Manifest:
 def _parse_manifest(store: Store, path: str, data: bytes | None) -> Manifest:
     if data is None:
         raise DataError(f"{store.uri(path)} was removed while the step was running: run the step again")
-    return Manifest.from_json(data, store.uri(path))
+    return store.parse(path, data, Manifest.from_json)
 
 
 def verify_revision(store: Store, path: str, manifest: Manifest, logic: Logic, command: str) -> Committed:

@@ -6,12 +6,12 @@ import errno
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import fsspec
@@ -21,10 +21,12 @@ from step_contract.errors import ConfigurationError, DataError, StepError, Trans
 # What a step, the monitor or the API server holds in memory at once: half of the smallest of them, 512 MiB. A model has 1 MiB.
 READ_LIMIT = 256 * 2**20
 CHUNK_BYTES = 4 * 2**20
+CACHE_BYTES = 64 * 2**20  # of CachingStore; five years of prices have 15 MB
 
 # What the file system or fsspec would not take literally. s3fs cuts "?versionId=" and what follows off a key.
 _NOT_LITERAL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]|\?versionId=|(?:^|/)\.\.?(?:/|$)")
 _PERMANENT = (errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+Parsed = TypeVar("Parsed")
 _CLIENT_MODULES = ("botocore", "aiobotocore", "aiohttp")
 
 
@@ -236,6 +238,10 @@ class Store:
             except FileNotFoundError:
                 return
 
+    def parse(self, path: str, data: bytes, parser: Callable[[bytes, str], Parsed]) -> Parsed:
+        """Return what `parser` makes of the object's content and its URI."""
+        return parser(data, self.uri(path))
+
     def list(self, path: str) -> list[str]:
         """Return the names of all objects below `path`, sorted, relative to the root; without names that are invalid."""
         with self._translate_errors("list", path):
@@ -264,6 +270,61 @@ def _content_or_none(content: bytes | BaseException) -> bytes | None:
             return b""
         raise content
     return bytes(content)
+
+
+class CachingStore(Store):
+    """A store that reads each object of a committed artifact once, for a step that makes many sessions from the same history.
+
+    Such objects are never rewritten. Others, such as the current model, are read each time. A folder in `listed_once` is
+    listed once: what others add to it meanwhile is not seen.
+    """
+
+    def __init__(self, root: str, listed_once: Collection[str] = ()) -> None:
+        super().__init__(root)
+        self._listed_once = frozenset(listed_once)
+        self._contents: dict[str, bytes] = {}
+        self._size = 0
+        self._lists: dict[str, list[str]] = {}
+        self._parsed: dict[tuple[str, object], Any] = {}
+
+    def list(self, path: str) -> list[str]:
+        """Return the names of all objects below `path`, as `Store.list` does."""
+        if path not in self._listed_once:
+            return super().list(path)
+        if path not in self._lists:
+            self._lists[path] = super().list(path)
+        return self._lists[path]
+
+    def parse(self, path: str, data: bytes, parser: Callable[[bytes, str], Parsed]) -> Parsed:
+        """Return what `parser` makes of the object's content and its URI; of one that is kept, once."""
+        if self._contents.get(path) is not data:
+            return super().parse(path, data, parser)
+        if (path, parser) not in self._parsed:
+            self._parsed[path, parser] = super().parse(path, data, parser)
+        parsed: Parsed = self._parsed[path, parser]
+        return parsed
+
+    def read(self, path: str, limit: int = READ_LIMIT) -> bytes | None:
+        """Return the content of the object, as `Store.read` does."""
+        return self.read_many([path], limit)[path]
+
+    def read_many(self, paths: Iterable[str], limit: int = READ_LIMIT) -> dict[str, bytes | None]:
+        """Return the content of each object, as `Store.read_many` does."""
+        wanted = list(paths)
+        missing = [path for path in wanted if path not in self._contents]
+        if self.local or len(missing) < 2:
+            read: dict[str, bytes | None] = {path: super(CachingStore, self).read(path, limit) for path in missing}
+        else:
+            read = super().read_many(missing, limit)
+        for path, content in read.items():
+            if content is not None and _is_immutable(path) and self._size + len(content) <= CACHE_BYTES:
+                self._contents[path] = content
+                self._size += len(content)
+        return {path: self._check_limit(path, read[path] if path in read else self._contents[path], limit) for path in wanted}
+
+
+def _is_immutable(path: str) -> bool:
+    return path.endswith("/manifest.json") or "/attempt=" in path
 
 
 class CircuitBreakerStore(Store):

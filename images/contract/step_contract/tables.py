@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import arro3.core as arrow
@@ -27,6 +28,7 @@ _ARROW_TYPES = {
     "Int64": arrow.DataType.int64(),
     "str": arrow.DataType.string(),
 }
+SMALL_BYTES, MAX_SMALL_FILES = 16 * 2**10, 4096  # of files whose content is kept: ten years of prices
 _MICROSECONDS_PER_DAY = 86_400_000_000
 
 
@@ -209,9 +211,15 @@ def _fill_column(column: Column, table: pd.DataFrame) -> pd.Series:
     return pd.Series(filled, table.index, dtype=column.dtype)
 
 
+@lru_cache(maxsize=MAX_SMALL_FILES)
+def _read_small(data: bytes) -> arrow.Table:
+    return read_parquet(io.BytesIO(data)).read_all()
+
+
 def _read(data: bytes, uri: str) -> arrow.Table:
     try:
-        return read_parquet(io.BytesIO(data)).read_all()
+        # For each session of a range, the history is nearly the same.
+        return _read_small(data) if len(data) <= SMALL_BYTES else read_parquet(io.BytesIO(data)).read_all()
     except BaseException as error:
         # A panic of the Rust library is no Exception, and its class cannot be imported.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from datetime import date, datetime
 from pathlib import Path
 
+from step_contract import paths
 from step_contract.checks.command import add_format, check_platform, run_checks
 from step_contract.cli import (
     Parser,
@@ -23,8 +26,12 @@ from step_contract.errors import ConfigurationError
 from step_contract.facts import ForecastFacts, SummaryFacts, TrainingFacts
 from step_contract.lineage.references import open_reference
 from step_contract.paths import parse_revision
+from step_contract.ranges import add_range_options, days_between, read_range, run_range
 from step_contract.result import Result
 from step_contract.revisions import Revision, parse_as_of, parse_reason
+from step_contract.schemas import MARKET_TIME_ZONE
+from step_contract.store import CachingStore
+from step_contract.training_days import DEFAULT_TRAINING_DAYS, is_training_day, parse_training_days
 
 from trainer.config import DEFAULT_CONFIG, TrainingConfig, read_model_config
 from trainer.model_registry import current_entry, describe_current, promote, read_entries, reject_pinned, roll_back
@@ -45,7 +52,10 @@ With --prices, the history ends with that revision of a session's prices, althou
 before are their latest revisions. With --as-of, the model is trained on the prices as they were committed by then, is stored
 apart, and is never promoted.
 
+With --from and --to, a model of each training day of the range, in order; so `plot`, and `forecast` for each collected session.
+
   trainer train --session 2026-01-15 --artifacts file:///tmp/artifacts
+  trainer train --from 2026-01-01 --to 2026-03-20 --artifacts s3://market
   trainer train --session 2026-01-15 --artifacts s3://market --prices s3://market/prices/symbol=KS11/session=…/manifest.json
   trainer train --session 2026-01-15 --as-of 2026-01-15T18:30:00+09:00 --artifacts file:///tmp/artifacts
 """
@@ -109,6 +119,14 @@ def language(text: str) -> str:
     return text
 
 
+def training_days(text: str) -> tuple[str, ...]:
+    """Return the days that `text` lists. Raises argparse.ArgumentTypeError if one is invalid."""
+    try:
+        return parse_training_days(text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def rollback_reason(text: str) -> str:
     """Return the reason of a rollback. Raises argparse.ArgumentTypeError if it is empty or invalid."""
     if reason := parse_reason(text):
@@ -136,8 +154,45 @@ def open_given(options: argparse.Namespace, option: str, kind: str) -> Revision 
     return open_reference(options.artifacts, uri, option, kind, options.symbol, options.session)
 
 
+def list_training_days(options: argparse.Namespace) -> list[date]:
+    """Return the training days of the range that have begun."""
+    today = datetime.now(MARKET_TIME_ZONE).date()
+    days = days_between(options.first, min(options.last, today)) if options.first <= today else []
+    return [day for day in days if is_training_day(day, options.training_days)]
+
+
+def list_collected_sessions(options: argparse.Namespace) -> list[date]:
+    """Return the sessions of the range whose prices are committed."""
+    sessions = paths.session_revisions(options.artifacts.list(paths.prices_root(options.symbol)))
+    return [day for day in sessions if options.first <= day <= options.last]
+
+
+def run_sessions(
+    options: argparse.Namespace,
+    run: Callable[[argparse.Namespace], Result],
+    list_sessions: Callable[[argparse.Namespace], list[date]],
+) -> Result:
+    """Run the step for the session that the options name, or in order for those of a range that `list_sessions` returns.
+
+    Raises ConfigurationError if an option of one session is combined with a range.
+    """
+    if not read_range(options):
+        return run(options)
+    for name in ("prices", "model", "as_of"):
+        if getattr(options, name, None):
+            raise ConfigurationError(f"--{name.replace('_', '-')} is of one session: use it with --session instead of a range")
+    prices = paths.prices_root(options.symbol)
+    options.artifacts = CachingStore(options.artifacts.root, listed_once=[prices])
+    return run_range(options, list_sessions(options), run)
+
+
 def train(options: argparse.Namespace) -> Result:
     """Train the forecaster, and promote the model if its improvement is significant."""
+    return run_sessions(options, train_session, list_training_days)
+
+
+def train_session(options: argparse.Namespace) -> Result:
+    """Train the session's model, and promote it if its improvement is significant."""
     from trainer.train import train
 
     prices = open_given(options, "prices", "prices")
@@ -151,6 +206,11 @@ def train(options: argparse.Namespace) -> Result:
 
 def plot(options: argparse.Namespace) -> Result:
     """Plot the forecast of the session's model."""
+    return run_sessions(options, plot_session, list_training_days)
+
+
+def plot_session(options: argparse.Namespace) -> Result:
+    """Plot the forecast of the session's model."""
     from trainer.plot import find_latest_model, plot
 
     store, symbol, session, as_of = options.artifacts, options.symbol, options.session, options.as_of
@@ -160,6 +220,11 @@ def plot(options: argparse.Namespace) -> Result:
 
 
 def forecast(options: argparse.Namespace) -> Result:
+    """Issue the session's forecast, and score earlier ones."""
+    return run_sessions(options, forecast_session, list_collected_sessions)
+
+
+def forecast_session(options: argparse.Namespace) -> Result:
     """Issue the session's forecast, and score earlier ones."""
     from trainer.daily_forecast.report import summarize_forecast
     from trainer.daily_forecast.step import issue_forecast
@@ -232,9 +297,12 @@ def build_parser() -> Parser:
     add_format(check_parser)
 
     for step_parser in (train_parser, plot_parser, forecast_parser):
-        add_common_options(step_parser)
+        add_common_options(step_parser, session_required=False)
+        add_range_options(step_parser)
         add_remake_option(step_parser)
     for step_parser in (train_parser, plot_parser):
+        days_help = "the days of a range on which a model is trained: days of the month, weekdays (mon to sun) or last"
+        add_option(step_parser, "training-days", days_help, DEFAULT_TRAINING_DAYS, type=training_days, metavar="DAYS")
         as_of_help = "read only revisions that were committed by this time, to reproduce a past result"
         add_option(step_parser, "as-of", as_of_help, type=parse_as_of, required=False, metavar="TIME")
     for step_parser in (train_parser, forecast_parser):

@@ -205,6 +205,23 @@ def test_a_backfill_is_one_message_with_one_reply_for_failures(monitor: MonitorH
     assert "2026-01-07" in alert.text and "2026-01-09" in alert.text
 
 
+def test_the_end_of_a_backfill_notifies_once(monitor: MonitorHarness) -> None:
+    backfill = {"id": 4, "dag_id": "market_daily", "from_date": "2026-01-01T00:00:00Z", "to_date": "2026-02-28T00:00:00Z"}
+    monitor.airflow.backfills = [backfill | {"created_at": SIX_PM.isoformat(), "completed_at": None}]
+    dates = ("2026-01-01T00:00:00+00:00", "2026-02-01T00:00:00+00:00")
+    for seconds, (first, second) in enumerate((("running", "queued"), ("success", "running"), ("success", "success"))):
+        at = SIX_PM + timedelta(seconds=5 * (1 + seconds))
+        for date, state in zip(dates, (first, second), strict=True):
+            monitor.airflow.add_run(f"backfill__{date}", state, at=at, logical_date=date, run_type="backfill")
+        monitor.poll(at)
+    assert [message.broadcast for message in monitor.channel()] == [False]
+    monitor.airflow.backfills = [backfill | {"created_at": SIX_PM.isoformat(), "completed_at": at.isoformat()}]
+    for seconds in (20, 30):
+        monitor.poll(SIX_PM + timedelta(seconds=seconds))
+    assert [message.broadcast for message in monitor.channel()] == [False, True]
+    assert "2 of 2 succeeded" in monitor.channel()[1].text
+
+
 def test_a_dag_tagged_quiet_is_not_reported(monitor: MonitorHarness) -> None:
     monitor.airflow.add_run("smoke__1", "failed", at=SIX_PM, dag_id="market_smoke")
     monitor.poll()

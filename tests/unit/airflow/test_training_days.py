@@ -4,8 +4,8 @@ from datetime import date
 
 import pytest
 from airflow_steps.settings import Settings
-from airflow_steps.training_days import is_training_day, parse_training_days
 from step_contract.errors import ConfigurationError
+from step_contract.training_days import is_training_day, parse_training_days
 
 
 def list_days(text: str, year: int, month: int, days: int) -> list[int]:

@@ -13,7 +13,7 @@ import pytest
 from airflow.triggers.base import TaskSuccessEvent
 from airflow_steps.pods import client, follower, lifecycle
 from airflow_steps.pods import log as pod_log
-from airflow_steps.pods.slots import PodSlots
+from airflow_steps.pods.slots import PodSlots, StepSlot
 from airflow_steps.pods.spec import make_pod_name
 from airflow_steps.termination import ExitStatus, classify_termination
 from step_contract.errors import Termination
@@ -402,8 +402,8 @@ def test_a_result_that_is_not_one_is_an_event(play: Any, message: str) -> None:
 def test_a_changed_limit_applies_to_steps_that_wait() -> None:
     async def scenario() -> int:
         slots = PodSlots.get(1)
-        await slots.acquire()
-        waiting = [asyncio.create_task(slots.acquire()) for _ in range(3)]
+        await StepSlot(slots).acquire()
+        waiting = [asyncio.create_task(StepSlot(slots).acquire()) for _ in range(3)]
         await asyncio.sleep(0)
         assert PodSlots.get(3) is slots
         await asyncio.sleep(0)

@@ -33,6 +33,11 @@ def test_range_without_session_is_nothing_to_do(collector: Run) -> None:
     assert collector("fetch-prices", "--from", "2026-01-03", "--to", "2026-01-04")[0] == 99
 
 
+def test_a_range_after_the_end_of_the_source_is_no_success(collector: Run) -> None:
+    code, output, _ = collector("fetch-prices", "--from", "2026-04-01", "--to", "2026-04-30")
+    assert (code, "the source has none of the 22 sessions of the calendar from 2026-04-01" in output) == (65, True)
+
+
 def test_range_and_single_session_give_the_same_partition(collector: Run, tmp_path: Path) -> None:
     collector("fetch-prices", "--from", "2026-03-19", "--to", "2026-03-20")
     _, output, result = collector("fetch-prices", "--session", "2026-03-20")

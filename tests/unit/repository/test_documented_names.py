@@ -116,9 +116,9 @@ def test_settings_and_names_that_a_page_names_occur_in_the_code(page: Path) -> N
 
 def read_command_line(program: str) -> tuple[set[str], set[str]]:
     """Return the steps and the options in a program's command line."""
-    contract = ROOT / "images" / "contract" / "step_contract" / "cli.py"
+    contract = ROOT / "images" / "contract" / "step_contract"
     own = (ROOT / "images" / program / program / "cli.py").read_text()
-    text = own + contract.read_text()
+    text = "".join([own, *((contract / name).read_text() for name in ("cli.py", "ranges.py"))])
     steps = set(re.findall(r'add_step\(\s*"([\w-]+)"', text))
     options = set(re.findall(r'"(--[a-z-]+)"', text))
     return steps, options | {f"--{name}" for name in re.findall(r'add_(?:reference_)?option\(\s*\w+,\s*"([a-z-]+)"', text)} | {

@@ -1,9 +1,10 @@
-"""The message about a backfill: its progress, and its failed sessions."""
+"""The message about a backfill: its progress, its failed runs, and its end."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from step_contract import paths
 
@@ -17,8 +18,11 @@ MAX_RUNS_LISTED = 15
 REASON_LENGTH = 100
 
 
-def backfill_thread(backfill: Backfill, channel: str, links: Links) -> MessageThread:
-    """Return what `channel` should show about the backfill; its failed runs share one broadcast reply."""
+def backfill_thread(backfill: Backfill, channel: str, links: Links, *, completion_enabled: bool = True) -> MessageThread:
+    """Return what `channel` should show about the backfill; its failed runs share one broadcast reply.
+
+    A backfill that has finished without a failed run has a reply that notifies of its end, if `completion_enabled`.
+    """
     states = Counter(run.state for run in backfill.runs)
     is_finished = backfill.completed_at is not None and not set(states) - set(FINISHED)
     icon = Icon.FAILED if states["failed"] else Icon.SUCCESS if is_finished else Icon.RUNNING
@@ -29,7 +33,11 @@ def backfill_thread(backfill: Backfill, channel: str, links: Links) -> MessageTh
     root = Message("run", text, (section(text), *context([f"backfill {backfill.id}"])))
     failed = [run for run in backfill.runs if run.state == "failed"]
     directory = paths.deliveries(channel, backfill.dag_id, f"backfill__{backfill.id}")
-    return MessageThread(directory, bold(name), root, [_failures_message(name, failed, links)] if failed else [])
+    replies = [_failures_message(name, failed, links)] if failed else []
+    if is_finished and not failed and completion_enabled:
+        root = replace(root, announces="completed")
+        replies.append(Message("completed", text, (section(f"{text}, finished"),), broadcast=True))
+    return MessageThread(directory, bold(name), root, replies)
 
 
 def _failures_message(name: str, failed: Sequence[Run], links: Links) -> Message:

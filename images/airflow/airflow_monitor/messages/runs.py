@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from airflow_steps.training_days import DEFAULT_TRAINING_DAYS, TASK_ID, is_training_day, parse_training_days
 from step_contract import paths
 from step_contract.facts import (
     DecisionFacts,
@@ -22,6 +21,7 @@ from step_contract.facts import (
     SummaryFacts,
     TrainingFacts,
 )
+from step_contract.training_days import DEFAULT_TRAINING_DAYS, TASK_ID, is_training_day, parse_training_days
 
 from airflow_monitor.messages.block_kit import PHRASE_LENGTH, bold, context, escape, optional_link, section, sections, truncate
 from airflow_monitor.messages.completion import completion_messages, find_decisions

@@ -19,7 +19,7 @@ from airflow_steps.pods.client import (
     describe_error,
 )
 from airflow_steps.pods.follower import PodFollower
-from airflow_steps.pods.slots import PodSlots
+from airflow_steps.pods.slots import StepSlot
 from airflow_steps.pods.status import (
     get_step_phase,
 )
@@ -37,28 +37,29 @@ log = logging.getLogger(__name__)
 _background_tasks: set[asyncio.Task[None]] = set()
 
 
-async def create_pod(client: PodClient, pod: Mapping[str, Any], slots: PodSlots, timeout: float | None, log: Any) -> bool:
+async def create_pod(client: PodClient, pod: Mapping[str, Any], slot: StepSlot, timeout: float | None, log: Any) -> bool:
     """Acquire a slot and create the pod once the cluster admits it. Return False if it exists already.
 
     The slot stays acquired. Raises PodRejectedError if the cluster rejects the pod, or neither slot nor cluster had room
     within `timeout` seconds; None waits forever.
     """
     deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-    if not slots.available:
-        log.info("waiting for one of %d slots; %d steps ahead in the queue", slots.limit, slots.waiting)
-    run_in_background(metrics.report_slots(slots))
+    if waiting := slot.describe_wait():
+        log.info("%s", waiting)
+    run_in_background(metrics.report_slots(slot.slots))
     try:
         async with asyncio.timeout_at(deadline):
-            await slots.acquire()
+            await slot.acquire()
     except TimeoutError as error:
-        raise PodRejectedError(f"timed out after {timeout:.0f} s waiting for one of {slots.limit} slots") from error
+        limit = slot.slots.limit_of(slot.bulk)
+        raise PodRejectedError(f"timed out after {timeout:.0f} s waiting for one of {limit} slots") from error
     try:
         return await _create_admitted_pod(client, pod, deadline, log)
     except TimeoutError as error:
-        slots.release()
+        slot.release()
         raise PodRejectedError(f"timed out after {timeout:.0f} s waiting for the cluster to admit the pod: {error}") from error
     except BaseException:
-        slots.release()
+        slot.release()
         raise
 
 
@@ -92,12 +93,12 @@ async def _exists(client: PodClient, pod: Mapping[str, Any]) -> bool:
         return False
 
 
-async def finish_pod(follower: PodFollower, slots: PodSlots) -> None:
+async def finish_pod(follower: PodFollower, slot: StepSlot) -> None:
     """Release the slot once the followed pod has terminated."""
     try:
         await follower.wait_for_sidecars()
     finally:
-        slots.release()
+        slot.release()
 
 
 async def delete_pod(client: PodClient, pod: Mapping[str, Any], is_stored: Callable[[], Awaitable[bool]]) -> None:
