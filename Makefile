@@ -6,7 +6,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format hooks lock clean setup-tests images push bucket-policy slack slack-test kind-up kind-down kind-status \
-	doctor render diff deploy backfill rollback ui test-e2e bench bench-steps docs docs-serve
+	doctor render diff deploy backfill verify repair rollback ui test-e2e bench bench-steps docs docs-serve
 
 # The version of the official chart. AIRFLOW_CHART replaces the chart, for example by a file.
 export CHART_VERSION := 1.22.0
@@ -72,6 +72,13 @@ deploy: ## Deploy to ENV: show the changes, ask (unless YES=1), upgrade, run the
 
 backfill: ## Collect past sessions in ENV: FROM=YYYY-MM-DD TO=YYYY-MM-DD; STEPS=fetch_prices,forecast,… REMAKE=reason
 	@"$(PYTHON)" scripts/backfill.py $(ENV)
+
+# ENV selects a cluster only if it was passed.
+verify: ## Check every artifact, of make run or with ENV of a deployment: missing, damaged, left over; FROM, TO, JSON=1
+	@"$(PYTHON)" scripts/verify.py $(if $(filter file,$(origin ENV)),,$(ENV))
+
+repair: ## Verify, then make anew what is damaged or missing; DRY_RUN=1 only says what it would run; FROM, TO, ENV
+	@"$(PYTHON)" scripts/verify.py $(if $(filter file,$(origin ENV)),,$(ENV)) --repair
 
 rollback: ## Roll ENV back to the previous revision, or to REVISION
 	@"$(PYTHON)" scripts/deploy.py rollback $(ENV)

@@ -2,7 +2,7 @@
 
 `report` runs them and prints what they find; `laptop` checks this machine; `cluster` holds the deployment for the others:
 `resources` (permissions, pods, nodes, quota), `secrets`, `images`, `components` (inside Airflow's pods and the monitor's) and
-`step_pods` (short-lived pods like a step's).
+`step_pods` (short-lived pods like a step's). `program_pods` runs other steps in such pods, for `make verify`.
 """
 
 import sys

@@ -23,6 +23,8 @@ from step_contract.result import PLATFORM_PREFIX, RESULT_VARIABLE, Result, descr
 from step_contract.revisions import parse_reason
 from step_contract.schemas import MARKET_TIME_ZONE, parse_iso_date
 from step_contract.store import Store
+from step_contract.verification import VERIFY
+from step_contract.verification import verify as verify_artifacts
 
 Step = Callable[[argparse.Namespace], Result]
 
@@ -111,7 +113,7 @@ def add_remake_option(parser: argparse.ArgumentParser) -> None:
 def make_parser(name: str, description: str) -> tuple[Parser, Callable[..., Parser]]:
     """Return a program's parser, and a function `add_step(name, run, summary, details)` that returns the step's parser.
 
-    Every program has the command `lineage`.
+    Every program has the commands `lineage` and `verify`.
     """
     parser = Parser(prog=name, description=description, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter)
     steps = parser.add_subparsers(title="steps", metavar="STEP", required=True, dest="step", parser_class=Parser)
@@ -127,6 +129,15 @@ def make_parser(name: str, description: str) -> tuple[Parser, Callable[..., Pars
     lineage = add_step("lineage", show_lineage, "Print what an artifact was made from.", LINEAGE.format(program=name))
     lineage.add_argument("uri", metavar="URI", help="the URI of the artifact's manifest")
     lineage.add_argument("--all", action="store_true", help="print every source instead of summaries")
+    verification = add_step(
+        "verify", verify_artifacts, "Check all artifacts, or those of a range.", VERIFY.format(program=name)
+    )
+    add_artifact_options(verification)
+    verification.add_argument("--from", dest="first", type=session_date, metavar="YYYY-MM-DD", help="the first session")
+    verification.add_argument("--to", dest="last", type=session_date, metavar="YYYY-MM-DD", help="the last session")
+    verification.add_argument(
+        "--format", choices=("text", "json"), default="text", help="how each finding is printed, as one line"
+    )
     return parser, add_step
 
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
+from enum import StrEnum
 from urllib.parse import quote
 
 from step_contract.errors import ConfigurationError, DataError
@@ -23,6 +24,30 @@ _ARTIFACT = (
     rf"(?:/(?!revision=)[a-z]+=[A-Za-z0-9]+)*(?:/revision=(?P<revision>[1-9][0-9]{{0,8}}))?/{MANIFEST}"
 )
 _PATH, _URI = re.compile(_ARTIFACT), re.compile(rf"(?P<root>.*?)/(?P<path>{_ARTIFACT})")
+
+
+class ObjectKind(StrEnum):
+    """What an object below the artifacts is, by its path."""
+
+    MANIFEST = "manifest"
+    FILE = "file"  # of an attempt, whether its manifest exists or not
+    CHECKPOINT = "checkpoint"
+    POINTER = "pointer"  # a promotion, or the current model
+    MONITOR = "monitor"
+    UNKNOWN = "unknown"
+
+
+def classify(path: str) -> ObjectKind:
+    """Return what the object at `path` is."""
+    if parse_artifact_path(path):
+        return ObjectKind.MANIFEST
+    directory, attempt, _ = path.partition("/attempt=")
+    if attempt and parse_artifact_path(f"{directory}/{MANIFEST}"):
+        return ObjectKind.FILE
+    top = path.partition("/")[0]
+    if top == "models" and re.fullmatch(rf"models/symbol={_SYMBOL.pattern}/(?:promotions/[^/]+|current)\.json", path):
+        return ObjectKind.POINTER
+    return {"checkpoints": ObjectKind.CHECKPOINT, "monitor": ObjectKind.MONITOR}.get(top, ObjectKind.UNKNOWN)
 
 
 def validate_symbol(symbol: str) -> str:

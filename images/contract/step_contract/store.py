@@ -6,12 +6,12 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from uuid import uuid4
 
 import fsspec
@@ -38,6 +38,14 @@ def _s3_options(fail_fast: bool) -> dict[str, Any]:
     if fail_fast:
         timeouts = {"connect_timeout": 3, "read_timeout": 10, "retries": {"total_max_attempts": 1}}
     return {"use_listings_cache": False, "config_kwargs": config | timeouts}
+
+
+class StoredObject(NamedTuple):
+    """An object in a listing: its name below the root, its size in bytes, and when it was last written (UTC)."""
+
+    name: str
+    size: int
+    modified_at: datetime
 
 
 class Store:
@@ -117,10 +125,7 @@ class Store:
     def modified_at(self, path: str) -> datetime | None:
         """Return when the object was last written, by the clock of the store; None if it does not exist. S3: whole seconds."""
         info = self._find_info(path)
-        if info is None:
-            return None
-        time = info["mtime"] if self.local else info["LastModified"]
-        return time.astimezone(UTC) if isinstance(time, datetime) else datetime.fromtimestamp(time, UTC)
+        return self._describe(path, info).modified_at if info else None
 
     def read(self, path: str, limit: int = READ_LIMIT) -> bytes | None:
         """Return the content of the object, or None if it does not exist.
@@ -244,13 +249,23 @@ class Store:
 
     def list(self, path: str) -> list[str]:
         """Return the names of all objects below `path`, sorted, relative to the root; without names that are invalid."""
+        return [entry.name for entry in self.list_objects(path)]
+
+    def list_objects(self, path: str) -> Sequence[StoredObject]:
+        """Return all objects below `path`, sorted by name; without those whose names are invalid."""
         with self._translate_errors("list", path):
             try:
-                found = self._fs.find(self._key(path) if path else self._base)
+                found = self._fs.find(self._key(path) if path else self._base, detail=True)
             except FileNotFoundError:
                 return []
-        names = (name[len(self._base) + 1 :] for name in found)
-        return sorted(name for name in names if _is_literal(name))
+        # S3 lists a folder that is empty, or was filled while it was listed, as an object without content.
+        files = {name[len(self._base) + 1 :]: info for name, info in found.items() if info["type"] == "file"}
+        return [self._describe(name, info) for name, info in sorted(files.items()) if _is_literal(name)]
+
+    def _describe(self, name: str, info: dict[str, Any]) -> StoredObject:
+        time = info["mtime"] if self.local else info["LastModified"]
+        modified_at = time.astimezone(UTC) if isinstance(time, datetime) else datetime.fromtimestamp(time, UTC)
+        return StoredObject(name, int(info["size"]), modified_at)
 
 
 def _is_literal(path: str) -> bool:

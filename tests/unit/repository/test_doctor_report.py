@@ -68,7 +68,7 @@ def test_the_documentation_describes_each_line() -> None:
     files = [*(ROOT / "scripts" / "checks").glob("*.py"), ROOT / "scripts" / "doctor.py"]
     files += [ROOT / "images" / name for name in ("airflow/airflow_steps/doctor.py", "airflow/airflow_monitor/slack_check.py")]
     files += [ROOT / "images" / name for name in ("collector/collector/check.py", "trainer/trainer/check.py")]
-    files += [*(ROOT / "images/contract/step_contract").glob("*.py")]
+    files += [path for path in (ROOT / "images/contract/step_contract").glob("*.py") if path.name != "verification.py"]
     text = "".join(file.read_text() for file in files)
     used = set(re.findall(r'\b(?:ok|warning|error|grade)\)?\(\s*"([a-z-]+)"', text)) | {"clock", "bucket"}
     documented = set(re.findall(r"^\| `([a-z-]+)` \|", (ROOT / "docs" / "doctor.md").read_text(), re.MULTILINE))

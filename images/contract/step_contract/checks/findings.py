@@ -13,6 +13,7 @@ from enum import StrEnum
 from step_contract.errors import StepError
 
 MAX_LENGTH = 600  # characters of a message or an advice
+MAX_SHOWN = 20  # findings of one check, for a person
 
 
 class Status(StrEnum):
@@ -110,3 +111,15 @@ def print_findings(findings: Iterable[Finding], as_json: bool) -> Iterator[Findi
             advice = f"; {finding.advice}" if finding.advice else ""
             print(f"{finding.status:<8}{finding.check}: {finding.message}{advice}", flush=True)
         yield finding
+
+
+def abbreviate(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """Yield at most MAX_SHOWN findings of each check, then how many more there are."""
+    seen: dict[str, int] = {}
+    for finding in findings:
+        seen[finding.check] = seen.get(finding.check, 0) + 1
+        if seen[finding.check] <= MAX_SHOWN:
+            yield finding
+    for check, count in seen.items():
+        if count > MAX_SHOWN:
+            yield warning(check, f"and {count - MAX_SHOWN} more", "as JSON, all are printed")

@@ -101,7 +101,7 @@ def trace_lineage(store: Store, path: str) -> Lineage:
     pending = {path: True}
     sources = 0
     for _ in range(MAX_LEVELS):
-        _read_artifacts(lineage, [name for name in pending if name not in lineage.artifacts])
+        read_artifacts(lineage, [name for name in pending if name not in lineage.artifacts])
         following: dict[str, bool] = {}
         for name, follow in pending.items():
             artifact = lineage.artifacts.get(name)
@@ -129,8 +129,8 @@ def trace_lineage(store: Store, path: str) -> Lineage:
     return lineage
 
 
-def _read_artifacts(lineage: Lineage, names: Sequence[str]) -> None:
-    """Read and verify the artifacts whose manifests are at `names`."""
+def read_artifacts(lineage: Lineage, names: Sequence[str]) -> None:
+    """Read and verify the artifacts whose manifests are at `names`, and add them to the lineage."""
     store = lineage.store
     for start in range(0, len(names), BATCH):
         batch = names[start : start + BATCH]
