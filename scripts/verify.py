@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
     try:
         runner: Runner = LocalRunner()
         if options.environment:
-            require_programs("kubectl")
+            require_programs("kubectl", "helm")
             runner = PodRunner(find_deployment(options.environment))
         findings = verify(runner)
         has_errors = show(findings)

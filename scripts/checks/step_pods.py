@@ -90,9 +90,9 @@ def explain_refusal(problem: ToolError, program: str) -> Finding:
     return error("step-pod", f"the cluster rejects the pod of a step: {reason}", "correct what the message names", program)
 
 
-def wait_until_finished(deployment: Deployment, name: str) -> Object:
-    """Return the pod once it has finished or cannot start; after WAIT_SECONDS as it is then."""
-    deadline = time.monotonic() + WAIT_SECONDS
+def wait_until_finished(deployment: Deployment, name: str, seconds: float | None = None) -> Object:
+    """Return the pod once it has finished or cannot start; after `seconds`, by default WAIT_SECONDS, as it is then."""
+    deadline = time.monotonic() + (WAIT_SECONDS if seconds is None else seconds)
     while True:
         output = deployment.kubectl("get", "pod", name, "--output=json", REQUEST_TIMEOUT, timeout=READ_TIMEOUT_SECONDS)
         pod: Object = json.loads(output)

@@ -22,7 +22,7 @@ from step_contract.cli import (
     make_result,
     run_step,
 )
-from step_contract.errors import ConfigurationError
+from step_contract.errors import ConfigurationError, DataError
 from step_contract.facts import ForecastFacts, SummaryFacts, TrainingFacts
 from step_contract.lineage.references import open_reference
 from step_contract.paths import parse_revision
@@ -162,9 +162,22 @@ def list_training_days(options: argparse.Namespace) -> list[date]:
 
 
 def list_collected_sessions(options: argparse.Namespace) -> list[date]:
-    """Return the sessions of the range whose prices are committed."""
-    sessions = paths.session_revisions(options.artifacts.list(paths.prices_root(options.symbol)))
-    return [day for day in sessions if options.first <= day <= options.last]
+    """Return the sessions of the range whose prices are committed.
+
+    Raises DataError if sessions are missing between the range and those before it: a forecast is issued once, and these would
+    be made from a history with a hole, for example because the month before has failed.
+    """
+    from trainer.dataset import MAX_SESSION_GAP_DAYS
+
+    collected = list(paths.session_revisions(options.artifacts.list(paths.prices_root(options.symbol))))
+    sessions = [day for day in collected if options.first <= day <= options.last]
+    before = [day for day in collected if day < options.first]
+    if sessions and before and (sessions[0] - before[-1]).days > MAX_SESSION_GAP_DAYS:
+        raise DataError(
+            f"sessions of {options.symbol} are missing between {before[-1]} and {sessions[0]}: collect them first with "
+            f"collector fetch-prices --symbol {options.symbol} --from {before[-1]} --to {sessions[0]}"
+        )
+    return sessions
 
 
 def run_sessions(

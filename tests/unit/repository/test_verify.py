@@ -69,7 +69,7 @@ def test_the_pod_has_the_options_of_the_template_that_the_step_has_too() -> None
         "metadata": {"namespace": "steps", "name": "x"},
         "spec": {"activeDeadlineSeconds": 120, "containers": [container]},
     }
-    pod = make_pod(template, "collector", ["fetch-prices", "--session", "2026-02-11"])
+    pod = make_pod(template, "collector", ["fetch-prices", "--session", "2026-02-11"], {})
     expected = [
         "fetch-prices",
         "--session",
@@ -81,7 +81,16 @@ def test_the_pod_has_the_options_of_the_template_that_the_step_has_too() -> None
     ]
     assert pod["spec"]["containers"][0]["args"] == expected
     assert pod["spec"]["containers"][0]["env"] == container["env"] and pod["spec"]["activeDeadlineSeconds"] == 3600
-    assert make_pod(template, "collector", ["verify"])["spec"]["containers"][0]["args"] == ["verify", *options[:2]]
+    verify = make_pod(template, "collector", ["verify"], {"history_years": "5"})
+    assert verify["spec"]["containers"][0]["args"] == ["verify", *options[:2]]
+
+
+def test_a_training_in_a_pod_makes_the_model_that_the_dag_makes() -> None:
+    container = {"args": ["check", "--artifacts", "s3://market/artifacts"]}
+    template = {"metadata": {"namespace": "steps", "name": "x"}, "spec": {"containers": [container]}}
+    pod = make_pod(template, "trainer", ["train", "--session", "2026-02-11"], {"history_years": "5", "plot_language": "ko"})
+    expected = ["train", "--session", "2026-02-11", "--artifacts", "s3://market/artifacts", "--history-years", "5"]
+    assert pod["spec"]["containers"][0]["args"] == expected
 
 
 @pytest.fixture(scope="module")

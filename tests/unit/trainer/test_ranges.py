@@ -59,6 +59,14 @@ def test_a_range_forecasts_only_collected_sessions_and_each_once(trainer: Run, s
     assert (facts["committed"], facts["already_committed"]) == (0, 11)
 
 
+def test_no_forecast_is_issued_after_a_hole_before_the_range(trainer: Run, store: Store) -> None:
+    hole = range((FIRST - timedelta(days=25)).toordinal(), FIRST.toordinal())
+    commit_closes(store, {day: close for day, close in make_closes().items() if day.toordinal() not in hole})
+    code, output, _ = trainer("forecast", *RANGE)
+    assert (code, store.list("forecasts")) == (65, [])
+    assert "sessions of KS11 are missing between 2025-12-04 and 2025-12-30: collect them first" in output
+
+
 @pytest.mark.parametrize(
     ("step", "option"), [("train", "--prices"), ("forecast", "--prices"), ("plot", "--model"), ("train", "--as-of")]
 )
